@@ -1,0 +1,1 @@
+"""Measures the dataplane through the same doors that its users take."""
