@@ -1,0 +1,11 @@
+"""BPF programs: compiled once by bcc in a child process, pinned, and from then on used through ``bpf(2)``.
+
+source    which C files, in which order, with which flags: pure
+compile   the child that imports bcc
+loading   runs that child, one at a time, and names its results by digest
+syscall   bpf(2)
+clsact    tc filters over rtnetlink
+attach    programs on the hooks of a device
+ringbuf   events
+door      ``KernelPrograms``: all of it behind ``dataplane.doors.Programs``
+"""

@@ -1,0 +1,196 @@
+"""Our programs on the egress hook of a device: by tcx link, or as clsact filters where the kernel has no tcx.
+
+    tcx      isolation -> checksum     links pinned as links/<ifindex>-<program>
+    clsact   priority 101 -> 102
+
+What is attached is asked of the kernel, never concluded from pins: programs of ours are known by their names, so a
+fresh bpffs mounted over the pins does not lead to a second copy. Programs and filters of others are never touched.
+
+Be aware: attaching and detaching wait for an RCU grace period (8-16 ms); looking takes microseconds.
+"""
+
+from __future__ import annotations
+
+import errno as errnos
+from dataclasses import dataclass
+from pathlib import Path
+
+from dataplane.doors import Hooked
+from dataplane.errors import BpfError
+from dataplane.programs import clsact, syscall
+from dataplane.types import AttachMode, IfIndex, Program
+
+_NO_TCX = frozenset({errnos.EINVAL, errnos.EOPNOTSUPP, 524})  # 524 is the kernel's internal ENOTSUPP
+_BY_FUNCTION = {program.function: program for program in Program}
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """The egress hooks of all devices of this network namespace."""
+
+    mode: AttachMode
+    links: Path
+    """Directory of a bpffs where tcx links are pinned."""
+
+    def attach(self, program: Program, fd: int, ifindex: IfIndex) -> None:
+        """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
+        if self.mode is AttachMode.CLSACT:
+            self._attach_clsact(program, fd, ifindex)
+            return
+        try:
+            self._attach_tcx(program, fd, ifindex)
+        except BpfError as error:
+            if self.mode is AttachMode.TCX or error.errno not in _NO_TCX:
+                raise
+            self._attach_clsact(program, fd, ifindex)
+
+    def detach(self, program: Program, ifindex: IfIndex) -> None:
+        """Have no copy of this program there, attached either way; a device that is gone has none."""
+        self._detach_tcx(program, ifindex)
+        self._detach_clsact(program, ifindex)
+
+    def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
+        """Every copy of our programs on a device, in the order in which they run."""
+        return (*_tcx(ifindex), *_clsact(ifindex))
+
+    def sweep(self) -> None:
+        """Unpin the links whose devices are gone."""
+        if self.links.is_dir():
+            for pin in list(self.links.iterdir()):
+                if self._pinned(pin).ifindex == 0:
+                    pin.unlink(missing_ok=True)
+
+    # -- tcx ----------------------------------------------------------------------------------------------------------
+
+    def _attach_tcx(self, program: Program, fd: int, ifindex: IfIndex) -> None:
+        ours = _tcx(ifindex, strict=True)
+        same = [hooked for hooked in ours if hooked.program is program]
+        if same:
+            self._update(same[0], fd)
+            for extra in same[1:]:
+                _detach_link(extra.link_id)
+        else:
+            self._make_room(program, ifindex)
+            others = [hooked.link_id for hooked in ours]
+            if program is Program.ISOLATION:
+                link = syscall.tcx_link_create(fd, ifindex, before=others[0] if others else 0)
+            else:
+                link = syscall.tcx_link_create(fd, ifindex, after=others[-1] if others else 0)
+            with link:
+                syscall.obj_pin(link.number, self._pin(program, ifindex))
+        self._detach_clsact(program, ifindex)
+
+    def _update(self, hooked: Hooked, fd: int) -> None:
+        """Bring the program of a link up to date, and pin the link where its pin is lost."""
+        pin = self._pin(hooked.program, hooked.ifindex)
+        with syscall.link_by_id(hooked.link_id) as link:
+            if syscall.program_info(fd).id != hooked.program_id:
+                syscall.link_update(link.number, fd)
+            if pin.exists() and self._pinned(pin).id == hooked.link_id:
+                return
+            self._make_room(hooked.program, hooked.ifindex)
+            syscall.obj_pin(link.number, pin)
+
+    def _make_room(self, program: Program, ifindex: IfIndex) -> None:
+        """Remove a pin that a former device with this index left behind."""
+        pin = self._pin(program, ifindex)
+        self.links.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not pin.exists():
+            return
+        if self._pinned(pin).ifindex:
+            raise BpfError(
+                "pin",
+                str(pin),
+                "it holds the program of a device in another network namespace",
+                errnos.EEXIST,
+                "give each network namespace a bpffs of its own: mount -t bpf bpf /sys/fs/bpf",
+            )
+        pin.unlink(missing_ok=True)
+
+    def _detach_tcx(self, program: Program, ifindex: IfIndex) -> None:
+        for hooked in _tcx(ifindex):
+            if hooked.program is program:
+                _detach_link(hooked.link_id)
+        pin = self._pin(program, ifindex)
+        if pin.exists() and not self._pinned(pin).ifindex:  # ours just now, or of a device that is gone
+            pin.unlink(missing_ok=True)
+
+    def _pin(self, program: Program, ifindex: IfIndex) -> Path:
+        return self.links / f"{ifindex}-{program.value}"
+
+    @staticmethod
+    def _pinned(pin: Path) -> syscall.LinkInfo:
+        with syscall.obj_get(pin) as link:
+            return syscall.link_info(link.number)
+
+    # -- clsact -------------------------------------------------------------------------------------------------------
+
+    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex) -> None:
+        clsact.attach(program, fd, ifindex)
+        for found in _clsact_filters(ifindex):
+            if found.name == program.function and (found.priority, found.handle) != clsact.place_of(program):
+                clsact.detach(found, ifindex)  # where another version of ours put it
+        self._detach_tcx(program, ifindex)
+
+    @staticmethod
+    def _detach_clsact(program: Program, ifindex: IfIndex) -> None:
+        for found in _clsact_filters(ifindex):
+            if found.name == program.function:
+                try:
+                    clsact.detach(found, ifindex)
+                except BpfError as error:
+                    if error.errno not in {errnos.ENOENT, errnos.ENODEV, errnos.EINVAL}:  # gone meanwhile
+                        raise
+
+
+def _detach_link(number: int) -> None:
+    try:
+        with syscall.link_by_id(number) as link:
+            syscall.link_detach(link.number)
+    except BpfError as error:
+        if error.errno not in {errnos.ENOENT, errnos.ENOLINK}:  # gone meanwhile
+            raise
+
+
+def _tcx(ifindex: IfIndex, *, strict: bool = False) -> tuple[Hooked, ...]:
+    """Our links on a device; unless ``strict``, none where there is no such device or no tcx."""
+    try:
+        attached = syscall.tcx_query(ifindex)
+    except BpfError as error:
+        if strict or error.errno not in _NO_TCX | {errnos.ENODEV}:
+            raise
+        return ()
+    found = []
+    for one in attached:
+        about = _program(one.program_id)
+        program = _BY_FUNCTION.get(about.name) if about and one.link_id else None
+        if about and program:
+            found.append(Hooked(program, ifindex, AttachMode.TCX, about.id, one.link_id, about.tag))
+    return tuple(found)
+
+
+def _program(number: int) -> syscall.ProgramInfo | None:
+    try:
+        with syscall.program_by_id(number) as program:
+            return syscall.program_info(program.number)
+    except BpfError as error:
+        if error.errno == errnos.ENOENT:  # detached since it was listed
+            return None
+        raise
+
+
+def _clsact(ifindex: IfIndex) -> tuple[Hooked, ...]:
+    return tuple(
+        Hooked(_BY_FUNCTION[found.name], ifindex, AttachMode.CLSACT, found.program_id, 0, found.tag)
+        for found in _clsact_filters(ifindex)
+    )
+
+
+def _clsact_filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
+    """Our filters on a device; none where there is no such device."""
+    try:
+        return tuple(found for found in clsact.filters(ifindex) if found.name in _BY_FUNCTION)
+    except BpfError as error:
+        if error.errno in {errnos.ENODEV, errnos.EINVAL}:
+            return ()
+        raise

@@ -1,0 +1,67 @@
+"""The child that imports bcc: compiles the programs, loads them, pins them in a directory, and ends.
+
+    python -m dataplane.programs.compile DIRECTORY
+
+The one module that imports bcc, and only ever in a process of its own: bcc costs 73 MB to import and 125 MB to compile.
+Ends with 0, or with ``MISSING`` and one line on standard error where the host lacks something, or with ``REFUSED`` and
+what compiler or verifier said.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+from dataplane.errors import BpfError, MissingDependencyError
+from dataplane.programs import syscall
+from dataplane.programs.source import MAPS, read_source
+from dataplane.types import Program
+
+MISSING = 4
+REFUSED = 1
+
+_UAPI = Path("/usr/include/linux/bpf.h")
+
+
+def compile_into(directory: Path) -> None:
+    """Compile, load, and pin every program and map. Raises ``MissingDependencyError`` or ``BpfError``; what the
+    compiler or the verifier has to say went to standard error."""
+    source = read_source()
+    if not _UAPI.exists():
+        raise MissingDependencyError(f"could not find {_UAPI}; apt-get install linux-libc-dev")
+    os.environ["BCC_KERNEL_SOURCE"] = str(source.headers)
+    try:
+        import bcc  # noqa: PLC0415  # see above: never in a process that lives on
+    except ImportError as error:
+        raise MissingDependencyError(
+            f"could not import bcc with {sys.executable}: {error}; apt-get install python3-bpfcc, and use the system's"
+            " python3 or a venv of it with --system-site-packages"
+        ) from error
+    try:
+        module = bcc.BPF(text=source.text.encode(), cflags=list(source.flags))
+        programs = {program.function: module.load_func(program.function.encode(), bcc.BPF.SCHED_CLS).fd
+                    for program in Program}  # fmt: skip
+    except Exception as error:  # what bcc raises is Exception itself
+        raise BpfError("load", "the BPF programs", str(error)) from error
+    maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in MAPS}
+    for name, fd in (programs | maps).items():
+        syscall.obj_pin(fd, directory / name)
+        (directory / name).chmod(0o600)
+
+
+def main() -> int:
+    """Run ``compile_into`` on the one argument; the exit status."""
+    try:
+        compile_into(Path(sys.argv[1]))
+    except MissingDependencyError as error:
+        print(error, file=sys.stderr)
+        return MISSING
+    except BpfError as error:
+        print(error, file=sys.stderr)
+        return REFUSED
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,138 @@
+"""``KernelPrograms``: the door to our BPF programs and their maps on the running kernel.
+
+Be aware: pins are opened for each operation (2 us) and nothing is kept open, so what is answered is what is pinned now,
+also after somebody mounted a fresh bpffs. A door belongs to the network namespace of its thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+import struct
+from collections.abc import Iterator
+from functools import cached_property
+from pathlib import Path
+
+from dataplane import abi
+from dataplane.doors import Hooked
+from dataplane.errors import BpfError
+from dataplane.programs import loading, ringbuf, syscall
+from dataplane.programs.attach import Hooks
+from dataplane.types import AttachMode, IfIndex, Program
+
+
+class KernelPrograms:
+    """``dataplane.doors.Programs`` on the running kernel."""
+
+    def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
+        self._hooks = Hooks(mode, loading.LINKS)
+
+    @cached_property
+    def digest(self) -> str:
+        """Of the sources that this process came with."""
+        return loading.digest()
+
+    @property
+    def directory(self) -> Path:
+        """Where programs and maps of this digest are pinned."""
+        return loading.BASE / self.digest
+
+    def load(self) -> None:
+        """Compile and pin the programs unless those of this source are pinned already. Raises ``BpfError`` or
+        ``MissingDependencyError``."""
+        if loading.load(self.digest):
+            self._hooks.sweep()
+
+    def loaded(self) -> bool:
+        """Whether programs of this source are pinned."""
+        return loading.finished(self.digest)
+
+    def unload(self) -> list[str]:
+        """Unhook our programs everywhere in this namespace and remove all pins; what was removed, a line each."""
+        removed = []
+        for number, name in socket.if_nameindex():
+            for hooked in self.hooked(IfIndex(number)):
+                self.detach(hooked.program, hooked.ifindex)
+                removed.append(f"program {hooked.program} on device {name}")
+        return removed + [f"pins in {directory}" for directory in loading.unload()]
+
+    def attach(self, program: Program, ifindex: IfIndex) -> None:
+        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+        with self._open(program.function) as pinned:
+            self._hooks.attach(program, pinned.number, ifindex)
+
+    def detach(self, program: Program, ifindex: IfIndex) -> None:
+        """Unhook ours from a device; not hooked, or no such device, is not an error."""
+        self._hooks.detach(program, ifindex)
+
+    def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
+        """Our programs on one device, also those whose pins are gone."""
+        return self._hooks.hooked(ifindex)
+
+    def put(self, map_name: str, key: bytes, value: bytes) -> None:
+        """Write one map entry. Raises ``BpfError``."""
+        with self._open(map_name) as pinned:
+            syscall.map_update(pinned.number, syscall.map_info(pinned.number), key, value)
+
+    def drop(self, map_name: str, key: bytes) -> None:
+        """Remove one map entry; missing is not an error."""
+        with self._open(map_name) as pinned:
+            syscall.map_delete(pinned.number, syscall.map_info(pinned.number), key)
+
+    def get(self, map_name: str, key: bytes) -> bytes | None:
+        """One map entry, or None. Per-CPU values come summed as 64-bit counters."""
+        with self._open(map_name) as pinned:
+            return _lookup(pinned.number, syscall.map_info(pinned.number), key)
+
+    def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
+        """All entries of a map. Per-CPU values come summed as 64-bit counters."""
+        with self._open(map_name) as pinned:
+            info = syscall.map_info(pinned.number)
+            for key in syscall.map_keys(pinned.number, info):
+                value = _lookup(pinned.number, info, key)
+                if value is not None:
+                    yield key, value
+
+    def events(self) -> ringbuf.EventReader:
+        """A reader of the programs' events. Raises ``BpfError``, ``MissingDependencyError``."""
+        with self._open("events") as pinned:
+            return ringbuf.open_events(pinned.number)
+
+    def events_lost(self) -> int:
+        """How many events found the ring full since the programs were loaded."""
+        lost = self.get("events_lost", abi.U32.pack(0))
+        return int(abi.U64.unpack(lost)[0]) if lost else 0
+
+    def program(self, program: Program) -> syscall.ProgramInfo:
+        """What the kernel says about a pinned program. Raises ``BpfError``."""
+        with self._open(program.function) as pinned:
+            return syscall.program_info(pinned.number)
+
+    def map(self, map_name: str) -> syscall.MapInfo:
+        """What the kernel says about a pinned map. Raises ``BpfError``."""
+        with self._open(map_name) as pinned:
+            return syscall.map_info(pinned.number)
+
+    def _open(self, name: str) -> syscall.Fd:
+        try:
+            return syscall.obj_get(self.directory / name)
+        except BpfError as error:
+            if error.errno != errno.ENOENT:
+                raise
+            raise BpfError(
+                "open", f'BPF object "{name}"', f"not pinned in {self.directory}", error.errno, "load the programs"
+            ) from error
+
+
+def _lookup(fd: int, info: syscall.MapInfo, key: bytes) -> bytes | None:
+    value = syscall.map_lookup(fd, info, key)
+    return _summed(value, info.value_size) if value is not None and info.per_cpu else value
+
+
+def _summed(value: bytes, size: int) -> bytes:
+    """Add up per-CPU values, each padded to 8 bytes, word by word."""
+    words = (size + 7) // 8
+    totals = [0] * words
+    for cpu in struct.iter_unpack(f"={words}Q", value):
+        totals = [total + word for total, word in zip(totals, cpu, strict=True)]
+    return struct.pack(f"={words}Q", *totals)

@@ -1,0 +1,154 @@
+"""Our BPF programs, loaded in a sandbox and run on frames by ``BPF_PROG_TEST_RUN``: what each frame came to.
+
+with Bench() as bench:
+    outcome = bench.checksum([frame], origins={("10.88.0.116", 80): [("10.0.2.15", 80)]})
+    outcome.packets[0], outcome.counts, outcome.events
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address
+from types import TracebackType
+from typing import Self
+
+from dataplane import abi
+from dataplane.abi import ChecksumCounts, Event, NetworkEntry
+from dataplane.programs import syscall
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
+from support.netns import Sandbox
+
+DEVICE = IfIndex(1)
+"""lo of the sandbox plays the container-facing device."""
+CONTINUE, DROP = -1, 2
+
+Origins = Mapping[tuple[str, int], Sequence[tuple[str, int]]]
+"""Address and port of a container -> the host addresses and ports that it is published on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of the frames of one run, in order, and what was counted and reported meanwhile."""
+
+    verdicts: tuple[int, ...]
+    packets: tuple[bytes, ...]
+    counts: ChecksumCounts
+    events: tuple[Event, ...]
+    drops: Mapping[tuple[int, int], int]
+    lost: int
+
+
+class Bench:
+    """A sandbox with the programs loaded once; each run starts with empty maps."""
+
+    def __init__(self) -> None:
+        self._sandbox = Sandbox()
+        self._programs = KernelPrograms()
+
+    def __enter__(self) -> Self:
+        self._sandbox.call(self._programs.load)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._sandbox.stop()
+
+    def checksum(
+        self,
+        frames: Iterable[bytes],
+        *,
+        mode: ChecksumMode | Sequence[ChecksumMode] = ChecksumMode.REPAIR,
+        origins: Origins | None = None,
+        host_addresses: Sequence[str] = (),
+        protocol: Protocol = Protocol.TCP,
+        gso_size: int = 0,
+    ) -> Outcome:
+        """Run the checksum program on frames, one after the other; ``mode`` may change from frame to frame."""
+        return self._sandbox.call(self._checksum, list(frames), mode, origins or {}, host_addresses, protocol, gso_size)
+
+    def isolation(
+        self,
+        frames: Iterable[bytes],
+        networks: Mapping[int, tuple[int, IsolationPolicy]],
+        *,
+        ingress: int,
+        mark: int = 0,
+        exempt: int | None = None,
+    ) -> Outcome:
+        """Run the isolation program on frames that came in by ``ingress``. ``networks`` is by ifindex, of which
+        ``DEVICE`` is where they leave; ``exempt`` is the host's mark."""
+        return self._sandbox.call(self._isolation, list(frames), networks, ingress, mark, exempt)
+
+    # Below: inside the sandbox.
+
+    def _checksum(
+        self,
+        frames: list[bytes],
+        mode: ChecksumMode | Sequence[ChecksumMode],
+        origins: Origins,
+        host_addresses: Sequence[str],
+        protocol: Protocol,
+        gso_size: int,
+    ) -> Outcome:
+        self._reset()
+        for (address, port), published in origins.items():
+            for slot, (host, host_port) in enumerate(published):
+                key = abi.OriginKey(IPv4Address(address), protocol.number, port, slot)
+                self._programs.put("origins", key.pack(), abi.Origin(IPv4Address(host), host_port).pack())
+        for index, host in enumerate(host_addresses):
+            self._programs.put("host_addresses", abi.U32.pack(index), IPv4Address(host).packed)
+        modes = [mode] * len(frames) if isinstance(mode, ChecksumMode) else mode
+        runs = []
+        with self._open(Program.CHECKSUM) as program, self._programs.events() as events:
+            events.poll()
+            for one, its_mode in zip(frames, modes, strict=True):
+                entry = NetworkEntry(7, IsolationPolicy.OPEN, its_mode)
+                self._programs.put("networks", abi.U32.pack(DEVICE), entry.pack())
+                runs.append(syscall.run_program(program.number, one, ifindex=DEVICE, gso_size=gso_size))
+            return self._outcome(runs, events.poll())
+
+    def _isolation(
+        self,
+        frames: list[bytes],
+        networks: Mapping[int, tuple[int, IsolationPolicy]],
+        ingress: int,
+        mark: int,
+        exempt: int | None,
+    ) -> Outcome:
+        self._reset()
+        for ifindex, (number, policy) in networks.items():
+            entry = NetworkEntry(number, policy, ChecksumMode.OFF)
+            self._programs.put("networks", abi.U32.pack(ifindex), entry.pack())
+        self._programs.put("settings", abi.U32.pack(0), abi.U32.pack(exempt or 0))
+        with self._open(Program.ISOLATION) as program, self._programs.events() as events:
+            events.poll()
+            runs = [
+                syscall.run_program(program.number, one, ifindex=DEVICE, ingress_ifindex=ingress, mark=mark)
+                for one in frames
+            ]
+            return self._outcome(runs, events.poll())
+
+    def _open(self, program: Program) -> syscall.Fd:
+        return syscall.obj_get(self._programs.directory / program.function)
+
+    def _reset(self) -> None:
+        for name in ("networks", "origins", "flows", "checksum_counts", "isolation_drops"):
+            for key, _ in list(self._programs.entries(name)):
+                self._programs.drop(name, key)
+        for index in range(abi.MAX_HOST_ADDRESSES):
+            self._programs.put("host_addresses", abi.U32.pack(index), bytes(4))
+
+    def _outcome(self, runs: list[syscall.ProgramRun], events: tuple[Event, ...]) -> Outcome:
+        counts = self._programs.get("checksum_counts", abi.U32.pack(DEVICE))
+        return Outcome(
+            verdicts=tuple(run.verdict for run in runs),
+            packets=tuple(run.packet for run in runs),
+            counts=ChecksumCounts.unpack(counts) if counts else ChecksumCounts(),
+            events=tuple(replace(event, time_ns=0) for event in events),
+            drops={
+                abi.NETWORK_PAIR.unpack(key): abi.U64.unpack(value)[0]
+                for key, value in self._programs.entries("isolation_drops")
+            },
+            lost=self._programs.events_lost(),
+        )
