@@ -1,0 +1,124 @@
+"""Runs steps: in order, and on failure undoes what was done, in reverse.
+
+apply(steps, kernel)          all of it, or (as far as the kernel lets us) nothing
+apply_all(steps, kernel)      every one, whatever fails; for tearing down, where stopping early leaves more behind
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+from dataplane.doors import Kernel, PortFlags
+from dataplane.errors import DataplaneError
+from dataplane.steps import (
+    AttachProgram,
+    DeleteRules,
+    DetachProgram,
+    DropEntry,
+    FlushFlows,
+    InsertRules,
+    LoadPrograms,
+    PutEntry,
+    RunNft,
+    SetPortFlags,
+    SetSysctl,
+    Step,
+)
+
+Undo = Callable[[], None]
+
+
+def apply(steps: Iterable[Step], kernel: Kernel) -> None:
+    """Run steps until one fails; then undo those before it and raise its error, with what could not be undone."""
+    undos: list[Undo] = []
+    try:
+        for step in steps:
+            undos.append(_run(step, kernel))  # noqa: PERF401 - those before a failure must be known
+    except DataplaneError as error:
+        for undo in reversed(undos):
+            try:
+                undo()
+            except DataplaneError as left:
+                error.add_note(f"while undoing: {left}")
+        raise
+
+
+def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
+    """Run every step; the errors of those that failed, in order."""
+    errors: list[DataplaneError] = []
+    for step in steps:
+        try:
+            _run(step, kernel)
+        except DataplaneError as error:
+            errors.append(error)
+    return errors
+
+
+def _run(step: Step, kernel: Kernel) -> Undo:
+    match step:
+        case LoadPrograms():
+            kernel.programs.load()
+            return _nothing
+        case PutEntry(map_name, key, value):
+            return _put_entry(kernel, map_name, key, value)
+        case DropEntry(map_name, key):
+            return _put_entry(kernel, map_name, key, None)
+        case AttachProgram(program, ifindex):
+            before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
+            kernel.programs.attach(program, ifindex)
+            return _nothing if before else lambda: kernel.programs.detach(program, ifindex)
+        case DetachProgram(program, ifindex):
+            before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
+            kernel.programs.detach(program, ifindex)
+            return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
+        case RunNft(do, undo):
+            kernel.nft.run(do)
+            return lambda: kernel.nft.run(undo)
+        case InsertRules(chain, rules, owner):
+            kernel.nft.delete_rules(chain, owner)
+            kernel.nft.insert_rules(chain, rules, owner)
+            return lambda: kernel.nft.delete_rules(chain, owner)
+        case DeleteRules(chain, rules, owner):
+            before = bool(kernel.nft.rule_handles(chain, owner))
+            kernel.nft.delete_rules(chain, owner)
+            return (lambda: kernel.nft.insert_rules(chain, rules, owner)) if before else _nothing
+        case SetSysctl():
+            return _set_sysctl(kernel, step)
+        case SetPortFlags(ifindex, flags):
+            former = kernel.links.port_flags(ifindex)
+            kernel.links.set_port_flags(ifindex, flags)
+            back = PortFlags(
+                hairpin=None if flags.hairpin is None else former.hairpin,
+                isolated=None if flags.isolated is None else former.isolated,
+            )
+            return lambda: kernel.links.set_port_flags(ifindex, back)
+        case FlushFlows(filters):
+            kernel.flows.flush(filters)
+            return _nothing
+
+
+def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -> Undo:
+    former = kernel.programs.get(map_name, key)
+
+    def write(content: bytes | None) -> None:
+        if content is None:
+            kernel.programs.drop(map_name, key)
+        else:
+            kernel.programs.put(map_name, key, content)
+
+    if former == value:
+        return _nothing
+    write(value)
+    return lambda: write(former)
+
+
+def _set_sysctl(kernel: Kernel, step: SetSysctl) -> Undo:
+    former = kernel.sysctls.read(step.name)
+    if former is None and step.optional:
+        return _nothing
+    kernel.sysctls.write(step.name, step.value)
+    return _nothing if former is None else lambda: kernel.sysctls.write(step.name, former)
+
+
+def _nothing() -> None:
+    """Undo of a step that changed nothing that must go back."""

@@ -1,0 +1,174 @@
+"""The kernel's doors as protocols: what ``control/`` may ask of the kernel, and what the fakes answer in its place.
+
+    Nft         nftables transactions          nft/client.py
+    Links       rtnetlink: links, addresses    links.py
+    Programs    BPF programs, hooks, maps      programs/
+    Flows       conntrack entries              conntrack.py
+    Sysctls     /proc/sys/net                  sysctl.py
+
+Each has one real implementation and one fake (``fakes.py``); ``tests/contract`` runs the same cases on both.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol as Door
+
+from dataplane.nft.objects import ChainRef, Comment, Element
+from dataplane.nft.transaction import Transaction
+from dataplane.types import Address, AttachMode, IfIndex, Program, Protocol
+
+
+class Nft(Door):
+    """nftables, our own table only."""
+
+    def run(self, transaction: Transaction) -> None:
+        """Apply all of it or nothing. Raises ``NftError`` with the kernel's errno."""
+
+    def contains(self, element: Element) -> bool:
+        """Whether the kernel holds this element, with this value where it has one."""
+
+    def table_text(self) -> str:
+        """Our table as ``nft list table`` prints it; empty where it is not there."""
+
+    def skeleton_text(self) -> str:
+        """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
+
+    def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
+        """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""
+
+    def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
+        """Remove the rules of a foreign chain that carry the owner's comment; no such chain is fine."""
+
+    def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
+        """Handles of the rules in a foreign chain that carry the owner's comment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """One link of this network namespace, as rtnetlink describes it."""
+
+    index: IfIndex
+    name: str
+    kind: str
+    """IFLA_INFO_KIND: "bridge", "veth" ...; empty for hardware and loopback."""
+    master: IfIndex
+    """The bridge it is a port of, or 0."""
+
+
+class Links(Door):
+    """rtnetlink in the network namespace of this process."""
+
+    def find(self, name: str) -> Link | None:
+        """The link with this name, or None."""
+
+    def get(self, index: IfIndex) -> Link | None:
+        """The link with this index, or None."""
+
+    def host_addresses(self) -> tuple[Address, ...]:
+        """Addresses of this namespace in numeric order, loopback and IPv6 link-local ones excluded."""
+
+    def port_flags(self, index: IfIndex) -> PortFlags:
+        """The bridge port flags of a link. Raises ``LinkError`` where it is no bridge port."""
+
+    def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
+        """Change the bridge port flags of a link. Raises ``LinkError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class PortFlags:
+    """Flags of a bridge port; None leaves one as it is."""
+
+    hairpin: bool | None = None
+    """IFLA_BRPORT_MODE: frames may leave by the port they came in by."""
+    isolated: bool | None = None
+    """IFLA_BRPORT_ISOLATED: no frames between two ports that carry it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hooked:
+    """A program of ours found on a link."""
+
+    program: Program
+    ifindex: IfIndex
+    mode: AttachMode
+    """``TCX`` or ``CLSACT``."""
+    program_id: int
+    link_id: int
+    """BPF link id, 0 for clsact."""
+    tag: str
+    """The kernel's hash of the instructions."""
+
+
+class Programs(Door):
+    """Our BPF programs: compiled once, pinned, hooked to the egress of container-facing devices; and their maps."""
+
+    def load(self) -> None:
+        """Compile and pin the programs unless those of this source are pinned already. Raises ``BpfError`` or
+        ``MissingDependencyError``."""
+
+    def loaded(self) -> bool:
+        """Whether programs of this source are pinned."""
+
+    def unload(self) -> list[str]:
+        """Unhook our programs everywhere in this namespace and remove all pins; what was removed, a line each."""
+
+    def attach(self, program: Program, ifindex: IfIndex) -> None:
+        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+
+    def detach(self, program: Program, ifindex: IfIndex) -> None:
+        """Unhook ours from a device; not hooked, or no such device, is not an error."""
+
+    def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
+        """Our programs on one device, also those whose pins are gone."""
+
+    def put(self, map_name: str, key: bytes, value: bytes) -> None:
+        """Write one map entry. Raises ``BpfError``."""
+
+    def drop(self, map_name: str, key: bytes) -> None:
+        """Remove one map entry; missing is not an error."""
+
+    def get(self, map_name: str, key: bytes) -> bytes | None:
+        """One map entry, or None. Per-CPU values come summed as 64-bit counters."""
+
+    def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
+        """All entries of a map. Per-CPU values come summed as 64-bit counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class FlowFilter:
+    """Which conntrack entries to flush, by their original destination."""
+
+    protocol: Protocol
+    port: int
+    addresses: tuple[Address, ...]
+    """Original destination addresses: only these."""
+
+
+class Flows(Door):
+    """Conntrack in the network namespace of this process."""
+
+    def flush(self, filters: Iterable[FlowFilter]) -> int:
+        """Delete the entries that match any filter; how many."""
+
+
+class Sysctls(Door):
+    """/proc/sys in the network namespace of this process."""
+
+    def read(self, name: str) -> str | None:
+        """The value, by its path below /proc/sys ("net/ipv4/ip_forward"); None where there is no such sysctl."""
+
+    def write(self, name: str, value: str) -> None:
+        """Set it. Raises ``KernelError``."""
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """All doors together."""
+
+    nft: Nft
+    links: Links
+    programs: Programs
+    flows: Flows
+    sysctls: Sysctls

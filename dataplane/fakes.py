@@ -1,0 +1,312 @@
+"""The kernel's doors without a kernel: the same contract, in memory. ``FakeDoors`` has all of them.
+
+``tests/kernel/test_contract.py`` runs one table of cases on these and on the running kernel. ``FakeNft.fail`` and its
+siblings make the next operation fail, to test what happens then.
+
+Be aware: rules are kept as text and not evaluated; a fake has no packets.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from dataplane.doors import FlowFilter, Hooked, Kernel, Link, PortFlags
+from dataplane.errors import BpfError, KernelError, LinkError, NftError
+from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, Rule, Set
+from dataplane.nft.transaction import Command, Transaction
+from dataplane.types import Address, AttachMode, IfIndex, Program
+
+
+@dataclass
+class _Table:
+    sets: dict[str, Set] = field(default_factory=dict)
+    elements: dict[str, dict[tuple[object, ...], Element]] = field(default_factory=dict)
+    chains: dict[str, Chain] = field(default_factory=dict)
+    rules: dict[str, list[str]] = field(default_factory=dict)
+
+    def copy(self) -> _Table:
+        return _Table(
+            dict(self.sets),
+            {name: dict(held) for name, held in self.elements.items()},
+            dict(self.chains),
+            {name: list(rules) for name, rules in self.rules.items()},
+        )
+
+
+class FakeNft:
+    """``Nft`` in memory. ``log`` has the text of every transaction that was applied."""
+
+    def __init__(self) -> None:
+        self._table: _Table | None = None
+        self._foreign: dict[ChainRef, list[tuple[str, str]]] = {}
+        self.log: list[str] = []
+        self.fail: NftError | None = None
+
+    def run(self, transaction: Transaction) -> None:
+        if not transaction:
+            return
+        if self.fail is not None:
+            error, self.fail = self.fail, None
+            raise error
+        table = self._table.copy() if self._table else None
+        for command in transaction.commands:
+            table = self._apply(table, command)
+        self._table = table
+        self.log.append(transaction.text())
+
+    def contains(self, element: Element) -> bool:
+        held = self._table.elements.get(element.set_name, {}) if self._table else {}
+        found = held.get(element.key)
+        return found is not None and (not element.value or found.value == element.value)
+
+    def table_text(self) -> str:
+        if self._table is None:
+            return ""
+        lines = [f"table {TABLE} {{"]
+        for name, declared in self._table.sets.items():
+            lines.append(f"\t{declared.kind} {name} {{")
+            lines += [f"\t\t{element.body()}" for element in self._table.elements[name].values()]
+            lines.append("\t}")
+        return "\n".join([*lines, *self._chain_lines(self._table), "}", ""])
+
+    def skeleton_text(self) -> str:
+        if self._table is None:
+            return ""
+        lines = [declared.declaration() for declared in self._table.sets.values()]
+        return "\n".join([*lines, *self._chain_lines(self._table)])
+
+    def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
+        if chain not in self._foreign:
+            raise NftError.from_errno("accept our traffic in chain", str(chain), errno.ENOENT)
+        self._foreign[chain][:0] = [(rule, owner.text) for rule in rules]
+
+    def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
+        if chain in self._foreign:
+            self._foreign[chain] = [rule for rule in self._foreign[chain] if rule[1] != owner.text]
+
+    def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
+        rules = self._foreign.get(chain, [])
+        return tuple(handle for handle, (_, comment) in enumerate(rules, 1) if comment == owner.text)
+
+    def foreign_chain(self, chain: ChainRef) -> list[tuple[str, str]]:
+        """Make a foreign chain, or see what is in it: (rule, comment)."""
+        return self._foreign.setdefault(chain, [])
+
+    def flush_ruleset(self) -> None:
+        """``nft flush ruleset``."""
+        self._table = None
+        self._foreign.clear()
+
+    @staticmethod
+    def _chain_lines(table: _Table) -> Iterator[str]:
+        for name, chain in table.chains.items():
+            yield f"\t{chain.declaration()}"
+            yield from (f"\t\t{rule}" for rule in table.rules[name])
+
+    @staticmethod
+    def _apply(table: _Table | None, command: Command) -> _Table | None:
+        if command.target is None:
+            if command.verb == "add":
+                return table or _Table()
+            if table is None:
+                raise _nft_error(errno.ENOENT)
+            return None
+        if table is None:
+            raise _nft_error(errno.ENOENT)
+        match command.target:
+            case Set() as declared:
+                _apply_set(table, command.verb, declared)
+            case Chain() as chain:
+                _apply_chain(table, command.verb, chain)
+            case Rule(chain_name, text):
+                if chain_name not in table.chains:
+                    raise _nft_error(errno.ENOENT)
+                table.rules[chain_name].append(text)
+            case Element() as element:
+                _apply_element(table, command.verb, element)
+        return table
+
+
+def _apply_set(table: _Table, verb: str, declared: Set) -> None:
+    if verb == "add":
+        if table.sets.setdefault(declared.name, declared) != declared:
+            raise _nft_error(errno.EEXIST)
+        table.elements.setdefault(declared.name, {})
+        return
+    if declared.name not in table.sets:
+        raise _nft_error(errno.ENOENT)
+    if verb == "flush":
+        table.elements[declared.name].clear()
+        return
+    if any(f"@{declared.name}" in rule.split() for rules in table.rules.values() for rule in rules):
+        raise _nft_error(errno.EBUSY)
+    del table.sets[declared.name], table.elements[declared.name]
+
+
+def _apply_chain(table: _Table, verb: str, chain: Chain) -> None:
+    if verb == "add":
+        table.chains.setdefault(chain.name, chain)
+        table.rules.setdefault(chain.name, [])
+        return
+    if chain.name not in table.chains:
+        raise _nft_error(errno.ENOENT)
+    if verb == "flush":
+        table.rules[chain.name].clear()
+        return
+    del table.chains[chain.name], table.rules[chain.name]
+
+
+def _apply_element(table: _Table, verb: str, element: Element) -> None:
+    if element.set_name not in table.sets:
+        raise _nft_error(errno.ENOENT)
+    held = table.elements[element.set_name]
+    found = held.get(element.key)
+    if verb == "delete":
+        if found is None:
+            raise _nft_error(errno.ENOENT)
+        del held[element.key]
+    elif found is not None and (verb == "create" or found.value != element.value):
+        raise _nft_error(errno.EEXIST)
+    else:
+        # The kernel keeps the comment that was there first.
+        held.setdefault(element.key, element)
+
+
+def _nft_error(number: int) -> NftError:
+    return NftError.from_errno("change", f"table {TABLE}", number)
+
+
+class FakeLinks:
+    """``Links`` in memory: add links with ``link``."""
+
+    def __init__(self) -> None:
+        self._links: dict[IfIndex, Link] = {}
+        self._flags: dict[IfIndex, PortFlags] = {}
+        self.addresses: tuple[Address, ...] = ()
+
+    def link(self, name: str, kind: str = "veth", master: int = 0) -> Link:
+        """Make a link, with the next free index."""
+        made = Link(IfIndex(max(self._links, default=1) + 1), name, kind, IfIndex(master))
+        self._links[made.index] = made
+        return made
+
+    def remove(self, index: IfIndex) -> None:
+        """Take a link away."""
+        del self._links[index]
+
+    def find(self, name: str) -> Link | None:
+        return next((link for link in self._links.values() if link.name == name), None)
+
+    def get(self, index: IfIndex) -> Link | None:
+        return self._links.get(index)
+
+    def host_addresses(self) -> tuple[Address, ...]:
+        return self.addresses
+
+    def port_flags(self, index: IfIndex) -> PortFlags:
+        if index not in self._links or not self._links[index].master:
+            raise LinkError.from_errno("read the bridge port flags of", f"link {index}", errno.ENODEV)
+        return self._flags.get(index, PortFlags(hairpin=False, isolated=False))
+
+    def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
+        former = self.port_flags(index)
+        self._flags[index] = PortFlags(
+            hairpin=former.hairpin if flags.hairpin is None else flags.hairpin,
+            isolated=former.isolated if flags.isolated is None else flags.isolated,
+        )
+
+
+class FakePrograms:
+    """``Programs`` in memory. ``fail`` makes the next attach fail."""
+
+    def __init__(self) -> None:
+        self._loaded = False
+        self._hooked: set[tuple[IfIndex, Program]] = set()
+        self._maps: dict[str, dict[bytes, bytes]] = {}
+        self.fail: BpfError | None = None
+
+    def load(self) -> None:
+        self._loaded = True
+
+    def loaded(self) -> bool:
+        return self._loaded
+
+    def unload(self) -> list[str]:
+        removed = [f"program {program} on device {ifindex}" for ifindex, program in sorted(self._hooked)]
+        self._hooked.clear()
+        self._maps.clear()
+        self._loaded = False
+        return removed
+
+    def attach(self, program: Program, ifindex: IfIndex) -> None:
+        if self.fail is not None:
+            error, self.fail = self.fail, None
+            raise error
+        if not self._loaded:
+            raise BpfError.from_errno("attach", f"program {program}", errno.ENOENT)
+        self._hooked.add((ifindex, program))
+
+    def detach(self, program: Program, ifindex: IfIndex) -> None:
+        self._hooked.discard((ifindex, program))
+
+    def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
+        return tuple(
+            Hooked(program, ifindex, AttachMode.TCX, program_id=1, link_id=1, tag="0" * 16)
+            for program in Program
+            if (ifindex, program) in self._hooked
+        )
+
+    def put(self, map_name: str, key: bytes, value: bytes) -> None:
+        self._maps.setdefault(map_name, {})[key] = value
+
+    def drop(self, map_name: str, key: bytes) -> None:
+        self._maps.get(map_name, {}).pop(key, None)
+
+    def get(self, map_name: str, key: bytes) -> bytes | None:
+        return self._maps.get(map_name, {}).get(key)
+
+    def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
+        yield from sorted(self._maps.get(map_name, {}).items())
+
+
+class FakeFlows:
+    """``Flows`` in memory: ``flushed`` has what was asked for."""
+
+    def __init__(self) -> None:
+        self.flushed: list[FlowFilter] = []
+
+    def flush(self, filters: Iterable[FlowFilter]) -> int:
+        self.flushed.extend(filters)
+        return 0
+
+
+class FakeSysctls:
+    """``Sysctls`` in memory; one that was never set is "0", one below ``missing`` is not there."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, str] = {}
+        self.missing: set[str] = set()
+
+    def read(self, name: str) -> str | None:
+        return None if name in self.missing else self.values.get(name, "0")
+
+    def write(self, name: str, value: str) -> None:
+        if name in self.missing:
+            raise KernelError.from_errno("set", f"sysctl {name} to {value}", errno.ENOENT)
+        self.values[name] = value
+
+
+@dataclass(frozen=True, slots=True)
+class FakeDoors:
+    """The fakes under their own types, for tests that look behind the doors; ``kernel()`` hands them on."""
+
+    nft: FakeNft = field(default_factory=FakeNft)
+    links: FakeLinks = field(default_factory=FakeLinks)
+    programs: FakePrograms = field(default_factory=FakePrograms)
+    flows: FakeFlows = field(default_factory=FakeFlows)
+    sysctls: FakeSysctls = field(default_factory=FakeSysctls)
+
+    def kernel(self) -> Kernel:
+        return Kernel(self.nft, self.links, self.programs, self.flows, self.sysctls)

@@ -1,0 +1,130 @@
+"""The door to nftables: transactions and questions through libnftables, in the network namespace of this process.
+
+Be aware: a ``LibNftables`` belongs to the namespace it was made in, and to one thread at a time. libnftables reports
+text only; the errno is recovered from its wording, which is ``strerror`` of the C locale.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import sys
+from functools import cached_property
+from typing import Any
+
+from dataplane.errors import MissingDependencyError, NftError
+from dataplane.nft.objects import TABLE, ChainRef, Comment, Element
+from dataplane.nft.transaction import Transaction
+
+_ERROR = re.compile(r"Error: (?:Could not process rule: )?(?P<cause>[^\n;]+)")
+_VALUE = re.compile(r'elements = \{ .* : (?P<value>[^"]*?) \}')
+_ERRNO = {os.strerror(number): number for number in errno.errorcode}
+
+
+class LibNftables:
+    """``dataplane.doors.Nft`` on the running kernel."""
+
+    def run(self, transaction: Transaction) -> None:
+        """Apply all of it or nothing. Raises ``NftError``."""
+        if transaction:
+            self._command(transaction.text(), "change", f"table {TABLE}")
+
+    def contains(self, element: Element) -> bool:
+        """Whether the kernel holds this element, with this value where it has one."""
+        command = f"get element {TABLE} {element.set_name} {element.key_text()}"
+        try:
+            answer = self._command(command, "read", f"element {element}")
+        except NftError as error:
+            if error.errno == errno.ENOENT:
+                return False
+            raise
+        return not element.value or _value(answer) == element.value_text()
+
+    def table_text(self) -> str:
+        """Our table as ``nft list table`` prints it; empty where it is not there."""
+        return self._list(stateless=False, terse=False)
+
+    def skeleton_text(self) -> str:
+        """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
+        return self._list(stateless=True, terse=True)
+
+    def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
+        """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""
+        text = "".join(f'insert rule {chain} {rule} comment "{owner.text}"\n' for rule in reversed(rules))
+        self._command(text, "accept our traffic in chain", str(chain))
+
+    def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
+        """Remove the rules of a foreign chain that carry the owner's comment; no such chain is fine."""
+        handles = self.rule_handles(chain, owner)
+        if handles:
+            text = "".join(f"delete rule {chain} handle {handle}\n" for handle in handles)
+            self._command(text, "remove our rules from chain", str(chain))
+
+    def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
+        """Handles of the rules in a foreign chain that carry the owner's comment."""
+        try:
+            answer = self._json(f"list chain {chain}")
+        except NftError as error:
+            if error.errno == errno.ENOENT:
+                return ()
+            raise
+        rules = (entry["rule"] for entry in answer if "rule" in entry)
+        return tuple(int(rule["handle"]) for rule in rules if rule.get("comment") == owner.text)
+
+    @cached_property
+    def _library(self) -> Any:
+        try:
+            import nftables  # noqa: PLC0415 - costs 20 ms: only for who talks to the kernel
+        except ImportError as error:
+            raise MissingDependencyError(
+                f"no nftables bindings for {sys.executable}: install the package python3-nftables and use the "
+                "system's python3 (a virtual environment needs --system-site-packages)"
+            ) from error
+        library = nftables.Nftables()
+        library.set_numeric_proto_output(False)
+        return library
+
+    def _list(self, *, stateless: bool, terse: bool) -> str:
+        library = self._library
+        library.set_stateless_output(stateless)
+        # The bindings know the flag, but offer no method for it.
+        before = library._Nftables__set_output_flag("terse", terse)  # noqa: SLF001
+        try:
+            return self._command(f"list table {TABLE}", "list", f"table {TABLE}")
+        except NftError as error:
+            if error.errno == errno.ENOENT:
+                return ""
+            raise
+        finally:
+            library._Nftables__set_output_flag("terse", before)  # noqa: SLF001
+            library.set_stateless_output(False)
+
+    def _json(self, command: str) -> list[dict[str, Any]]:
+        library = self._library
+        library.set_json_output(True)
+        try:
+            output = self._command(command, "read", TABLE)
+        finally:
+            library.set_json_output(False)
+        answer: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
+        return answer
+
+    def _command(self, text: str, verb: str, thing: str) -> str:
+        code, output, errors = self._library.cmd(text)
+        if code:
+            raise _error(errors, verb, thing)
+        return str(output)
+
+
+def _error(errors: str, verb: str, thing: str) -> NftError:
+    found = _ERROR.search(errors)
+    cause = found["cause"].strip() if found else errors.strip().partition("\n")[0] or "libnftables gave no reason"
+    return NftError(verb, thing, cause, _ERRNO.get(cause, 0))
+
+
+def _value(answer: str) -> str:
+    # nft 1.0.6 answers "get element" in text even when asked for JSON: elements = { KEY comment "..." : VALUE }
+    found = _VALUE.search(answer)
+    return found["value"] if found else ""

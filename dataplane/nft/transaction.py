@@ -1,0 +1,91 @@
+"""A transaction: nft commands that the kernel applies all together or not at all, as a value that prints itself.
+
+Transaction((create(element), delete(other))).text()
+create element inet dataplane publish4 { tcp . 8080 comment "front/web/eth0" : 10.88.0.2 . 80 }
+delete element inet dataplane publish4 { tcp . 8081 }
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Literal
+
+from dataplane.nft.objects import TABLE, Chain, Element, Rule, Set
+
+Verb = Literal["add", "create", "delete", "flush"]
+
+# libnftables parses one long command faster than many short ones, but keeps the whole line for its error messages.
+_ELEMENTS_PER_COMMAND = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A verb of nft and what it is applied to; None is our table itself."""
+
+    verb: Verb
+    target: Set | Chain | Rule | Element | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Transaction:
+    """Commands in the order in which nft runs them."""
+
+    commands: tuple[Command, ...] = ()
+
+    def __bool__(self) -> bool:
+        return bool(self.commands)
+
+    def __add__(self, other: Transaction) -> Transaction:
+        return Transaction(self.commands + other.commands)
+
+    def text(self) -> str:
+        """nft text, a command a line; elements of one set share a line."""
+        return "".join(f"{line}\n" for line in self._lines())
+
+    def _lines(self) -> Iterator[str]:
+        for (verb, set_name), run in groupby(self.commands, key=_batch):
+            if set_name is None:
+                yield from (_line(command) for command in run)
+                continue
+            bodies = [c.target.body(comment=verb != "delete") for c in run if isinstance(c.target, Element)]
+            for start in range(0, len(bodies), _ELEMENTS_PER_COMMAND):
+                chunk = ", ".join(bodies[start : start + _ELEMENTS_PER_COMMAND])
+                yield f"{verb} element {TABLE} {set_name} {{ {chunk} }}"
+
+
+def add(target: Set | Chain | Rule | Element | None = None) -> Command:
+    """``add``: exists already is fine, except for a map key with another value."""
+    return Command("add", target)
+
+
+def create(target: Element) -> Command:
+    """``create``: exists already is an error, which makes the kernel detect a key that is taken."""
+    return Command("create", target)
+
+
+def delete(target: Set | Chain | Element | None = None) -> Command:
+    """``delete``: missing is an error."""
+    return Command("delete", target)
+
+
+def flush(target: Set | Chain) -> Command:
+    """``flush``: all elements of a set, or all rules of a chain."""
+    return Command("flush", target)
+
+
+def _batch(command: Command) -> tuple[Verb, str | None]:
+    return command.verb, command.target.set_name if isinstance(command.target, Element) else None
+
+
+def _line(command: Command) -> str:
+    target = command.target
+    if target is None:
+        return f"{command.verb} table {TABLE}"
+    if isinstance(target, Set | Chain) and command.verb in {"flush", "delete"}:
+        kind = target.kind if isinstance(target, Set) else "chain"
+        return f"{command.verb} {kind} {TABLE} {target.name}"
+    if isinstance(target, Element):
+        return f"{command.verb} element {TABLE} {target}"
+    return f"{command.verb} {target.declaration()}"

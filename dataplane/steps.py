@@ -1,0 +1,116 @@
+"""Steps: what is to be done to the kernel, as values. ``dataplane.apply`` runs them; nothing here touches anything.
+
+plan = (PutEntry(...), AttachProgram(...), RunNft(do, undo), FlushFlows(...))
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from dataplane.doors import FlowFilter, PortFlags
+from dataplane.nft.objects import ChainRef, Comment
+from dataplane.nft.transaction import Transaction
+from dataplane.types import IfIndex, Program
+
+
+@dataclass(frozen=True, slots=True)
+class LoadPrograms:
+    """Have the BPF programs compiled and pinned. Not undone: unused pins cost nothing and save the next compile."""
+
+
+@dataclass(frozen=True, slots=True)
+class PutEntry:
+    """Write a BPF map entry; undone by writing the former value back, or removing it."""
+
+    map_name: str
+    key: bytes
+    value: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class DropEntry:
+    """Remove a BPF map entry; undone by writing it back."""
+
+    map_name: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AttachProgram:
+    """Hook a program to a device; undone by unhooking, unless it was hooked before."""
+
+    program: Program
+    ifindex: IfIndex
+
+
+@dataclass(frozen=True, slots=True)
+class DetachProgram:
+    """Unhook a program; undone by hooking it again."""
+
+    program: Program
+    ifindex: IfIndex
+
+
+@dataclass(frozen=True, slots=True)
+class RunNft:
+    """Run a transaction; undone by running its opposite."""
+
+    do: Transaction
+    undo: Transaction
+
+
+@dataclass(frozen=True, slots=True)
+class InsertRules:
+    """Put rules in front of a foreign chain; undone by deleting them. Rules of this owner there are replaced."""
+
+    chain: ChainRef
+    rules: tuple[str, ...]
+    owner: Comment
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRules:
+    """Delete the owner's rules from a foreign chain; undone by inserting them again."""
+
+    chain: ChainRef
+    rules: tuple[str, ...]
+    owner: Comment
+
+
+@dataclass(frozen=True, slots=True)
+class SetSysctl:
+    """Set a sysctl; undone by setting the former value. One that vanished with its device is fine if ``optional``."""
+
+    name: str
+    value: str
+    optional: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SetPortFlags:
+    """Set bridge port flags; undone by setting the former ones."""
+
+    ifindex: IfIndex
+    flags: PortFlags
+
+
+@dataclass(frozen=True, slots=True)
+class FlushFlows:
+    """Delete conntrack entries. Not undone: a flow that still lives is tracked anew with its next packet."""
+
+    filters: tuple[FlowFilter, ...]
+
+
+Step = (
+    LoadPrograms
+    | PutEntry
+    | DropEntry
+    | AttachProgram
+    | DetachProgram
+    | RunNft
+    | InsertRules
+    | DeleteRules
+    | SetSysctl
+    | SetPortFlags
+    | FlushFlows
+)

@@ -1,0 +1,276 @@
+"""One table of cases for the fakes and for the running kernel: what a fake promises, the kernel keeps."""
+
+from __future__ import annotations
+
+import errno
+import subprocess
+from collections.abc import Callable
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+
+from control import ruleset
+from control.conditions import Condition, parse
+from dataplane.conntrack import NetlinkFlows
+from dataplane.doors import FlowFilter, Links, Nft, PortFlags, Sysctls
+from dataplane.errors import KernelError, LinkError, NftError
+from dataplane.fakes import FakeLinks, FakeNft, FakeSysctls
+from dataplane.links import NetlinkLinks
+from dataplane.nft.client import LibNftables
+from dataplane.nft.objects import ChainRef, Comment, Element, Port, Set
+from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
+from dataplane.sysctl import ProcSysctls
+from dataplane.types import IfIndex, Protocol
+from support.netns import Sandbox
+
+WEB4 = (IPv4Address("10.11.0.2"), Port(80))
+WEB = Element("publish4", (Protocol.TCP, Port(8080)), WEB4, Comment("front/web/eth0"))
+WEB6 = Element(
+    "publish6_host", (IPv6Address("2001:db8::1"), Protocol.UDP, Port(53)), (IPv6Address("fd00::2"), Port(53))
+)
+SCTP = Element("publish4", (Protocol.SCTP, Port(8080)), WEB4)
+MEMBER = Element("members4", (IfIndex(4711), IPv4Address("10.11.0.2")), comment=Comment("front/web/eth0"))
+FOREIGN = ChainRef("inet", "filter", "forward")
+OWNER = Comment("dataplane device 10")
+
+
+def skeleton() -> Transaction:
+    """The real skeleton, as an engine would load it."""
+    return ruleset.skeleton(ruleset.DEFAULT_MARK, ())
+
+
+def refused(nft: Nft, *commands: Command) -> int:
+    """The errno with which a transaction is refused."""
+    with pytest.raises(NftError) as error:
+        nft.run(Transaction(commands))
+    return error.value.errno
+
+
+def no_table(nft: Nft) -> None:
+    """Without our table nothing is there, and changing it is ENOENT."""
+    assert nft.table_text() == nft.skeleton_text() == ""
+    assert not nft.contains(WEB)
+    assert refused(nft, create(WEB)) == errno.ENOENT
+    assert refused(nft, delete()) == errno.ENOENT
+    nft.run(Transaction())
+
+
+def elements(nft: Nft) -> None:
+    """Elements of every kind are created, found by key and value, and deleted."""
+    nft.run(skeleton())
+    made = (WEB, WEB6, SCTP, MEMBER)
+    nft.run(Transaction(tuple(create(element) for element in made)))
+    assert all(nft.contains(element) for element in made)
+    assert not nft.contains(Element("publish4", WEB.key, (IPv4Address("10.11.0.3"), Port(80))))
+    assert not nft.contains(Element("publish4", WEB.key, (IPv4Address("10.11.0.2"), Port(81))))
+    assert "front/web/eth0" in nft.table_text()
+    nft.run(Transaction(tuple(delete(element) for element in made)))
+    assert not any(nft.contains(element) for element in made)
+    assert refused(nft, delete(WEB)) == errno.ENOENT
+
+
+def conflicts(nft: Nft) -> None:
+    """A key that is taken is EEXIST for create, and for add with another value."""
+    nft.run(skeleton() + Transaction((create(WEB),)))
+    other = Element("publish4", WEB.key, (IPv4Address("10.11.0.3"), Port(80)))
+    assert refused(nft, create(WEB)) == errno.EEXIST
+    assert refused(nft, create(other)) == errno.EEXIST
+    assert refused(nft, add(other)) == errno.EEXIST
+    nft.run(Transaction((add(WEB), add(MEMBER), add(MEMBER))))
+    assert nft.contains(WEB)
+
+
+def atomicity(nft: Nft) -> None:
+    """A transaction that is refused changes nothing, whatever came before the refusal."""
+    nft.run(skeleton())
+    before = nft.table_text()
+    assert refused(nft, create(WEB), delete(SCTP)) == errno.ENOENT
+    assert nft.table_text() == before
+
+
+def schema_guard(nft: Nft) -> None:
+    """A guarded transaction is refused by a table of another schema, and accepted by ours."""
+    nft.run(ruleset.skeleton(1, ()))
+    guarded = ruleset.guarded(ruleset.DEFAULT_MARK, Transaction((create(WEB),)))
+    assert refused(nft, *guarded.commands) == errno.ENOENT
+    nft.run(skeleton())
+    nft.run(guarded)
+    assert nft.contains(WEB)
+
+
+def skeleton_text_ignores_elements(nft: Nft) -> None:
+    """The skeleton's text changes with chains and rules, not with elements."""
+    nft.run(skeleton())
+    before = nft.skeleton_text()
+    nft.run(Transaction((create(WEB),)))
+    assert nft.skeleton_text() == before
+    nft.run(Transaction((flush(ruleset.CHAINS[0]),)))
+    assert nft.skeleton_text() != before
+
+
+def groups(nft: Nft) -> None:
+    """Maps of a condition group come and go while the skeleton's rules stay."""
+    nft.run(skeleton())
+    before = nft.skeleton_text()
+    group = ruleset.Group(4, ruleset_conditions())
+    nft.run(ruleset.regroup(frozenset(), frozenset({group})))
+    assert group.any_map.name in nft.skeleton_text()
+    nft.run(ruleset.regroup(frozenset({group}), frozenset()))
+    assert nft.skeleton_text() == before
+
+
+def sets_in_use(nft: Nft) -> None:
+    """A set that a rule looks into cannot be deleted."""
+    nft.run(skeleton())
+    assert refused(nft, delete(Set("publish4", ("inet_proto",)))) == errno.EBUSY
+
+
+def foreign_rules(nft: Nft) -> None:
+    """Our rules in a foreign chain are found by their comment and removed alone; no such chain is ENOENT."""
+    nft.insert_rules(FOREIGN, ruleset.accept_rules(IfIndex(10)), OWNER)
+    assert len(nft.rule_handles(FOREIGN, OWNER)) == 3
+    assert nft.rule_handles(FOREIGN, Comment("somebody else")) == ()
+    nft.delete_rules(FOREIGN, OWNER)
+    nft.delete_rules(FOREIGN, OWNER)
+    assert nft.rule_handles(FOREIGN, OWNER) == ()
+    nowhere = ChainRef("inet", "filter", "nowhere")
+    nft.delete_rules(nowhere, OWNER)
+    with pytest.raises(NftError, match=r"in chain inet filter nowhere: No such file or directory"):
+        nft.insert_rules(nowhere, ("accept",), OWNER)
+
+
+def ruleset_conditions() -> tuple[Condition, ...]:
+    """Conditions of every kind that can be written."""
+    return parse(["ip", "saddr", "!=", "10.0.0.0/8", "iifname", "eth1"], 4)
+
+
+NFT_CASES = [
+    no_table,
+    elements,
+    conflicts,
+    atomicity,
+    schema_guard,
+    skeleton_text_ignores_elements,
+    groups,
+    sets_in_use,
+    foreign_rules,
+]
+
+
+@pytest.mark.parametrize("case", NFT_CASES, ids=lambda case: case.__name__)
+def test_nft_fake(case: Callable[[Nft], None]) -> None:
+    """The fake keeps the contract."""
+    nft = FakeNft()
+    nft.foreign_chain(FOREIGN)
+    case(nft)
+
+
+def _on_kernel(case: Callable[[Nft], None]) -> None:
+    subprocess.run(["nft", "add table inet filter; add chain inet filter forward"], check=True)
+    case(LibNftables())
+
+
+@pytest.mark.parametrize("case", NFT_CASES, ids=lambda case: case.__name__)
+def test_nft_kernel(case: Callable[[Nft], None], sandbox: Sandbox) -> None:
+    """The kernel keeps the contract."""
+    sandbox.call(_on_kernel, case)
+
+
+def links_case(links: Links, bridge: str, port: str) -> None:
+    """Links are found by name and index; flags belong to bridge ports only."""
+    master = links.find(bridge)
+    veth = links.find(port)
+    assert master is not None
+    assert veth is not None
+    assert (master.kind, veth.kind, veth.master) == ("bridge", "veth", master.index)
+    assert links.get(veth.index) == veth
+    assert links.find("nowhere") is None
+    assert links.get(IfIndex(9999)) is None
+    assert links.port_flags(veth.index) == PortFlags(hairpin=False, isolated=False)
+    links.set_port_flags(veth.index, PortFlags(hairpin=True))
+    links.set_port_flags(veth.index, PortFlags(isolated=True))
+    assert links.port_flags(veth.index) == PortFlags(hairpin=True, isolated=True)
+    links.set_port_flags(veth.index, PortFlags(hairpin=False))
+    assert links.port_flags(veth.index) == PortFlags(hairpin=False, isolated=True)
+    with pytest.raises(LinkError):
+        links.port_flags(master.index)
+    with pytest.raises(LinkError):
+        links.port_flags(IfIndex(9999))
+
+
+def test_links_fake() -> None:
+    """The fake keeps the contract."""
+    links = FakeLinks()
+    bridge = links.link("br0", "bridge")
+    links.link("veth0", "veth", bridge.index)
+    links_case(links, "br0", "veth0")
+
+
+def _links_on_kernel() -> None:
+    links = NetlinkLinks()
+    links_case(links, "br0", "veth0")
+    addresses = links.host_addresses()
+    assert addresses == (IPv4Address("10.11.0.1"), IPv6Address("fd00:11::1"))
+    for name in ("", "x" * 16, "a" * 300, "a\0b", "\ud800"):
+        assert links.find(name) is None
+
+
+def test_links_kernel(sandbox: Sandbox) -> None:
+    """The kernel keeps the contract, also for what cannot be a link's name."""
+    sandbox.bridge("br0", "10.11.0.1/24 fd00:11::1/64")
+    sandbox.plug("br0", "veth0", sandbox.namespace("web"))
+    sandbox.call(_links_on_kernel)
+
+
+def sysctls_case(sysctls: Sysctls) -> None:
+    """Sysctls are read back as written; one that is not there is None, and an error to write."""
+    sysctls.write("net/ipv4/ip_forward", "1")
+    assert sysctls.read("net/ipv4/ip_forward") == "1"
+    assert sysctls.read("net/ipv4/conf/nowhere/route_localnet") is None
+    with pytest.raises(KernelError):
+        sysctls.write("net/ipv4/conf/nowhere/route_localnet", "1")
+
+
+def test_sysctls_fake() -> None:
+    """The fake keeps the contract."""
+    sysctls = FakeSysctls()
+    sysctls.missing.add("net/ipv4/conf/nowhere/route_localnet")
+    sysctls_case(sysctls)
+
+
+def _sysctls_on_kernel() -> None:
+    sysctls_case(ProcSysctls())
+
+
+def test_sysctls_kernel(sandbox: Sandbox) -> None:
+    """The kernel keeps the contract."""
+    sandbox.call(_sysctls_on_kernel)
+
+
+def _flush(filters: tuple[FlowFilter, ...]) -> int:
+    return NetlinkFlows().flush(filters)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_flows_are_flushed_by_protocol_port_and_address(sandbox: Sandbox, version: int) -> None:
+    """Only entries of that protocol, original port and original address go; every other flow stays tracked."""
+    here, other, target = {
+        4: ("192.0.2.1", "192.0.2.99", "10.0.0.9"),
+        6: ("2001:db8::1", "2001:db8::99", "fd00::9"),
+    }[version]
+    conntrack = ["conntrack", "-I", "-t", "100", "-s", target]
+    for number, (protocol, destination, port) in enumerate(
+        [("udp", here, 53), ("udp", here, 53), ("udp", other, 53), ("udp", here, 54), ("tcp", here, 53)]
+    ):
+        state = ["--state", "ESTABLISHED"] if protocol == "tcp" else []
+        sandbox.run(*conntrack, "-p", protocol, "-d", destination, "--sport", 1000 + number, "--dport", port, *state)
+    wanted = FlowFilter(Protocol.UDP, 53, (IPv6Address(here) if version == 6 else IPv4Address(here),))
+    assert sandbox.call(_flush, (wanted,)) == 2
+    assert sandbox.call(_flush, (wanted,)) == 0
+    left = sandbox.run("conntrack", "-L", "-f", f"ipv{version}").stdout
+    assert left.count("dport=") == 6, left
+
+
+def test_no_filter_flushes_nothing(sandbox: Sandbox) -> None:
+    """Without addresses there is nothing to flush, and nothing is asked."""
+    assert sandbox.call(_flush, (FlowFilter(Protocol.UDP, 53, ()),)) == 0
