@@ -1,0 +1,1 @@
+"""dpctl: its root, and the commands that control brings."""

@@ -1,0 +1,204 @@
+"""``dpctl status``, ``ps`` and ``ports``: what is attached, and whether all is well. They read; they change nothing.
+
+They work without the agent, in this process, and ``status`` says whether there is one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import click
+
+from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
+from control.engine import Engine, open_engine
+from control.errors import DifferenceError
+from control.model import Attachment
+from control.ruleset import targets
+
+
+@dataclass(frozen=True, slots=True)
+class _Port:
+    """One line of ``dpctl ports``."""
+
+    host_address: str
+    host_port: int
+    protocol: str
+    container_address: str
+    container_port: int
+    container: str
+    network: str
+    ifname: str
+
+
+@click.command()
+@json_option
+def status(as_json: bool) -> int:
+    """Agent, networks, and whether the kernel is what the attachments ask for.
+
+    Exit status 3 when something is not as it should be.
+    """
+    agent = _agent()
+    with open_engine() as engine:
+        problems = _problems(engine)
+        attachments = engine.attachments()
+        networks = engine.networks()
+        hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
+        programs = sum(map(len, hooked.values()))
+        ways = sorted({str(program.mode) for found in hooked.values() for program in found})
+    sizes = Counter(one.key.network for one in attachments)
+    if as_json:
+        print_json(
+            {
+                "agent": agent,
+                "attachments": len(attachments),
+                "ports": sum(1 for one in attachments for _ in _ports(one)),
+                "programs": {"hooked": programs, "by": ways},
+                "networks": [
+                    {
+                        "name": name,
+                        "id": facts.id,
+                        "attachments": sizes[name],
+                        "checksum_override": facts.checksum,
+                    }
+                    for name, facts in networks.items()
+                ],
+                "problems": problems,
+            }
+        )
+        return EXIT_PROBLEM if problems else 0
+    running = f"running (pid {agent['pid']})" if agent else "not running: plugins do its work in their own process"
+    click.echo(f"agent        {running}")
+    click.echo(f"attachments  {len(attachments)} on {len(networks)} networks")
+    click.echo(f"ports        {sum(1 for one in attachments for _ in _ports(one))} published")
+    click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
+    for problem in problems:
+        click.echo(f"PROBLEM      {problem}")
+    if not problems:
+        click.echo("state        the kernel is what the attachments ask for")
+    return EXIT_PROBLEM if problems else 0
+
+
+@click.command()
+@json_option
+def ps(as_json: bool) -> None:
+    """Attachments: containers, their addresses, ports and policies."""
+    with open_engine() as engine:
+        attachments = engine.attachments()
+    if as_json:
+        print_json({"attachments": [_described(one) for one in attachments]})
+        return
+    print_table(
+        ("NETWORK", "CONTAINER", "IFNAME", "DEVICE", "ADDRESSES", "PORTS", "POLICY", "CHECKSUM"),
+        [
+            (
+                one.key.network,
+                one.key.container[:12],
+                one.key.ifname,
+                one.device.name,
+                " ".join(map(str, one.request.addresses)),
+                " ".join(f"{mapping}->{mapping.container_port}" for mapping in one.request.mappings) or "-",
+                one.options.ingress_policy,
+                one.options.checksum,
+            )
+            for one in attachments
+        ],
+    )
+
+
+@click.command()
+@json_option
+def ports(as_json: bool) -> None:
+    """Published ports: from where, to whom.
+
+    No process listens on them: the kernel rewrites their packets (nftables), so ss and netstat do not show them.
+    """
+    with open_engine() as engine:
+        found = [port for one in engine.attachments() for port in _ports(one)]
+    found.sort(key=lambda port: (port.host_port, port.protocol, port.host_address))
+    if as_json:
+        fields = _Port.__slots__
+        print_json({"ports": [{name: getattr(port, name) for name in fields} for port in found]})
+        return
+    print_table(
+        ("HOST", "PORT", "LEADS TO", "CONTAINER", "NETWORK"),
+        [
+            (
+                port.host_address,
+                f"{port.host_port}/{port.protocol}",
+                _endpoint(port.container_address, port.container_port),
+                port.container[:12],
+                port.network,
+            )
+            for port in found
+        ],
+    )
+
+
+def _agent() -> dict[str, object] | None:
+    from control.client import AgentClient, AgentUnreachableError  # noqa: PLC0415
+
+    try:
+        pong = AgentClient().ping()
+    except AgentUnreachableError:
+        return None
+    return {"pid": pong.pid, "version": pong.version}
+
+
+def _problems(engine: Engine) -> list[str]:
+    problems: list[str] = []
+    for one in engine.attachments():
+        try:
+            engine.check(one.request)
+        except DifferenceError as error:
+            problems += [difference for difference in error.differences if difference not in problems]
+    return problems
+
+
+def _described(one: Attachment) -> dict[str, object]:
+    options = one.options
+    return {
+        "network": one.key.network,
+        "container": one.key.container,
+        "ifname": one.key.ifname,
+        "device": one.device.name,
+        "device_index": one.device.index,
+        "netns": one.request.netns,
+        "addresses": list(map(str, one.request.addresses)),
+        "ports": [
+            {
+                "host_address": str(mapping.host_address) if mapping.host_address else None,
+                "host_port": mapping.host_port,
+                "container_port": mapping.container_port,
+                "protocol": mapping.protocol,
+            }
+            for mapping in one.request.mappings
+        ],
+        "ingress_policy": options.ingress_policy,
+        "checksum": options.checksum,
+        "snat": options.snat,
+        "masq_all": options.masq_all,
+        "ip_masq": options.ip_masq,
+    }
+
+
+def _ports(one: Attachment) -> list[_Port]:
+    return [
+        _Port(
+            host_address="*" if mapping.wildcard else str(mapping.host_address),
+            host_port=mapping.host_port,
+            protocol=mapping.protocol,
+            container_address=str(target),
+            container_port=mapping.container_port,
+            container=one.key.container,
+            network=one.key.network,
+            ifname=one.key.ifname,
+        )
+        for target in targets(one)
+        for mapping in one.request.mappings
+        if mapping.serves(target)
+    ]
+
+
+def _endpoint(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"

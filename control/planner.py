@@ -1,0 +1,196 @@
+"""What must change: desired state as a value, and the steps from one desired state to another.
+
+    before = desired([], others, facts, mark)
+    after  = desired([attachment], [*others, use_of(attachment)], facts, mark)
+    plan(before, after)  ->  load, put entries, attach, set sysctls, run nft, flush flows
+
+Only what an attachment can touch is compared: itself, those that share one of its addresses, and the uses of its
+device. ADD, its repetition, DEL and the rollback of each are all this one function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import chain
+
+from control import hooks, ruleset
+from control.hooks import Entries, NetworkFacts, Use, use_of
+from control.model import Attachment, ForeignChain, IngressPolicy
+from control.ruleset import Group
+from dataplane.doors import FlowFilter, PortFlags
+from dataplane.nft.objects import Element
+from dataplane.steps import (
+    AttachProgram,
+    DeleteRules,
+    DetachProgram,
+    DropEntry,
+    FlushFlows,
+    InsertRules,
+    LoadPrograms,
+    PutEntry,
+    RunNft,
+    SetPortFlags,
+    SetSysctl,
+    Step,
+)
+from dataplane.types import Address, ChecksumMode, IfIndex, Program, Protocol
+
+IPV4_FORWARDING = "net/ipv4/ip_forward"
+IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """What should be in the kernel for some attachments."""
+
+    elements: frozenset[Element]
+    groups: frozenset[Group]
+    accepts: frozenset[tuple[ForeignChain, IfIndex]]
+    hooks: frozenset[tuple[Program, IfIndex]]
+    entries: Entries
+    host_sysctls: Mapping[str, str]
+    """Set when needed, never set back: others rely on them by then."""
+    device_sysctls: Mapping[str, str]
+    """Set back with the last attachment that needs them."""
+    ports: Mapping[IfIndex, PortFlags]
+
+
+def desired(
+    attachments: Iterable[Attachment], uses: Iterable[Use], facts: Mapping[str, NetworkFacts], mark: int
+) -> Desired:
+    """Everything that attachments, and the uses of their devices, ask of the kernel.
+
+    ``facts`` must know every network that ``uses`` names; ``mark`` is the mark bit of published traffic.
+    """
+    attachments, uses = tuple(attachments), tuple(uses)
+    watched = [one for one in attachments if hooks.mode_of(use_of(one), facts) is not ChecksumMode.OFF]
+    return Desired(
+        elements=frozenset(chain.from_iterable(ruleset.elements(attachment) for attachment in attachments)),
+        groups=frozenset(chain.from_iterable(use.groups for use in uses)),
+        accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
+        hooks=hooks.programs(uses, facts),
+        entries=hooks.device_entries(uses, facts, mark) | hooks.origin_entries(watched),
+        host_sysctls=dict.fromkeys(
+            [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
+        ),
+        device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
+        ports={one.device.port: _port_flags(one) for one in attachments if one.device.port},
+    )
+
+
+def plan(before: Desired, after: Desired, mark: int, *, former: Mapping[str, str] | None = None) -> tuple[Step, ...]:
+    """Steps from one desired state to another, in the order that never opens what is closed.
+
+    ``former`` holds the values that device sysctls had before us.
+    """
+    return (
+        *_build_hooks(before, after),
+        *_set_sysctls(before, after, former or {}),
+        *_set_port_flags(before, after),
+        *_run_nft(before, after, mark),
+        *_remove_hooks(before, after),
+    )
+
+
+def flow_filters(attachments: Iterable[Attachment | None], local: tuple[Address, ...]) -> tuple[FlowFilter, ...]:
+    """Which conntrack entries of UDP ports must go when these attachments come, change or leave.
+
+    ``local``: the host's addresses, loopback included; a wildcard port claims exactly these, so that flows that are
+    merely forwarded to the same port elsewhere live on.
+    """
+    filters: dict[FlowFilter, None] = {}
+    for attachment in attachments:
+        if attachment is None:
+            continue
+        versions = {address.version for address in ruleset.targets(attachment)}
+        for mapping in attachment.request.mappings:
+            if mapping.protocol is not Protocol.UDP:
+                continue
+            host = mapping.host_address
+            claimed = local if host is None or mapping.wildcard else (host,)
+            families = versions if host is None else versions & {host.version}
+            chosen = tuple(address for address in claimed if address.version in families)
+            filters[FlowFilter(mapping.protocol, mapping.host_port, chosen)] = None
+    return tuple(one for one in filters if one.addresses)
+
+
+def flush_flows(filters: tuple[FlowFilter, ...]) -> tuple[Step, ...]:
+    """The step for these filters, if there are any."""
+    return (FlushFlows(filters),) if filters else ()
+
+
+def route_localnet(device: str) -> str:
+    """The sysctl that lets a device carry packets from 127.0.0.1."""
+    return f"net/ipv4/conf/{device}/route_localnet"
+
+
+def _build_hooks(before: Desired, after: Desired) -> Iterable[Step]:
+    changed = [item for item in after.entries.items() if before.entries.get(item[0]) != item[1]]
+    attached = sorted(after.hooks - before.hooks, key=_hook_order)
+    if changed or attached:
+        yield LoadPrograms()
+    # The maps first: a program that runs before it finds its network lets everything pass.
+    yield from (PutEntry(map_name, key, value) for (map_name, key), value in changed)
+    yield from (AttachProgram(program, device) for program, device in attached)
+
+
+def _remove_hooks(before: Desired, after: Desired) -> Iterable[Step]:
+    yield from (DetachProgram(*hook) for hook in sorted(before.hooks - after.hooks, key=_hook_order))
+    # Slots of "origins" are read up to the first gap: the last go first. Settings are the host's, not a network's.
+    gone = sorted((entry for entry in before.entries if entry not in after.entries), reverse=True)
+    yield from (DropEntry(*entry) for entry in gone if entry[0] != "settings")
+
+
+def _set_sysctls(before: Desired, after: Desired, former: Mapping[str, str]) -> Iterable[Step]:
+    for name, value in {**after.host_sysctls, **after.device_sysctls}.items():
+        if {**before.host_sysctls, **before.device_sysctls}.get(name) != value:
+            yield SetSysctl(name, value)
+    for name in before.device_sysctls:
+        if name not in after.device_sysctls and name in former:
+            yield SetSysctl(name, former[name], optional=True)
+
+
+def _set_port_flags(before: Desired, after: Desired) -> Iterable[Step]:
+    for port, flags in after.ports.items():
+        former = before.ports.get(port, PortFlags())
+        # Only what we turned on is turned off: the bridge plugin has keys for both flags, too.
+        hairpin = False if former.hairpin and not flags.hairpin else flags.hairpin
+        isolated = False if former.isolated and not flags.isolated else flags.isolated
+        if flags != former:
+            yield SetPortFlags(port, PortFlags(hairpin, isolated))
+
+
+def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
+    growing, shrinking = before.groups | after.groups, after.groups
+    do = (
+        ruleset.regroup(before.groups, growing)
+        + ruleset.change(before.elements, after.elements)
+        + ruleset.regroup(growing, shrinking)
+    )
+    undo = (
+        ruleset.regroup(after.groups, growing)
+        + ruleset.change(after.elements, before.elements)
+        + ruleset.regroup(growing, before.groups)
+    )
+    if do:
+        yield RunNft(ruleset.guarded(mark, do), ruleset.guarded(mark, undo))
+    accept = sorted(after.accepts - before.accepts, key=str)
+    retract = sorted(before.accepts - after.accepts, key=str)
+    for foreign, device in accept:
+        yield InsertRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
+    for foreign, device in retract:
+        yield DeleteRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
+
+
+def _port_flags(attachment: Attachment) -> PortFlags:
+    # br_netfilter rewrites a bridged packet in place, without routing it: to come back to its sender through a
+    # published port, it must be allowed to leave by the port it came in by.
+    return PortFlags(
+        hairpin=True if attachment.request.mappings else None,
+        isolated=True if attachment.options.ingress_policy is IngressPolicy.ISOLATED else None,
+    )
+
+
+def _hook_order(hook: tuple[Program, IfIndex]) -> tuple[int, int]:
+    return hook[1], tuple(Program).index(hook[0])

@@ -1,0 +1,262 @@
+"""From attachments to nftables: the table's skeleton as data, and what an attachment adds to it as elements.
+
+    hook         chain            what it does, and why there
+    prerouting   loopback_guard   raw (-300), before NAT: route_localnet, which localhost needs, must not let others
+                                  reach the host's 127.0.0.0/8 (CVE-2020-8558)
+    prerouting   publish_in       dstnat (-100): traffic to an address of this host, and no other (CVE-2025-67499),
+    output       publish_out      is looked up in the publish maps: host-address-specific first, then wildcard
+    forward      forward          filter (0): published traffic is accepted and marked, so that the isolation program
+                                  lets it cross networks
+    postrouting  source           srcnat (100): hairpin and localhost connections are masqueraded, or answers would
+                                  bypass the host; egress where the network asks for it; nothing else, so that
+                                  containers see their clients' addresses
+
+Containers appear only as elements. The one exception are ``conditionsV4/V6``: each distinct set of conditions (a
+``Group``) has publish maps of its own behind its own two rules.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from hashlib import sha256
+from ipaddress import IPv4Address, IPv6Address
+
+from control.conditions import Condition
+from control.model import Attachment, ForeignChain, PortMapping
+from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, Port, Rule, Set
+from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
+from dataplane.types import Address, IfIndex
+
+DEFAULT_MARK = 1 << 27
+"""Mark bit of published traffic. Clear of kube-proxy's (14, 15), portmap's (13), Tailscale's (16 to 23)."""
+
+_HOST_KEY = {4: ("ipv4_addr", "inet_proto", "inet_service"), 6: ("ipv6_addr", "inet_proto", "inet_service")}
+_ANY_KEY = ("inet_proto", "inet_service")
+_TARGET = {4: ("ipv4_addr", "inet_service"), 6: ("ipv6_addr", "inet_service")}
+_ON_DEVICE = {4: ("iface_index", "ipv4_addr"), 6: ("iface_index", "ipv6_addr")}
+_IP = {4: "ip", 6: "ip6"}
+
+SETS = tuple(
+    declared
+    for version in (4, 6)
+    for declared in (
+        Set(f"publish{version}_host", _HOST_KEY[version], _TARGET[version]),
+        Set(f"publish{version}", _ANY_KEY, _TARGET[version]),
+        # (device, address) of every attached container: who is on the same network as whom.
+        Set(f"members{version}", _ON_DEVICE[version]),
+        # Targets whose hairpin and localhost connections are masqueraded ("snat"), or all their connections.
+        Set(f"snat{version}", _ON_DEVICE[version]),
+        Set(f"masq_all{version}", _ON_DEVICE[version]),
+        # Sources that are masqueraded when they leave their network ("ipMasq").
+        Set(f"egress{version}", _HOST_KEY[version][:1]),
+    )
+)
+
+CHAINS: tuple[Chain, ...] = (
+    BaseChain("loopback_guard", "filter", "prerouting", -300),
+    BaseChain("publish_in", "nat", "prerouting", -100),
+    BaseChain("publish_out", "nat", "output", -100),
+    BaseChain("forward", "filter", "forward", 0),
+    BaseChain("source", "nat", "postrouting", 100),
+    Chain("publish_host"),
+    Chain("publish_any"),
+    Chain("source_published"),
+)
+
+_RULES = (
+    Rule("loopback_guard", 'iif != "lo" ip daddr 127.0.0.0/8 counter drop'),
+    *(
+        Rule(chain, f"fib daddr type local jump {target}")
+        for chain in ("publish_in", "publish_out")
+        for target in ("publish_host", "publish_any")
+    ),
+    Rule("forward", "ct status dnat meta mark set meta mark | {mark} accept"),
+    Rule("forward", "ct state established,related accept"),
+    Rule("source", "ct status & (dnat | snat) == dnat jump source_published"),
+    Rule("source", "ip saddr @egress4 oif . ip saddr != @members4 ip daddr != 224.0.0.0/4 masquerade"),
+    Rule("source", "ip6 saddr @egress6 oif . ip6 saddr != @members6 ip6 daddr != ff00::/8 masquerade"),
+    Rule("source_published", "oif . ip daddr @masq_all4 masquerade"),
+    Rule("source_published", "oif . ip6 daddr @masq_all6 masquerade"),
+    Rule("source_published", "ip saddr 127.0.0.0/8 oif . ip daddr @snat4 masquerade"),
+    Rule("source_published", "oif . ip saddr @members4 oif . ip daddr @snat4 masquerade"),
+    Rule("source_published", "oif . ip6 saddr @members6 oif . ip6 daddr @snat6 masquerade"),
+    # What reaches a container of ours otherwise is answered through this host: its client keeps its address.
+    Rule("source_published", "oif . ip daddr @members4 accept"),
+    Rule("source_published", "oif . ip6 daddr @members6 accept"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """One distinct set of conditions, and the maps of the ports that are published under it."""
+
+    version: int
+    conditions: tuple[Condition, ...]
+
+    @property
+    def suffix(self) -> str:
+        """What its maps' names end with; empty for ports without conditions, which are the skeleton's."""
+        if not self.conditions:
+            return ""
+        text = " ".join(str(condition) for condition in self.conditions)
+        return "_c" + sha256(text.encode()).hexdigest()[:12]
+
+    @property
+    def host_map(self) -> Set:
+        return Set(f"publish{self.version}_host{self.suffix}", _HOST_KEY[self.version], _TARGET[self.version])
+
+    @property
+    def any_map(self) -> Set:
+        return Set(f"publish{self.version}{self.suffix}", _ANY_KEY, _TARGET[self.version])
+
+    def rules(self) -> tuple[Rule, Rule]:
+        """The look-ups, host-address-specific and wildcard."""
+        ip = _IP[self.version]
+        when = "".join(f"{condition} " for condition in self.conditions)
+        return (
+            Rule(
+                "publish_host",
+                f"{when}dnat {ip} to {ip} daddr . meta l4proto . th dport map @{self.host_map.name}",
+            ),
+            Rule("publish_any", f"{when}dnat {ip} to meta l4proto . th dport map @{self.any_map.name}"),
+        )
+
+
+PLAIN = (Group(4, ()), Group(6, ()))
+
+
+@cache
+def schema(mark: int) -> Set:
+    """A set without elements whose name says which skeleton this is: flushing it fails unless the table is that one."""
+    rules = [*_static_rules(mark), *(rule for group in PLAIN for rule in group.rules())]
+    parts = [declared.declaration() for declared in SETS]
+    parts += [chain.declaration() for chain in CHAINS] + [rule.declaration() for rule in rules]
+    return Set("schema_" + sha256("\n".join(parts).encode()).hexdigest()[:12], ("mark",))
+
+
+def skeleton(mark: int, groups: Iterable[Group]) -> Transaction:
+    """The table without a container: replaces whatever is there."""
+    groups = _sorted({*PLAIN, *groups})
+    commands: list[Command] = [add(), delete(), add()]
+    commands += [add(declared) for declared in (*SETS, schema(mark))]
+    commands += [add(chain) for chain in CHAINS]
+    commands += [add(rule) for rule in _static_rules(mark)]
+    commands += [add(declared) for group in groups for declared in (group.host_map, group.any_map)]
+    return Transaction(tuple(commands)) + _lookups(groups)
+
+
+def removal() -> Transaction:
+    """No table of ours, whether there is one or not: nft 1.0.6 does not know ``destroy``."""
+    return Transaction((add(), delete()))
+
+
+def fill(wanted: Iterable[Element]) -> Transaction:
+    """All these elements, into empty sets."""
+    return Transaction(tuple(add(element) for element in sorted(wanted, key=_order)))
+
+
+def regroup(before: frozenset[Group], after: frozenset[Group]) -> Transaction:
+    """Go from one collection of condition groups to another; empty where they are the same."""
+    if before == after:
+        return Transaction()
+    make = [add(declared) for group in _sorted(after - before) for declared in (group.host_map, group.any_map)]
+    clear = [flush(Chain("publish_host")), flush(Chain("publish_any"))]
+    drop = [delete(declared) for group in _sorted(before - after) for declared in (group.host_map, group.any_map)]
+    return Transaction((*make, *clear)) + _lookups(_sorted({*PLAIN, *after})) + Transaction(tuple(drop))
+
+
+def guarded(mark: int, transaction: Transaction) -> Transaction:
+    """The transaction, refused by the kernel (ENOENT) when our table is missing or another version's."""
+    return Transaction((flush(schema(mark)),)) + transaction if transaction else transaction
+
+
+def change(before: frozenset[Element], after: frozenset[Element]) -> Transaction:
+    """Go from one collection of elements to another. A port that somebody else holds is refused (EEXIST)."""
+    gone = sorted(before - after, key=_order)
+    new = sorted(after - before, key=_order)
+    commands = [delete(element) for element in gone]
+    # Sets are shared: another attachment with the same address may have added the same element.
+    commands += [create(element) if element.value else add(element) for element in new]
+    return Transaction(tuple(commands))
+
+
+def elements(attachment: Attachment) -> Iterator[Element]:
+    """What an attachment adds to the sets and maps."""
+    request, options = attachment.request, attachment.options
+    device, key = attachment.device.index, attachment.key
+    owner = Comment.owner(key.network, key.container, key.ifname)
+    for address in request.addresses:
+        on_device = (device, address)
+        yield Element(f"members{address.version}", on_device, comment=owner)
+        if options.ip_masq:
+            yield Element(f"egress{address.version}", (address,), comment=owner)
+    for address in targets(attachment):
+        served = [mapping for mapping in request.mappings if mapping.serves(address)]
+        if served and options.masq_all:
+            yield Element(f"masq_all{address.version}", (device, address), comment=owner)
+        elif served and options.snat:
+            yield Element(f"snat{address.version}", (device, address), comment=owner)
+        group = group_of(attachment, address.version)
+        for mapping in served:
+            yield published(mapping, address, group, owner)
+
+
+def published(mapping: PortMapping, address: Address, group: Group, owner: Comment) -> Element:
+    """The map element of one published port."""
+    value = (address, Port(mapping.container_port))
+    port = (mapping.protocol, Port(mapping.host_port))
+    if mapping.host_address is None or mapping.wildcard:
+        return Element(group.any_map.name, port, value, owner)
+    return Element(group.host_map.name, (mapping.host_address, *port), value, owner)
+
+
+def targets(attachment: Attachment) -> tuple[Address, ...]:
+    """Where published ports lead: the first address of each family."""
+    first: dict[int, IPv4Address | IPv6Address] = {}
+    for address in attachment.request.addresses:
+        first.setdefault(address.version, address)
+    return tuple(first.values())
+
+
+def group_of(attachment: Attachment, version: int) -> Group:
+    """The condition group of an attachment's ports of one family."""
+    options = attachment.options
+    return Group(version, options.conditions4 if version == 4 else options.conditions6)
+
+
+def accept_rules(device: IfIndex) -> tuple[str, ...]:
+    """What a foreign forward chain needs to let a network's traffic through; isolation is not nft's and stays."""
+    return (
+        f"iif {int(device)} accept",
+        f"oif {int(device)} ct status dnat accept",
+        f"oif {int(device)} ct state established,related accept",
+    )
+
+
+def accept_owner(device: IfIndex) -> Comment:
+    """The comment that tells our rules in a foreign chain, by device."""
+    return Comment(f"dataplane device {int(device)}")
+
+
+def chain_ref(chain: ForeignChain) -> ChainRef:
+    """The chain, in nft's words."""
+    return ChainRef(chain.family, chain.table, chain.chain)
+
+
+def _sorted(groups: Iterable[Group]) -> list[Group]:
+    # In the order of their rules: ports with conditions before those without, as the narrower match.
+    return sorted(groups, key=lambda group: (group.suffix == "", group.version, group.suffix))
+
+
+def _static_rules(mark: int) -> tuple[Rule, ...]:
+    return tuple(Rule(rule.chain, rule.text.replace("{mark}", f"{mark:#010x}")) for rule in _RULES)
+
+
+def _lookups(groups: Iterable[Group]) -> Transaction:
+    return Transaction(tuple(add(rule) for group in groups for rule in group.rules()))
+
+
+def _order(element: Element) -> tuple[str, str]:
+    return element.set_name, element.key_text()

@@ -1,0 +1,237 @@
+"""The state: what was attached, by whom, and what is being changed right now. SQLite in /run, like what it describes.
+
+    attachments   one row each: request and device as a document, and a digest of what it asks of its device
+    addresses     container addresses, to find attachments that share one
+    ports         who holds which host port: unique, so that the holder can be named
+    networks      the number of each network (what BPF calls it), and an operator's checksum mode
+    sysctls       values that device sysctls had before us
+    journal       changes under way: a row that outlives its request means that it was interrupted
+
+Be aware: every method expects that the caller holds the state's lock (``control.lock``).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator
+from hashlib import sha256
+from pathlib import Path
+
+from control.codec import decode, encode
+from control.hooks import NetworkFacts, Use, use_of
+from control.model import Attachment, AttachmentKey, ChecksumPolicy
+from control.ruleset import group_of, targets
+from dataplane.errors import DataplaneError
+from dataplane.types import IfIndex
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS attachments (
+    network TEXT, container TEXT, ifname TEXT, device INTEGER, use TEXT, grouped INTEGER, document TEXT,
+    PRIMARY KEY (network, container, ifname)
+);
+CREATE INDEX IF NOT EXISTS attachments_by_use ON attachments (use);
+CREATE INDEX IF NOT EXISTS attachments_by_device ON attachments (device, use);
+CREATE INDEX IF NOT EXISTS attachments_by_group ON attachments (grouped, use);
+CREATE TABLE IF NOT EXISTS addresses (
+    address TEXT, network TEXT, container TEXT, ifname TEXT,
+    PRIMARY KEY (address, network, container, ifname)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS addresses_by_key ON addresses (network, container, ifname);
+CREATE TABLE IF NOT EXISTS ports (
+    port_group TEXT, address TEXT, protocol TEXT, port INTEGER, network TEXT, container TEXT, ifname TEXT,
+    PRIMARY KEY (port_group, address, protocol, port)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ports_by_key ON ports (network, container, ifname);
+CREATE TABLE IF NOT EXISTS networks (id INTEGER PRIMARY KEY, name TEXT UNIQUE, checksum TEXT);
+CREATE TABLE IF NOT EXISTS sysctls (name TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS journal (network TEXT, container TEXT, ifname TEXT);
+CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
+"""
+
+_ONE = "SELECT document FROM attachments WHERE network = ? AND container = ? AND ifname = ?"
+_ALL = "SELECT document FROM attachments ORDER BY network, container, ifname"
+_OF_NETWORK = "SELECT document FROM attachments WHERE network = ? ORDER BY network, container, ifname"
+_HOLDER = "SELECT network, container, ifname FROM ports WHERE port_group=? AND address=? AND protocol=? AND port=?"
+_SETTLED = "DELETE FROM journal WHERE network = ? AND container = ? AND ifname = ?"
+_REMOVE = (
+    "DELETE FROM attachments WHERE network = ? AND container = ? AND ifname = ?",
+    "DELETE FROM addresses WHERE network = ? AND container = ? AND ifname = ?",
+    "DELETE FROM ports WHERE network = ? AND container = ? AND ifname = ?",
+)
+
+PortSlot = tuple[str, str, str, int]
+"""(condition group, host address or "" for all of a family, protocol, port): what can be held once."""
+
+
+class StateError(DataplaneError):
+    """The state file cannot be used."""
+
+
+class Store:
+    """The state behind one file. Use as a context manager, or call ``close``."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            path.touch(mode=0o600)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            # Nothing here must survive a power cut: /run does not.
+            self._db.execute("PRAGMA synchronous=OFF")
+            self._db.executescript(_TABLES)
+        except (OSError, sqlite3.Error) as error:
+            raise StateError(f"could not open the state {path}: {error}") from error
+
+    def close(self) -> None:
+        self._db.close()
+
+    def get(self, key: AttachmentKey) -> Attachment | None:
+        """The attachment with this key."""
+        row = self._db.execute(_ONE, _columns(key)).fetchone()
+        return decode(row[0]) if row else None
+
+    def attachments(self, network: str | None = None) -> Iterator[Attachment]:
+        """All attachments (of one network), ordered by key."""
+        found = self._db.execute(_ALL) if network is None else self._db.execute(_OF_NETWORK, (network,))
+        for (document,) in found.fetchall():
+            yield decode(document)
+
+    def sharing(self, attachments: Iterable[Attachment], key: AttachmentKey) -> tuple[Attachment, ...]:
+        """Attachments other than ``key`` that have an address of one of these."""
+        found: dict[AttachmentKey, Attachment] = {}
+        for address in {address for attachment in attachments for address in attachment.request.addresses}:
+            query = "SELECT network, container, ifname FROM addresses WHERE address = ?"
+            for row in self._db.execute(query, (str(address),)).fetchall():
+                other = AttachmentKey(*row)
+                if other != key and other not in found and (attachment := self.get(other)):
+                    found[other] = attachment
+        return tuple(found.values())
+
+    def uses(self, devices: Iterable[IfIndex], key: AttachmentKey | None = None) -> tuple[Use, ...]:
+        """What attachments other than ``key`` ask of these devices; and whoever asks for condition groups."""
+        digests = {
+            row[0]
+            for device in devices
+            for row in self._db.execute("SELECT DISTINCT use FROM attachments WHERE device = ?", (device,))
+        }
+        digests |= {row[0] for row in self._db.execute("SELECT DISTINCT use FROM attachments WHERE grouped = 1")}
+        return tuple(self._sampled(sorted(digests), key))
+
+    def all_uses(self) -> tuple[Use, ...]:
+        """What all attachments ask of their devices, each distinct use once."""
+        digests = [row[0] for row in self._db.execute("SELECT DISTINCT use FROM attachments ORDER BY use")]
+        return tuple(self._sampled(digests, None))
+
+    def holders(self, attachment: Attachment) -> Iterator[tuple[PortSlot, AttachmentKey]]:
+        """Ports that an attachment asks for and another one holds."""
+        for slot in port_slots(attachment):
+            row = self._db.execute(_HOLDER, slot).fetchone()
+            if row and (holder := AttachmentKey(*row)) != attachment.key:
+                yield slot, holder
+
+    def facts(self, names: Iterable[str]) -> dict[str, NetworkFacts]:
+        """Facts of networks; one that is not known yet gets its number."""
+        known: dict[str, NetworkFacts] = {}
+        for name in names:
+            self._db.execute("INSERT OR IGNORE INTO networks (name) VALUES (?)", (name,))
+            number, checksum = self._db.execute("SELECT id, checksum FROM networks WHERE name = ?", (name,)).fetchone()
+            known[name] = NetworkFacts(number, ChecksumPolicy(checksum) if checksum else None)
+        return known
+
+    def network_names(self) -> dict[int, str]:
+        """Names of networks by their numbers."""
+        return dict(self._db.execute("SELECT id, name FROM networks"))
+
+    def set_checksum(self, network: str, mode: ChecksumPolicy | None) -> None:
+        """Keep an operator's checksum mode for a network."""
+        self._db.execute("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
+
+    def begin(self, key: AttachmentKey) -> None:
+        """Note that the kernel is about to change for a key."""
+        self._db.execute("INSERT INTO journal VALUES (?, ?, ?)", _columns(key))
+
+    def interrupted(self) -> bool:
+        """Whether a change was begun and never ended: kernel and state may differ."""
+        return self._db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
+
+    def settle(self) -> None:
+        """Note that kernel and state agree."""
+        self._db.execute("DELETE FROM journal")
+
+    def commit(self, key: AttachmentKey, attachment: Attachment | None) -> None:
+        """End a change: from here on the state has this attachment for the key, or none."""
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            self._replace(key, attachment)
+            self._db.execute(_SETTLED, _columns(key))
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
+    def remember_sysctl(self, name: str, value: str) -> None:
+        """Keep the value that a sysctl had before us; one that is kept already stays."""
+        self._db.execute("INSERT OR IGNORE INTO sysctls VALUES (?, ?)", (name, value))
+
+    def former_sysctls(self) -> dict[str, str]:
+        """Values that sysctls had before us."""
+        return dict(self._db.execute("SELECT name, value FROM sysctls"))
+
+    def forget_sysctls(self, names: Iterable[str]) -> None:
+        """Drop former values that were put back."""
+        self._db.executemany("DELETE FROM sysctls WHERE name = ?", [(name,) for name in names])
+
+    def fact(self, name: str) -> str | None:
+        """A single value that was kept by name."""
+        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        return row[0] if row else None
+
+    def keep_fact(self, name: str, value: str) -> None:
+        """Keep a single value by name."""
+        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def _replace(self, key: AttachmentKey, attachment: Attachment | None) -> None:
+        columns = _columns(key)
+        for remove in _REMOVE:
+            self._db.execute(remove, columns)
+        if attachment is not None:
+            use = use_of(attachment)
+            digest = sha256(repr(use).encode()).hexdigest()[:16]
+            self._db.execute(
+                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*columns, use.device, digest, int(bool(use.groups)), encode(attachment)),
+            )
+            addresses = {str(address) for address in attachment.request.addresses}
+            self._db.executemany("INSERT INTO addresses VALUES (?, ?, ?, ?)", [(one, *columns) for one in addresses])
+            self._db.executemany(
+                "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", [(*slot, *columns) for slot in port_slots(attachment)]
+            )
+        # A network that nobody is attached to any more is forgotten, with its operator's mode.
+        self._db.execute(
+            "DELETE FROM networks WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM attachments WHERE network = ?1)",
+            (key.network,),
+        )
+
+    def _sampled(self, digests: Iterable[str], key: AttachmentKey | None) -> Iterator[Use]:
+        # The use of any attachment with that digest is the use of all of them.
+        query = "SELECT document FROM attachments WHERE use = ? AND (network, container, ifname) != (?, ?, ?) LIMIT 1"
+        columns = _columns(key) if key else ("", "", "")
+        for digest in digests:
+            row = self._db.execute(query, (digest, *columns)).fetchone()
+            if row:
+                yield use_of(decode(row[0]))
+
+
+def port_slots(attachment: Attachment) -> list[PortSlot]:
+    """What an attachment's ports occupy, each once."""
+    slots: dict[PortSlot, None] = {}
+    for target in targets(attachment):
+        group = group_of(attachment, target.version)
+        for mapping in attachment.request.mappings:
+            if mapping.serves(target):
+                where = f"v{target.version}" if mapping.wildcard else str(mapping.host_address)
+                slots[group.suffix, where, str(mapping.protocol), mapping.host_port] = None
+    return list(slots)
+
+
+def _columns(key: AttachmentKey) -> tuple[str, str, str]:
+    return key.network, key.container, key.ifname

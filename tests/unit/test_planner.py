@@ -1,0 +1,148 @@
+"""The planner: from one desired state to another, as steps a reader can check."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address
+
+from control.hooks import NetworkFacts, use_of
+from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy, Options
+from control.planner import Desired, desired, flow_filters, plan
+from dataplane.abi import U32, NetworkEntry, Origin, OriginKey
+from dataplane.doors import FlowFilter, PortFlags
+from dataplane.steps import (
+    AttachProgram,
+    DeleteRules,
+    DetachProgram,
+    DropEntry,
+    InsertRules,
+    LoadPrograms,
+    PutEntry,
+    RunNft,
+    SetPortFlags,
+    SetSysctl,
+    Step,
+)
+from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
+from support.attachments import attachment, port
+
+MARK = 1 << 27
+FACTS = {"front": NetworkFacts(1), "back": NetworkFacts(2)}
+BRIDGE = IfIndex(10)
+
+
+def state(*attachments: Attachment, facts: dict[str, NetworkFacts] | None = None) -> Desired:
+    """What these attachments, and nobody else, ask for."""
+    return desired(attachments, [use_of(one) for one in attachments], facts or FACTS, MARK)
+
+
+def steps(*kinds: type[Step], of: tuple[Step, ...]) -> list[Step]:
+    """The steps of these kinds, in order."""
+    return [step for step in of if isinstance(step, kinds)]
+
+
+def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -> None:
+    """A program never runs on a device whose network its maps do not know."""
+    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080))), MARK)
+    kinds = [type(step) for step in made]
+    assert kinds.index(LoadPrograms) < kinds.index(PutEntry) < kinds.index(AttachProgram) < kinds.index(RunNft)
+    assert steps(AttachProgram, of=made) == [
+        AttachProgram(Program.ISOLATION, BRIDGE),
+        AttachProgram(Program.CHECKSUM, BRIDGE),
+    ]
+    network = NetworkEntry(1, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
+    assert PutEntry("networks", U32.pack(BRIDGE), network.pack()) in made
+    origin = OriginKey(IPv4Address("10.11.0.2"), 6, 80, 0)
+    assert PutEntry("origins", origin.pack(), Origin(IPv4Address(0), 8080).pack()) in made
+
+
+def test_the_second_attachment_attaches_nothing() -> None:
+    """Programs are hooked once per network, never per container."""
+    first, second = attachment("web", "10.11.0.2"), attachment("db", "10.11.0.3", port(5432), veth=21)
+    made = plan(state(first), state(first, second), MARK)
+    assert not steps(AttachProgram, SetSysctl, of=made) or steps(AttachProgram, of=made) == []
+    assert SetPortFlags(IfIndex(21), PortFlags(hairpin=True)) in made
+
+
+def test_the_same_attachment_again_is_no_work() -> None:
+    """A repeated ADD leaves one copy, because there is nothing to do."""
+    one = state(attachment("web", "10.11.0.2", port(8080)))
+    assert plan(one, one, MARK) == ()
+
+
+def test_the_last_detachment_takes_everything_back() -> None:
+    """DEL undoes ADD: programs, entries, elements, and the sysctl that was changed for it."""
+    one = state(attachment("web", "10.11.0.2", port(8080)))
+    name = "net/ipv4/conf/br-front/route_localnet"
+    made = plan(one, state(), MARK, former={name: "0"})
+    assert steps(DetachProgram, of=made) == [
+        DetachProgram(Program.ISOLATION, BRIDGE),
+        DetachProgram(Program.CHECKSUM, BRIDGE),
+    ]
+    assert {step.map_name for step in made if isinstance(step, DropEntry)} == {"networks", "origins"}
+    assert SetSysctl(name, "0", optional=True) in made
+    assert [type(step) for step in made].index(RunNft) < [type(step) for step in made].index(DetachProgram)
+
+
+def test_undoing_a_transaction_is_its_opposite() -> None:
+    """What RunNft undoes is what doing it the other way round would do."""
+    one, nothing = state(attachment("web", "10.11.0.2", port(8080))), state()
+    (forth,) = (step for step in plan(nothing, one, MARK) if isinstance(step, RunNft))
+    (back,) = (step for step in plan(one, nothing, MARK) if isinstance(step, RunNft))
+    assert forth.undo == back.do
+    assert forth.do == back.undo
+
+
+def test_an_open_network_without_checksums_needs_no_bpf() -> None:
+    """Whoever turns both off needs neither bcc nor a bpffs."""
+    options = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF)
+    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080), options=options)), MARK)
+    assert not steps(LoadPrograms, AttachProgram, of=made)
+    assert not [step for step in made if isinstance(step, PutEntry) and step.map_name != "origins"]
+
+
+def test_two_networks_on_one_device_get_the_stricter_of_both() -> None:
+    """A device carries one policy: no network can loosen another's."""
+    loose = attachment("a", "10.11.0.2", options=Options(ingress_policy=IngressPolicy.OPEN))
+    strict = attachment("b", "10.11.0.3", network="back", options=Options(ingress_policy=IngressPolicy.ISOLATED))
+    entry = NetworkEntry.unpack(state(loose, strict).entries["networks", U32.pack(BRIDGE)])
+    assert entry == NetworkEntry(1, IsolationPolicy.ISOLATED, ChecksumMode.REPAIR)
+
+
+def test_the_operators_checksum_mode_beats_the_conflists() -> None:
+    """``dpctl checksum mode`` holds until the network is gone."""
+    facts = {"front": NetworkFacts(1, ChecksumPolicy.OBSERVE)}
+    entries = state(attachment("web", "10.11.0.2", port(8080)), facts=facts).entries
+    assert NetworkEntry.unpack(entries["networks", U32.pack(BRIDGE)]).checksum is ChecksumMode.OBSERVE
+
+
+def test_isolated_isolates_the_bridge_port() -> None:
+    """Containers of one isolated network are kept apart by their bridge ports, without br_netfilter."""
+    options = Options(ingress_policy=IngressPolicy.ISOLATED)
+    made = plan(state(), state(attachment("web", "10.11.0.2", options=options)), MARK)
+    assert SetPortFlags(IfIndex(20), PortFlags(hairpin=None, isolated=True)) in made
+
+
+def test_a_foreign_chain_gets_our_accept_and_loses_it() -> None:
+    """The accept in somebody else's chain comes with the first attachment and goes with the last."""
+    options = Options(forward_chains=(ForeignChain("inet", "filter", "forward"),))
+    one = state(attachment("web", "10.11.0.2", options=options))
+    (accept,) = steps(InsertRules, of=plan(state(), one, MARK))
+    assert isinstance(accept, InsertRules)
+    assert accept.rules[0] == "iif 10 accept"
+    assert [type(step) for step in plan(one, state(), MARK)].count(DeleteRules) == 1
+
+
+def test_a_container_port_published_twice_fills_two_slots() -> None:
+    """Each publication of a container port can be proved: slots are filled without a gap."""
+    entries = state(attachment("web", "10.11.0.2", port(8080), port(8081, address="192.0.2.1"))).entries
+    slots = [OriginKey.unpack(key).slot for name, key in entries if name == "origins"]
+    assert sorted(slots) == [0, 1]
+
+
+def test_a_wildcard_udp_port_claims_the_hosts_own_addresses_only() -> None:
+    """A flow that is merely forwarded to the same port elsewhere keeps its conntrack entry."""
+    local = (IPv4Address("127.0.0.1"), IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
+    both = attachment("dns", "10.11.0.2 fd00:11::2", port(53, 53, "udp"), port(80))
+    assert flow_filters([both], local) == (FlowFilter(Protocol.UDP, 53, local),)
+    one = attachment("dns", "10.11.0.2", port(53, 53, "udp", address="192.0.2.9"))
+    assert flow_filters([one, None], local) == (FlowFilter(Protocol.UDP, 53, (IPv4Address("192.0.2.9"),)),)
