@@ -1,0 +1,210 @@
+"""The network configuration on standard input, as a value: every key is checked here, and nowhere else.
+
+    conf = parse(parse_object(stdin))
+    conf.name, conf.options.ingress_policy, conf.mappings, conf.previous
+
+    cniVersion, name, type     SPEC 1.1; versions 0.3.0 to 1.1.0 are served
+    snat                       default true: masquerade hairpin and localhost connections to published ports
+    masqAll                    default false: masquerade every connection to a published port
+    ipMasq                     default false: masquerade what leaves the network
+    ingressPolicy              open | same-bridge (default) | isolated
+    checksum                   off | observe | repair (default)
+    conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py
+    forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain}
+    runtimeConfig              portMappings, see plugin/ports.py; declare it in "capabilities"
+    prevResult                 see plugin/result.py
+
+Of the portmap plugin's keys ``backend`` and ``markMasqBit`` are accepted and ignored, with a note, so that a conflist
+can be moved by changing ``type`` alone. Unknown keys are ignored, as Go's plugins do, unless they are one of ours in
+another letter case: a misspelled ``ingressPolicy`` must not mean less isolation than was written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TypeVar
+
+from control.conditions import Condition, ConditionError
+from control.conditions import parse as parse_conditions
+from control.model import (
+    ChecksumPolicy,
+    ForeignChain,
+    IngressPolicy,
+    InvalidValueError,
+    Options,
+    PortMapping,
+    identifier,
+)
+from plugin.errors import CniError, Code, ConfigError
+from plugin.jsontext import Json, JsonObject, Section, kind_of, shown
+from plugin.ports import port_mappings
+
+SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+UNSUPPORTED_VERSIONS = ("0.1.0", "0.2.0")
+"""Versions that exist and cannot be served: their results name no interfaces."""
+CURRENT_VERSION = SUPPORTED_VERSIONS[-1]
+
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
+
+_KEYS = (
+    "cniVersion", "name", "type", "capabilities", "runtimeConfig", "snat", "masqAll", "ipMasq", "ingressPolicy",
+    "checksum", "conditionsV4", "conditionsV6", "forwardChains", "prevResult", "args", VALID_ATTACHMENTS,
+    "backend", "markMasqBit", "externalSetMarkChain",
+)  # fmt: skip
+_SPELLING = {key.lower(): key for key in _KEYS}
+_IGNORED = {
+    "backend": "this plugin always works by nftables",
+    "markMasqBit": "what is masqueraded is told by conntrack, not by a mark",
+}
+
+E = TypeVar("E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """The part of a configuration that every verb needs; DEL reads nothing else."""
+
+    cni_version: str
+    name: str
+
+    def at_least(self, version: str) -> bool:
+        """Whether the configuration is of this version of CNI or a later one."""
+        return SUPPORTED_VERSIONS.index(self.cni_version) >= SUPPORTED_VERSIONS.index(version)
+
+
+@dataclass(frozen=True, slots=True)
+class NetConf(Header):
+    """A whole configuration."""
+
+    options: Options = field(default_factory=Options)
+    mappings: tuple[PortMapping, ...] = ()
+    previous: JsonObject | None = None
+    """``prevResult`` as it was written: it is passed on with all that it holds."""
+    notes: tuple[str, ...] = ()
+    """What was read and has no effect, a sentence each."""
+
+
+def parse_header(conf: JsonObject) -> Header:
+    """Read version and name. Raises ``CniError``: code 1 for a version that is not served, 7 for a bad name."""
+    section = Section(conf)
+    # SPEC 0.1.0 had no cniVersion; Go's decoder takes its absence for that version, too.
+    version = section.text("cniVersion") or UNSUPPORTED_VERSIONS[0]
+    if version not in SUPPORTED_VERSIONS:
+        raise CniError(
+            Code.INCOMPATIBLE_VERSION,
+            "incompatible CNI versions",
+            f"cniVersion: {version[:64]!r} is not one of {', '.join(SUPPORTED_VERSIONS)}",
+        )
+    name = section.text("name")
+    if not name:
+        raise ConfigError("name", "is missing")
+    return Header(version, _checked_name(name))
+
+
+def parse(conf: JsonObject) -> NetConf:
+    """Read everything. Raises ``CniError`` that names the first field that cannot be served."""
+    header = parse_header(conf)
+    section = Section(conf)
+    _refuse_other_spellings(section)
+    if chain := section.text("externalSetMarkChain"):
+        raise ConfigError(
+            "externalSetMarkChain",
+            f"{chain[:64]!r} is a chain of iptables, which this plugin does not use; remove the key",
+        )
+    section.text("type")
+    section.section("args")
+    for name in (capabilities := section.section("capabilities")).names():
+        capabilities.boolean(name, default=False)
+    return NetConf(
+        cni_version=header.cni_version,
+        name=header.name,
+        options=Options(
+            snat=section.boolean("snat", default=True),
+            masq_all=section.boolean("masqAll", default=False),
+            ip_masq=section.boolean("ipMasq", default=False),
+            ingress_policy=_choice(section, "ingressPolicy", IngressPolicy, IngressPolicy.SAME_BRIDGE),
+            checksum=_choice(section, "checksum", ChecksumPolicy, ChecksumPolicy.REPAIR),
+            conditions4=_conditions(section, 4),
+            conditions6=_conditions(section, 6),
+            forward_chains=_forward_chains(section),
+        ),
+        mappings=port_mappings(section.section("runtimeConfig", fold=True).items("portMappings")),
+        previous=_previous(section),
+        notes=tuple(f"{key} is ignored: {why}" for key, why in _IGNORED.items() if section.raw(key) is not None),
+    )
+
+
+def parse_valid_attachments(conf: JsonObject) -> frozenset[tuple[str, str]] | None:
+    """What GC may not touch, as (container ID, interface); None where the key is missing, which is not "nothing"."""
+    section = Section(conf)
+    if section.raw(VALID_ATTACHMENTS) is None:
+        return None
+    valid = set()
+    for path, item in section.items(VALID_ATTACHMENTS):
+        attachment = Section(item, path)
+        pair = (attachment.text("containerID"), attachment.text("ifname"))
+        for name, value in zip(("containerID", "ifname"), pair, strict=True):
+            if not value:
+                raise ConfigError(attachment.at(name), "is missing")
+        valid.add(pair)
+    return frozenset(valid)
+
+
+def _checked_name(name: str) -> str:
+    try:
+        return identifier(name, "name")
+    except InvalidValueError as error:
+        raise ConfigError(error.field, error.reason) from None
+
+
+def _refuse_other_spellings(section: Section) -> None:
+    for key in section.names():
+        meant = _SPELLING.get(key.lower(), key)
+        if meant != key:
+            raise ConfigError(key[:64], f"did you mean {meant!r}? Only runtimeConfig is read in any letter case")
+
+
+def _choice(section: Section, name: str, kind: type[E], default: E) -> E:
+    text = section.text(name, default)
+    try:
+        return kind(text)
+    except ValueError:
+        raise ConfigError(section.at(name), f"{text[:64]!r} is not one of {', '.join(kind)}") from None
+
+
+def _conditions(section: Section, version: int) -> tuple[Condition, ...]:
+    name = f"conditionsV{version}"
+    words: Sequence[str] = section.texts(name)
+    try:
+        return parse_conditions(words, version)
+    except ConditionError as error:
+        raise ConfigError(f"{section.at(name)}[{error.index}]", error.reason) from None
+
+
+def _forward_chains(section: Section) -> tuple[ForeignChain, ...]:
+    return tuple(dict.fromkeys(_forward_chain(path, item) for path, item in section.items("forwardChains")))
+
+
+def _forward_chain(path: str, item: Json) -> ForeignChain:
+    if isinstance(item, str):
+        parts = item.split()
+        if len(parts) != 3:
+            raise ConfigError(path, f"{shown(item)} is not 'family table chain'")
+    elif isinstance(item, dict):
+        chain = Section(item, path)
+        parts = [chain.text(name) for name in ("family", "table", "chain")]
+    else:
+        raise ConfigError(path, f"{shown(item)} is {kind_of(item)}, not a string 'family table chain' or an object")
+    try:
+        return ForeignChain(*parts)
+    except InvalidValueError as error:
+        raise ConfigError(path, error.reason) from None
+
+
+def _previous(section: Section) -> JsonObject | None:
+    value = section.raw("prevResult")
+    if not isinstance(value, dict | None):
+        raise ConfigError("prevResult", f"{shown(value)} is {kind_of(value)}, not an object")
+    return value

@@ -1,0 +1,170 @@
+"""The demo's world: a host with two bridge networks of two containers each, a client outside, and another host.
+
+    client 10.0.2.2 ---- 10.0.2.15 host  br-front ---- web 10.88.0.116, shop
+                                   |     br-back  ---- db, admin
+                                   '---- 198.51.100.1 ---- elsewhere 198.51.100.9
+
+The addresses of web and its client are those of the frame that made the checksum program necessary (the known issue of
+greenpau/cni-plugins). Containers are attached by ``plugin.driver`` through a real conflist: the Go plugins ``bridge``
+and ``host-local``, then ``dataplane``.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dataplane.errors import DataplaneError, MissingDependencyError
+from plugin.driver import ConfList, Driver
+
+NETNS = Path("/run/netns")
+HOST = Path("/proc/self/ns/net")
+HOST_ADDRESS = "10.0.2.15"
+CLIENT_ADDRESS = "10.0.2.2"
+ELSEWHERE_ADDRESS = "198.51.100.9"
+WEB_MAC = "ea:56:b4:c6:4f:c7"
+
+# Where distributions and upstream put the containernetworking plugins.
+PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
+
+
+@dataclass(frozen=True, slots=True)
+class Container:
+    """A container of the demo: a network namespace, attached to one network."""
+
+    name: str
+    network: str
+    ports: tuple[Mapping[str, object], ...] = ()
+    arguments: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def netns(self) -> Path:
+        return NETNS / self.name
+
+
+CONTAINERS = (
+    Container(
+        "web",
+        "front",
+        (
+            {"hostPort": 8080, "containerPort": 80, "protocol": "tcp"},
+            {"hostPort": 80, "containerPort": 80, "protocol": "tcp", "hostIP": HOST_ADDRESS},
+        ),
+        {"IgnoreUnknown": "1", "IP": "10.88.0.116", "MAC": WEB_MAC},
+    ),
+    Container("shop", "front"),
+    Container("db", "back", ({"hostPort": 5432, "containerPort": 5432, "protocol": "tcp"},)),
+    Container("admin", "back"),
+)
+
+_BRIDGES = {"front": ("br-front", "10.88.0.0/16"), "back": ("br-back", "10.99.0.0/24")}
+
+
+class World:
+    """Everything of the demo, in the network and mount namespace of this process."""
+
+    def __init__(self, directory: Path, plugins: Path) -> None:
+        main = next((path for path in PLUGIN_DIRECTORIES if (path / "bridge").exists()), None)
+        if main is None:
+            raise MissingDependencyError(
+                "no plugins bridge and host-local in "
+                + ", ".join(map(str, PLUGIN_DIRECTORIES))
+                + ": install the package containernetworking-plugins"
+            )
+        self._directory = directory
+        self._driver = Driver([plugins, main], directory / "cache")
+        self._conflists = {name: self._write_conflist(name) for name in _BRIDGES}
+        self.addresses: dict[str, str] = {}
+
+    def build(self) -> None:
+        """Make the links outside and attach all containers, through the conflists."""
+        _ip("link", "set", "lo", "up")
+        for name in ("client", "elsewhere", *(container.name for container in CONTAINERS)):
+            _ip("netns", "add", name)
+            _ip("-n", name, "link", "set", "lo", "up")
+        self._join("client", "uplink0", f"{HOST_ADDRESS}/24", f"{CLIENT_ADDRESS}/24", HOST_ADDRESS)
+        self._join("elsewhere", "uplink1", "198.51.100.1/24", f"{ELSEWHERE_ADDRESS}/24", "198.51.100.1")
+        for container in CONTAINERS:
+            result = self._driver.add(
+                self._conflists[container.network],
+                container.name,
+                str(container.netns),
+                "eth0",
+                {"portMappings": list(container.ports)},
+                container.arguments,
+            )
+            self.addresses[container.name] = _address(result)
+
+    def check(self) -> None:
+        """CHECK every attachment. Raises the plugin's error."""
+        for container in CONTAINERS:
+            self._driver.check(
+                self._conflists[container.network],
+                container.name,
+                str(container.netns),
+                "eth0",
+                {"portMappings": list(container.ports)},
+                container.arguments,
+            )
+
+    def remove(self) -> None:
+        """DEL every attachment, and delete the namespaces."""
+        for container in reversed(CONTAINERS):
+            self._driver.delete(
+                self._conflists[container.network],
+                container.name,
+                str(container.netns),
+                "eth0",
+                {"portMappings": list(container.ports)},
+                container.arguments,
+            )
+        for name in ("client", "elsewhere", *(container.name for container in CONTAINERS)):
+            _ip("netns", "delete", name)
+
+    def leases(self) -> list[str]:
+        """Addresses that host-local still holds."""
+        found = (path for path in (self._directory / "leases").glob("*/*") if path.name[:1].isdigit())
+        return sorted(path.name for path in found)
+
+    def _write_conflist(self, name: str) -> ConfList:
+        bridge, subnet = _BRIDGES[name]
+        path = self._directory / f"{name}.conflist"
+        plugins = [
+            {
+                "type": "bridge",
+                "bridge": bridge,
+                "isGateway": True,
+                "ipam": {
+                    "type": "host-local",
+                    "dataDir": str(self._directory / "leases"),
+                    "ranges": [[{"subnet": subnet}]],
+                    "routes": [{"dst": "0.0.0.0/0"}],
+                },
+            },
+            {"type": "dataplane", "capabilities": {"portMappings": True}, "ipMasq": True},
+        ]
+        path.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins}, indent=2))
+        return ConfList.load(path)
+
+    @staticmethod
+    def _join(name: str, device: str, address: str, peer_address: str, gateway: str) -> None:
+        _ip("link", "add", device, "type", "veth", "peer", "name", "eth0", "netns", name)
+        _ip("address", "add", address, "dev", device)
+        _ip("link", "set", device, "up")
+        _ip("-n", name, "address", "add", peer_address, "dev", "eth0")
+        _ip("-n", name, "link", "set", "eth0", "up")
+        _ip("-n", name, "route", "add", "default", "via", gateway)
+
+
+def _address(result: Mapping[str, Any]) -> str:
+    return str(result["ips"][0]["address"]).partition("/")[0]
+
+
+def _ip(*words: str) -> None:
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise DataplaneError(f"could not run ip {' '.join(words)}: {done.stderr.strip()}")

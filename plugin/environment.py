@@ -1,0 +1,75 @@
+"""The environment of a call: which verb, on which attachment.
+
+    verb                  ADD  DEL  CHECK  GC  STATUS  VERSION
+    CNI_CONTAINERID        x    x     x
+    CNI_IFNAME             x    x     x
+    CNI_NETNS              x          x
+
+Be aware: Go's skel also insists on CNI_PATH, which SPEC 1.1 lists as optional. This plugin delegates to no other, so it
+does not. CNI_ARGS is not read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NoReturn
+
+from control.model import InvalidValueError, identifier, interface_name
+from plugin.errors import CniError, Code
+
+
+class Verb(StrEnum):
+    """CNI_COMMAND."""
+
+    ADD = "ADD"
+    DEL = "DEL"
+    CHECK = "CHECK"
+    GC = "GC"
+    STATUS = "STATUS"
+    VERSION = "VERSION"
+
+
+_ON_ATTACHMENT = frozenset({Verb.ADD, Verb.DEL, Verb.CHECK})
+_REQUIRED = {
+    "CNI_CONTAINERID": _ON_ATTACHMENT,
+    "CNI_NETNS": frozenset({Verb.ADD, Verb.CHECK}),
+    "CNI_IFNAME": _ON_ATTACHMENT,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A verb and, where it is about an attachment, which."""
+
+    verb: Verb
+    container: str = ""
+    ifname: str = ""
+    netns: str = ""
+
+
+def parse_environment(environment: Mapping[str, str]) -> Invocation:
+    """Read the CNI_* variables. Raises ``CniError`` (code 4) that names all missing ones, or a bad one."""
+    command = environment.get("CNI_COMMAND", "")
+    if command not in set(Verb):
+        _refuse(f"CNI_COMMAND: {command[:64]!r} is not one of {', '.join(Verb)}")
+    verb = Verb(command)
+    missing = [name for name, verbs in _REQUIRED.items() if verb in verbs and not environment.get(name)]
+    if missing:
+        _refuse(f"{verb} needs {', '.join(missing)}, missing or empty")
+    if verb not in _ON_ATTACHMENT:
+        return Invocation(verb)
+    try:
+        return Invocation(
+            verb,
+            identifier(environment["CNI_CONTAINERID"], "CNI_CONTAINERID"),
+            interface_name(environment["CNI_IFNAME"], "CNI_IFNAME"),
+            environment.get("CNI_NETNS", ""),
+        )
+    except InvalidValueError as error:
+        _refuse(str(error))
+
+
+def _refuse(details: str) -> NoReturn:
+    raise CniError(Code.INVALID_ENVIRONMENT, "invalid CNI environment", details)

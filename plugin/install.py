@@ -1,0 +1,217 @@
+"""Puts the executable and an example conflist where runtimes look for them, and takes them away again.
+
+    install(Path("/opt/cni/bin"), Path("/etc/cni/net.d"))   -> changes, the conflist's last
+    uninstall(Path("/opt/cni/bin"), Path("/etc/cni/net.d"))
+
+    DIR/dataplane                 a script of a few lines that starts plugin.shim with this interpreter
+    DIR/10-dataplane.conflist     bridge and host-local (containernetworking-plugins), then dataplane
+
+All is looked at before anything is written. A file appears whole or not at all (temporary file, fsync, rename), and
+the conflist last: from then on a runtime may call. A file that somebody else wrote, or changed, is left alone and
+named; with ``force`` it is replaced, and kept beside as ``*.bak``, which no runtime reads.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import stat
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from dataplane.errors import DataplaneError
+
+EXECUTABLE = "dataplane"
+CONFLIST = "10-dataplane.conflist"
+
+_MARKER = "# The CNI plugin dataplane, installed by dpctl."
+"""Tells our executable, of any version, from somebody else's."""
+_MAX_SHEBANG = 127
+"""Bytes of a first line that every kernel reads whole (BINPRM_BUF_SIZE was 128 until Linux 5.1)."""
+_MARKER_WITHIN = 1024  # bytes
+
+
+class InstallError(DataplaneError):
+    """Files that were not installed, and why; nothing was changed."""
+
+
+class Outcome(StrEnum):
+    """What became of a file."""
+
+    INSTALLED = "installed"
+    UNCHANGED = "unchanged"
+    UPGRADED = "upgraded"
+    REPLACED = "replaced"
+    REMOVED = "removed"
+    KEPT = "kept"
+    ABSENT = "absent"
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One file and what became of it, or would."""
+
+    path: Path
+    outcome: Outcome
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Planned:
+    change: Change
+    content: bytes
+    mode: int
+    backup: Path | None = None
+
+
+def install(cni_bin: Path, conf: Path, *, force: bool = False, dry_run: bool = False) -> tuple[Change, ...]:
+    """Install both files. Raises ``InstallError`` naming every file in the way, and ``OSError``."""
+    # Absolute paths: the conflist is read by processes that stand elsewhere.
+    planned = (
+        _plan(cni_bin.absolute() / EXECUTABLE, executable_text().encode(), 0o755, force=force),
+        _plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force),
+    )
+    in_the_way = [one.change for one in planned if one.change.outcome is Outcome.KEPT]
+    if in_the_way:
+        raise InstallError("; ".join(f"could not install {change.path}: {change.note}" for change in in_the_way))
+    if not dry_run:
+        for one in planned:
+            if one.change.outcome is not Outcome.UNCHANGED:
+                _write(one)
+    return tuple(one.change for one in planned)
+
+
+def uninstall(cni_bin: Path, conf: Path) -> tuple[Change, ...]:
+    """Remove what ``install`` made and nobody changed: first the conflist, so that nothing new is attached."""
+    return (
+        _remove(conf.absolute() / CONFLIST, ours=_is_our_conflist),
+        _remove(cni_bin.absolute() / EXECUTABLE, ours=_is_our_executable),
+    )
+
+
+def other_configurations(conf: Path) -> tuple[str, ...]:
+    """Names of other network configurations in a directory; runtimes that use only one take the first by name."""
+    kinds = {".conf", ".conflist", ".json"}
+    found = (path.name for path in conf.glob("*") if path.suffix in kinds and path.name != CONFLIST)
+    return tuple(sorted(found))
+
+
+def executable_text() -> str:
+    """The script: isolated from the environment's PYTHON*, and without ``site``, which costs a third of the start."""
+    package = str(Path(__file__).absolute().parent.parent)
+    shebang = f"#!{sys.executable} -IS"
+    body = f"import sys\n\nsys.path.append({package!r})\n\nfrom plugin.shim import main\n\nmain()\n"
+    if len(shebang.encode()) <= _MAX_SHEBANG and not any(character.isspace() for character in sys.executable):
+        return f"{shebang}\n{_MARKER}\n{body}"
+    return f"#!/bin/sh\n{_MARKER}\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(body)}\n"
+
+
+def conflist_text() -> str:
+    """The example: a network that podman, nerdctl and containerd can use as it is.
+
+    CNI 1.0.0 is the newest version that podman 4 and Debian's plugins read. 10.87.0.0/16 lies outside what podman
+    (10.88.0.0/13 and above), nerdctl (10.4.0.0/16) and docker (172.17.0.0/12) hand out.
+    """
+    plugins = [
+        {
+            "type": "bridge",
+            "bridge": "dataplane0",
+            "isGateway": True,
+            "ipam": {
+                "type": "host-local",
+                "ranges": [[{"subnet": "10.87.0.0/16"}]],
+                "routes": [{"dst": "0.0.0.0/0"}],
+            },
+        },
+        {
+            "type": EXECUTABLE,
+            "capabilities": {"portMappings": True},
+            "ipMasq": True,
+            "ingressPolicy": "same-bridge",
+            "checksum": "repair",
+        },
+    ]
+    return json.dumps({"cniVersion": "1.0.0", "name": "dataplane", "plugins": plugins}, indent=2) + "\n"
+
+
+def _plan(path: Path, content: bytes, mode: int, *, force: bool) -> _Planned:
+    found = _read(path)
+    if found is None:
+        return _Planned(Change(path, Outcome.INSTALLED), content, mode)
+    if found == content and stat.S_IMODE(path.stat().st_mode) == mode:
+        return _Planned(Change(path, Outcome.UNCHANGED), content, mode)
+    if found == content or (mode & stat.S_IXUSR and _is_our_executable(found)):
+        return _Planned(Change(path, Outcome.UPGRADED), content, mode)
+    if force:
+        backup = _free_backup(path)
+        return _Planned(Change(path, Outcome.REPLACED, f"the former one is {backup}"), content, mode, backup)
+    reason = "another file is there; move it away, or use --force, which keeps a copy"
+    return _Planned(Change(path, Outcome.KEPT, reason), content, mode)
+
+
+def _read(path: Path) -> bytes | None:
+    """The content of a file; None where there is none. What is no plain file reads as empty: never ours."""
+    try:
+        status = path.lstat()
+    except FileNotFoundError:
+        return None
+    if stat.S_ISDIR(status.st_mode):
+        raise InstallError(f"could not install {path}: a directory is there")
+    return path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
+
+
+def _free_backup(path: Path) -> Path:
+    candidates = (path.with_name(f"{path.name}{suffix}") for suffix in (".bak", *(f".{n}.bak" for n in range(1, 1000))))
+    for candidate in candidates:
+        if not os.path.lexists(candidate):
+            return candidate
+    raise InstallError(f"could not keep a copy of {path}: there are too many")
+
+
+def _write(planned: _Planned) -> None:
+    path = planned.change.path
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    if planned.backup is not None:
+        # A second link, so that there is a file by this name at every moment.
+        os.link(path, planned.backup, follow_symlinks=False)
+    # In the same directory, so that the rename is atomic; a dot and no suffix, so that no runtime reads it.
+    descriptor, temporary = tempfile.mkstemp(prefix=f".{EXECUTABLE}-", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(planned.content)
+            os.fchmod(file.fileno(), planned.mode)
+            file.flush()
+            os.fsync(file.fileno())
+        # A rename, because writing into an executable that runs fails ("text file busy").
+        Path(temporary).rename(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def _remove(path: Path, ours: Callable[[bytes], bool]) -> Change:
+    found = _read(path)
+    if found is None:
+        return Change(path, Outcome.ABSENT)
+    if not ours(found):
+        return Change(path, Outcome.KEPT, "it is not as dpctl installed it")
+    path.unlink()
+    return Change(path, Outcome.REMOVED)
+
+
+def _is_our_executable(content: bytes) -> bool:
+    return _MARKER.encode() in content[:_MARKER_WITHIN].splitlines()
+
+
+def _is_our_conflist(content: bytes) -> bool:
+    return content == conflist_text().encode()

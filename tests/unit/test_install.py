@@ -1,0 +1,247 @@
+"""Install and uninstall: files appear whole, the conflist last; what is not ours is neither overwritten nor removed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from plugin import config
+from plugin import install as installer
+from plugin.cli import install as install_command
+from plugin.driver import ConfList
+from plugin.install import CONFLIST, EXECUTABLE, InstallError, Outcome, install, other_configurations, uninstall
+
+
+class Target:
+    """Two directories that do not exist yet."""
+
+    def __init__(self, directory: Path) -> None:
+        self.bin, self.conf = directory / "cni" / "bin", directory / "net.d"
+        self.executable, self.conflist = self.bin / EXECUTABLE, self.conf / CONFLIST
+
+    def install(self, *, force: bool = False, dry_run: bool = False) -> list[Outcome]:
+        return [change.outcome for change in install(self.bin, self.conf, force=force, dry_run=dry_run)]
+
+    def uninstall(self) -> list[Outcome]:
+        return [change.outcome for change in uninstall(self.bin, self.conf)]
+
+    def files(self) -> set[str]:
+        return {path.name for directory in (self.bin, self.conf) if directory.exists() for path in directory.iterdir()}
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Target:
+    """Where to install."""
+    return Target(tmp_path)
+
+
+def test_both_files_appear(target: Target) -> None:
+    """Directories are made, both files have the mode that runtimes need, and nothing else is left behind."""
+    assert target.install() == [Outcome.INSTALLED, Outcome.INSTALLED]
+    assert target.executable.stat().st_mode & 0o7777 == 0o755
+    assert target.conflist.stat().st_mode & 0o7777 == 0o644
+    assert target.files() == {EXECUTABLE, CONFLIST}
+
+
+def test_the_executable_runs(target: Target) -> None:
+    """What is installed is the plugin: started by a path, with an environment of nothing but CNI's."""
+    target.install()
+    done = subprocess.run(
+        [target.executable],
+        env={"CNI_COMMAND": "VERSION"},
+        input=b"",
+        capture_output=True,
+        cwd="/",
+        timeout=20,
+        check=True,
+    )
+    assert json.loads(done.stdout)["supportedVersions"] == list(config.SUPPORTED_VERSIONS)
+
+
+@pytest.mark.parametrize("directory", ["with a space", "long" * 40])
+def test_interpreters_that_no_shebang_can_name(
+    target: Target, tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A long path, or one with a space, goes through /bin/sh, and the plugin runs all the same."""
+    interpreter = tmp_path / directory / "it's python"
+    interpreter.parent.mkdir()
+    interpreter.symlink_to(os.path.realpath(sys.executable))
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    target.install()
+    assert target.executable.read_text().startswith("#!/bin/sh\n")
+    done = subprocess.run(
+        [target.executable], env={"CNI_COMMAND": "VERSION"}, input=b"", capture_output=True, timeout=20, check=True
+    )
+    assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
+    assert target.install() == [Outcome.UNCHANGED, Outcome.UNCHANGED]
+    assert target.uninstall() == [Outcome.REMOVED, Outcome.REMOVED]
+
+
+def test_the_conflist_is_one(target: Target) -> None:
+    """The example is a conflist that podman 4 can read, and its last plugin's configuration is valid."""
+    target.install()
+    conflist = ConfList.load(target.conflist)
+    assert conflist.cni_version == "1.0.0"
+    assert [plugin["type"] for plugin in conflist.plugins] == ["bridge", "dataplane"]
+    conf = config.parse({**conflist.plugins[-1], "name": conflist.name, "cniVersion": conflist.cni_version})
+    assert conf.options.ip_masq
+    assert conflist.plugins[-1]["capabilities"] == {"portMappings": True}
+
+
+def test_again_changes_nothing(target: Target) -> None:
+    """A second install leaves both files as they are, down to the inode."""
+    target.install()
+    before = [path.stat() for path in (target.executable, target.conflist)]
+    assert target.install() == [Outcome.UNCHANGED, Outcome.UNCHANGED]
+    assert [path.stat() for path in (target.executable, target.conflist)] == before
+
+
+def test_an_upgrade_replaces_our_own_executable(target: Target) -> None:
+    """An executable of another version of ours is replaced, and no copy of it is kept."""
+    target.install()
+    target.executable.write_text(target.executable.read_text() + "# an older version\n")
+    assert target.install() == [Outcome.UPGRADED, Outcome.UNCHANGED]
+    assert target.executable.read_text() == installer.executable_text()
+    assert target.files() == {EXECUTABLE, CONFLIST}
+
+
+def test_a_lost_mode_is_put_back(target: Target) -> None:
+    """An executable that cannot be executed is none."""
+    target.install()
+    target.executable.chmod(0o644)
+    assert target.install() == [Outcome.UPGRADED, Outcome.UNCHANGED]
+    assert os.access(target.executable, os.X_OK)
+
+
+@pytest.mark.parametrize("which", ["executable", "conflist"])
+def test_files_of_others_are_in_the_way(target: Target, which: str) -> None:
+    """Somebody else's file is named, and nothing at all is installed."""
+    path: Path = getattr(target, which)
+    path.parent.mkdir(parents=True)
+    path.write_text("somebody else's")
+    with pytest.raises(InstallError, match=f"could not install {path}: another file is there"):
+        target.install()
+    assert path.read_text() == "somebody else's"
+    assert target.files() == {path.name}
+
+
+def test_both_files_in_the_way_are_named(target: Target) -> None:
+    """One look is enough to see everything that is in the way."""
+    for path in (target.executable, target.conflist):
+        path.parent.mkdir(parents=True)
+        path.write_text("x")
+    with pytest.raises(InstallError, match=rf"{target.executable}.*{target.conflist}"):
+        target.install()
+
+
+def test_force_keeps_a_copy(target: Target) -> None:
+    """With force the former file lives on under a name that no runtime reads, and an older copy, too."""
+    target.conf.mkdir(parents=True)
+    for content in ("first", "second"):
+        target.conflist.write_text(content)
+        assert target.install(force=True)[1] is Outcome.REPLACED
+    assert target.conflist.read_text() == installer.conflist_text()
+    assert (target.conf / f"{CONFLIST}.bak").read_text() == "first"
+    assert (target.conf / f"{CONFLIST}.1.bak").read_text() == "second"
+    assert other_configurations(target.conf) == ()
+
+
+def test_a_symbolic_link_is_not_ours(target: Target, tmp_path: Path) -> None:
+    """A link is neither followed nor taken for ours; with force the link is replaced, and not what it leads to."""
+    (tmp_path / "elsewhere").write_text(installer.executable_text())
+    target.bin.mkdir(parents=True)
+    target.executable.symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(InstallError):
+        target.install()
+    target.install(force=True)
+    assert not target.executable.is_symlink()
+    assert (target.bin / f"{EXECUTABLE}.bak").is_symlink()
+    assert (tmp_path / "elsewhere").read_text() == installer.executable_text()
+
+
+def test_a_directory_in_the_way(target: Target) -> None:
+    """Not even force removes a directory."""
+    target.executable.mkdir(parents=True)
+    with pytest.raises(InstallError, match="a directory is there"):
+        target.install(force=True)
+
+
+def test_dry_run(target: Target) -> None:
+    """A dry run tells the same and makes nothing, no directory either."""
+    assert target.install(dry_run=True) == [Outcome.INSTALLED, Outcome.INSTALLED]
+    assert not target.bin.exists()
+    assert not target.conf.exists()
+
+
+def test_the_conflist_comes_last(target: Target) -> None:
+    """Where the executable cannot be written there is no conflist that a runtime could act on."""
+    target.bin.parent.mkdir()
+    target.bin.write_text("no directory")
+    with pytest.raises(OSError, match="bin"):
+        target.install()
+    assert not target.conf.exists()
+
+
+@pytest.fixture
+def full_disk(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A disk that fails as the content is to be made durable."""
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", fail)
+    yield
+    monkeypatch.undo()
+
+
+@pytest.mark.usefixtures("full_disk")
+def test_a_full_disk_leaves_no_half_file(target: Target) -> None:
+    """A file that cannot be written whole does not appear, and neither does its temporary one."""
+    with pytest.raises(OSError, match="No space left"):
+        target.install()
+    assert target.files() == set()
+
+
+def test_uninstall(target: Target) -> None:
+    """What was installed is removed; what is gone already is fine."""
+    target.install()
+    assert target.uninstall() == [Outcome.REMOVED, Outcome.REMOVED]
+    assert target.files() == set()
+    assert target.uninstall() == [Outcome.ABSENT, Outcome.ABSENT]
+
+
+def test_uninstall_keeps_what_was_changed(target: Target) -> None:
+    """A conflist that an operator changed, and an executable that is not ours, stay."""
+    target.install()
+    target.conflist.write_text(target.conflist.read_text().replace("same-bridge", "isolated"))
+    target.executable.write_text("#!/bin/sh\n")
+    assert target.uninstall() == [Outcome.KEPT, Outcome.KEPT]
+    assert target.files() == {EXECUTABLE, CONFLIST}
+
+
+def test_the_command(target: Target) -> None:
+    """dpctl install says what became of each file, in a table and as versioned JSON, and names its neighbours."""
+    target.conf.mkdir()
+    (target.conf / "87-podman.conflist").write_text("{}")
+    options = ["--cni-bin", str(target.bin), "--conf", str(target.conf)]
+    printed = CliRunner().invoke(install_command, [*options, "--dry-run"])
+    assert f"{target.executable}" in printed.output
+    assert "would be installed" in printed.output
+    assert "87-podman.conflist" in printed.output
+    document = json.loads(CliRunner().invoke(install_command, [*options, "--json"]).stdout)
+    assert document == {
+        "version": 1,
+        "dry_run": False,
+        "files": [
+            {"path": str(target.executable), "outcome": "installed", "note": ""},
+            {"path": str(target.conflist), "outcome": "installed", "note": ""},
+        ],
+        "other_configurations": ["87-podman.conflist"],
+    }

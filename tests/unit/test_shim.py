@@ -1,0 +1,209 @@
+"""The process that runtimes start: with and without an agent, whatever its descriptors are, and what it imports."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import pytest
+
+from control.transport import receive_call, send_answer
+from control.wire import Answer, CniCall
+from plugin.errors import Code
+from support.cni import configuration, environment, error_of
+
+PACKAGE = Path(__file__).parent.parent.parent
+# The executable's own lines; the agent's socket is one of the test's, so that no agent of the machine is asked.
+SCRIPT = """
+import sys
+sys.path.append(sys.argv[1])
+from plugin.shim import main
+main(sys.argv[2])
+"""
+
+
+class Shim:
+    """Starts the shim, with a socket of an agent that may be there or not."""
+
+    def __init__(self, directory: Path) -> None:
+        self.socket = directory / "agent.sock"
+
+    def argv(self, *flags: str) -> list[str]:
+        return [sys.executable, "-I", *flags, "-c", SCRIPT, str(PACKAGE), str(self.socket)]
+
+    def run(self, env: Mapping[str, str], stdin: bytes = b"", *flags: str) -> Answer:
+        done = subprocess.run(self.argv(*flags), input=stdin, env=env, capture_output=True, timeout=20, check=False)
+        return Answer(done.stdout.decode(), done.stderr.decode(), done.returncode)
+
+
+@pytest.fixture
+def shim(tmp_path: Path) -> Shim:
+    """The shim, and no agent."""
+    return Shim(tmp_path)
+
+
+Serve = Callable[[CniCall, int | None], Answer | None]
+
+
+@pytest.fixture
+def agent(shim: Shim) -> Iterator[Callable[[Serve], None]]:
+    """Starts an agent that serves one call; None ends the connection without an answer."""
+    listener = socket.socket(socket.AF_UNIX)
+    listener.settimeout(10)
+    threads: list[threading.Thread] = []
+
+    def serve(answer: Serve) -> None:
+        connection, _ = listener.accept()
+        with connection:
+            call, netns = receive_call(connection)
+            assert isinstance(call, CniCall)
+            given = answer(call, netns)
+            if netns is not None:
+                os.close(netns)
+            if given is not None:
+                send_answer(connection, given)
+
+    def start(answer: Serve) -> None:
+        listener.bind(str(shim.socket))
+        listener.listen()
+        threads.append(threading.Thread(target=serve, args=(answer,)))
+        threads[0].start()
+
+    yield start
+    for thread in threads:
+        thread.join()
+    listener.close()
+
+
+def test_the_agent_serves(shim: Shim, agent: Callable[[Serve], None], tmp_path: Path) -> None:
+    """The call reaches the agent whole, with the namespace's descriptor, and its answer is the process's."""
+    seen: list[tuple[CniCall, bytes]] = []
+
+    def answer(call: CniCall, netns: int | None) -> Answer:
+        assert netns is not None
+        seen.append((call, os.read(netns, 100)))
+        return Answer('{"from": "agent"}', "a note\n", 0)
+
+    agent(answer)
+    (tmp_path / "netns").write_bytes(b"the namespace")
+    env = environment("ADD", CNI_NETNS=str(tmp_path / "netns"), PRIVATE="x", TRACEPARENT="00-1")
+    assert shim.run(env, b'{"raw": "\xff"}') == Answer('{"from": "agent"}', "a note\n", 0)
+    ((call, read),) = seen
+    assert read == b"the namespace"
+    assert call.stdin == '{"raw": "\udcff"}'
+    assert call.environment == {name: value for name, value in env.items() if name != "PRIVATE"}
+    assert call.netns_error == ""
+
+
+def test_the_agents_failure_is_the_process(shim: Shim, agent: Callable[[Serve], None]) -> None:
+    """An error that the agent answers is not tried again here."""
+    agent(lambda _call, _netns: Answer('{"code": 101}', "", 1))
+    assert shim.run(environment("DEL")) == Answer('{"code": 101}', "", 1)
+
+
+def test_why_the_namespace_could_not_be_opened(shim: Shim, agent: Callable[[Serve], None]) -> None:
+    """The kernel's answer travels in the descriptor's place."""
+    seen = []
+
+    def answer(call: CniCall, netns: int | None) -> Answer:
+        seen.append((call.netns_error, netns))
+        return Answer("")
+
+    agent(answer)
+    shim.run(environment("DEL", CNI_NETNS="/run/netns/is-gone"))
+    assert seen == [("No such file or directory", None)]
+
+
+def test_without_agent_the_same_answer(shim: Shim) -> None:
+    """No agent is no error: the process serves the call itself."""
+    error = error_of(shim.run(environment("ADD"), json.dumps(configuration(snat="x")).encode()))
+    assert error["details"] == 'snat: "x" is a string, not true or false'
+
+
+def test_an_answer_that_is_lost(shim: Shim, agent: Callable[[Serve], None]) -> None:
+    """An agent that dies with the call in its hands leaves it to the process."""
+    agent(lambda _call, _netns: None)
+    assert error_of(shim.run(environment("ADD"), b"{"))["code"] == Code.DECODE
+
+
+def test_a_socket_that_nobody_serves(shim: Shim) -> None:
+    """What a killed agent leaves behind holds up nobody."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(shim.socket))
+    assert error_of(shim.run(environment("ADD"), b"{"))["code"] == Code.DECODE
+
+
+@pytest.mark.parametrize("fill", [b"x", b"\0"], ids=["text", "escapes"])
+def test_too_much_input(shim: Shim, fill: bytes) -> None:
+    """More than a MiB on standard input is refused, not cut; also where it does not fit in a frame."""
+    answer = shim.run(environment("ADD"), b'{"a": "' + fill * (4 << 20) + b'"}')
+    assert error_of(answer)["code"] == Code.DECODE
+
+
+def test_started_by_hand(shim: Shim) -> None:
+    """Without CNI_COMMAND it says what it is and does not wait for input."""
+    read, write = os.pipe()  # nothing is ever written
+    done = subprocess.run(shim.argv(), stdin=read, env={}, capture_output=True, timeout=20, check=False)
+    os.close(read)
+    os.close(write)
+    assert done.returncode == 0
+    assert done.stdout == b""
+    assert done.stderr.startswith(b"CNI dataplane plugin v")
+
+
+def test_without_site(shim: Shim) -> None:
+    """The installed executable skips site and finds its packages all the same."""
+    assert json.loads(shim.run({"CNI_COMMAND": "VERSION"}, b"", "-S").stdout)["cniVersion"] == "1.1.0"
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_closed_descriptors(shim: Shim, closed: int) -> None:
+    """A closed standard stream ends in an exit status, not in a traceback."""
+    redirect = {0: "<&-", 1: ">&-", 2: "2>&-"}[closed]
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirect}', "sh", *shim.argv()],
+        env=environment("ADD"), stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert b"Traceback" not in done.stdout + done.stderr
+
+
+def test_a_reader_that_is_gone(shim: Shim) -> None:
+    """A runtime that does not wait for the answer causes no traceback; a result nobody got is no success."""
+    read, write = os.pipe()
+    os.close(read)
+    done = subprocess.run(
+        shim.argv(), stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE,
+        env={"CNI_COMMAND": "VERSION"}, timeout=20, check=False,
+    )  # fmt: skip
+    os.close(write)
+    assert (done.returncode, done.stderr) == (1, b"")
+
+
+def test_a_fifo_as_namespace(shim: Shim, tmp_path: Path) -> None:
+    """A path that leads to a FIFO does not hold up the runtime."""
+    os.mkfifo(tmp_path / "fifo")
+    env = environment("ADD", CNI_NETNS=str(tmp_path / "fifo"))
+    error = error_of(shim.run(env, json.dumps(configuration()).encode()))
+    assert error["code"] == Code.INVALID_NETNS
+
+
+HEAVY = {
+    "asyncio", "bcc", "click", "dataclasses", "importlib.metadata", "inspect", "ipaddress", "logging", "nftables",
+    "pathlib", "pyroute2", "sqlite3", "subprocess", "plugin.skel", "control.model", "control.engine",
+}  # fmt: skip
+
+
+def test_what_the_shim_imports() -> None:
+    """A runtime waits for every import: on the way to the agent there is none of the expensive ones."""
+    code = "import sys; sys.path.append(sys.argv[1]); import plugin.shim; print(*sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-IS", "-c", code, str(PACKAGE)], capture_output=True, text=True, timeout=20, check=True
+    )
+    assert HEAVY & set(done.stdout.split()) == set()
