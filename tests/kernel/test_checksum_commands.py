@@ -1,0 +1,104 @@
+"""``dpctl checksum`` on a real host: what the programs find, who published the port, and what is done about it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dataplane.types import Protocol
+from support import plan
+from support.frames import Flow, flipped, frame
+from support.netns import Sandbox
+from support.traffic import send_frame
+from support.world import DPCTL, Attached, World, publish
+
+PORT = 8080
+
+
+@pytest.fixture
+def world(sandbox: Sandbox, tmp_path: Path) -> World:
+    """A host with one network."""
+    world = World(sandbox, tmp_path)
+    world.network(plan.FRONT)
+    return world
+
+
+@pytest.fixture
+def web(world: World) -> Attached:
+    """A container whose port 80 is published."""
+    return world.attach("web", plan.FRONT, publish(f"{PORT}:80"))
+
+
+def stale(web: Attached, source_port: int = 40000) -> bytes:
+    """A frame to the container whose checksum is still right for the published port."""
+    flow = Flow(Protocol.TCP, str(plan.CLIENT4), source_port, str(web.address(4)), 80)
+    return frame(flow, b"hello", summed_for=flow.to(str(plan.HOST4), PORT))
+
+
+def watched(world: World, *words: object) -> list[dict[str, object]]:
+    """What ``watch`` prints of the events that have come."""
+    return [json.loads(line) for line in world.dpctl("checksum", "watch", "--json", *words).splitlines()]
+
+
+def test_watch_tells_stale_from_corrupt(world: World, web: Attached) -> None:
+    """A stale checksum is shown with what it is right for and as repaired, a corrupt one as left alone."""
+    send_frame(world.host, plan.FRONT.device, stale(web))
+    send_frame(world.host, plan.FRONT.device, flipped(stale(web, 40001), 8 * 50 + 3))
+    first, second = watched(world, "--count", 2, "--for", 10)
+    assert (first["kind"], first["action"]) == ("stale", "repaired")
+    assert first["origin"] == {"address": str(plan.HOST4), "port": PORT}
+    assert first["destination"] == {"address": str(web.address(4)), "port": 80}
+    assert (second["kind"], second["action"], second["origin"]) == ("corrupt", "none", None)
+    assert second["source"] == {"address": str(plan.CLIENT4), "port": 40001}
+
+
+def test_watch_ends_when_its_time_is_up(world: World, web: Attached) -> None:
+    """Without anything to show, watch ends after the time it was given, and shows nothing."""
+    assert web.name
+    assert watched(world, "--for", 0.3) == []
+
+
+def test_watch_without_programs(world: World) -> None:
+    """Before the first container there is nothing to watch, which is said in one line."""
+    done = world.host.run(DPCTL, "checksum", "watch", check=False, env=world.environment)
+    assert done.returncode == 1
+    assert done.stderr.startswith("dpctl: could not watch checksums: no programs are loaded")
+    assert done.stderr.count("\n") == 1
+
+
+def test_mode_changes_what_is_done(world: World, web: Attached) -> None:
+    """``observe`` reports and leaves the checksum, ``off`` does neither."""
+    said = json.loads(world.dpctl("checksum", "mode", plan.FRONT.name, "observe", "--json"))
+    assert said == {"version": 1, "network": plan.FRONT.name, "checksum": "observe"}
+    send_frame(world.host, plan.FRONT.device, stale(web))
+    assert [event["action"] for event in watched(world, "--count", 1, "--for", 10)] == ["none"]
+
+    world.dpctl("checksum", "mode", plan.FRONT.name, "off")
+    send_frame(world.host, plan.FRONT.device, stale(web, 40001))
+    assert watched(world, "--for", 0.5) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "why"),
+    [
+        (("nowhere", "repair"), 1, 'network "nowhere"'),
+        ((plan.FRONT.name, "fix"), 2, "'fix' is not one of"),
+    ],
+)
+def test_mode_says_what_it_cannot_do(world: World, words: tuple[str, str], status: int, why: str) -> None:
+    """A network without containers and an unknown mode are refused, each with its exit status."""
+    done = world.host.run(DPCTL, "checksum", "mode", *words, check=False, env=world.environment)
+    assert done.returncode == status
+    assert why in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_explain_names_the_mapping(world: World, web: Attached) -> None:
+    """On the host that published the port, explain proves a stale checksum and names the container."""
+    done = world.host.run(DPCTL, "checksum", "explain", "--json", stale(web).hex(), check=False, env=world.environment)
+    assert done.returncode == 3
+    rewrite = json.loads(done.stdout)["findings"][0]["rewrite"]
+    assert (rewrite["evidence"], rewrite["address"], rewrite["port"]) == ("mapping", str(plan.HOST4), PORT)
+    assert rewrite["mapping"]["owner"] == f"{plan.FRONT.name}/web/eth0"

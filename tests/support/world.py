@@ -1,0 +1,172 @@
+"""A host with container networks as a runtime makes them: real conflists, the installed plugin, Debian's main plugins.
+
+    world = World(sandbox, tmp_path)
+    world.network(plan.FRONT, ipMasq=True)
+    web = world.attach("web", plan.FRONT, publish("8080:80"))
+    world.serve(web, "tcp", 80)
+    ask(world.client, plan.HOST4, 8080)
+    world.detach("web")
+
+The client and the other machine of the address plan are there from the start, the host routes between them.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+
+from plugin.driver import ConfList, Driver
+from support import needs, plan
+from support.netns import Namespace, Sandbox
+from support.traffic import serve
+
+GO_PLUGINS = Path("/usr/lib/cni")
+DPCTL = Path(sys.executable).with_name("dpctl")
+ELSEWHERE4, ELSEWHERE6 = IPv4Address("198.51.100.9"), IPv6Address("2001:db8:51::9")
+"""A machine beyond the host, on another link than the client."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attached:
+    """A container of the world."""
+
+    name: str
+    network: plan.Network
+    netns: Namespace
+    mappings: tuple[dict[str, object], ...]
+    result: dict[str, object]
+    ifname: str
+
+    def address(self, version: int) -> IPv4Address | IPv6Address:
+        """Its address of one family."""
+        ips = self.result["ips"]
+        assert isinstance(ips, list)
+        found = [ip_address(str(one["address"]).partition("/")[0]) for one in ips]
+        return next(one for one in found if one.version == version)
+
+
+def publish(text: str, protocol: str = "tcp", host: str = "") -> dict[str, object]:
+    """``"8080:80"`` as an entry of portMappings."""
+    host_port, container_port = map(int, text.split(":"))
+    entry: dict[str, object] = {"hostPort": host_port, "containerPort": container_port, "protocol": protocol}
+    return entry | ({"hostIP": host} if host else {})
+
+
+class World:
+    """See the module."""
+
+    def __init__(self, sandbox: Sandbox, directory: Path, settings: str = "") -> None:
+        needs.file(GO_PLUGINS / "bridge", package="containernetworking-plugins")
+        self.host, self._directory = sandbox, directory
+        self.plugins = directory / "bin"
+        (directory / "dataplane.toml").write_text(settings)
+        self.environment = {"DATAPLANE_CONFIG": str(directory / "dataplane.toml")}
+        self._conflists: dict[str, ConfList] = {}
+        self._attached: dict[tuple[str, str], Attached] = {}
+        # Duplicate address detection takes a second for each address, and is not what is tested here.
+        sandbox.sysctl("net/ipv6/conf/default/accept_dad", 0)
+        self.dpctl("install", "--cni-bin", self.plugins, "--conf", directory / "net.d")
+        self.client = self._machine("client", plan.OUTSIDE.device, plan.HOST4, plan.HOST6, plan.CLIENT4, plan.CLIENT6)
+        self.elsewhere = self._machine("elsewhere", "uplink1", ELSEWHERE4 - 8, ELSEWHERE6 - 8, ELSEWHERE4, ELSEWHERE6)
+
+    def dpctl(self, *words: object, check: bool = True) -> str:
+        """Run dpctl on the host; what it printed."""
+        return self.host.run(DPCTL, *words, check=check, env=self.environment).stdout
+
+    def network(
+        self, network: plan.Network, *, main: str = "bridge", version: str = "1.0.0", **options: object
+    ) -> None:
+        """Define a network: our plugin's options are keywords."""
+        ipam = {
+            "type": "host-local",
+            "ranges": [[{"subnet": str(network.subnet4)}], [{"subnet": str(network.subnet6)}]],
+            "routes": [{"dst": "0.0.0.0/0"}, {"dst": "::/0"}],
+        }
+        mains: dict[str, dict[str, object]] = {
+            "bridge": {"type": "bridge", "bridge": network.device, "isGateway": True, "ipam": ipam},
+            "ptp": {"type": "ptp", "ipam": ipam},
+        }
+        ours = {"type": "dataplane", "capabilities": {"portMappings": True}, **options}
+        text = json.dumps({"cniVersion": version, "name": network.name, "plugins": [mains[main], ours]})
+        self._conflists[network.name] = ConfList.parse(text)
+
+    def attach(self, name: str, network: plan.Network, *mappings: dict[str, object], ifname: str = "eth0") -> Attached:
+        """ADD a container; again is a repeated ADD of our plugin alone. Raises ``CniError``."""
+        place = self.host.namespace(name)
+        for scope in ("default", "all"):
+            place.sysctl(f"net/ipv6/conf/{scope}/accept_dad", 0)
+        result = self.call("add", name, network, mappings, ifname)
+        assert isinstance(result, dict)
+        made = Attached(name, network, place, mappings, result, ifname)
+        self._attached[name, ifname] = made
+        return made
+
+    def detach(self, name: str, ifname: str = "eth0") -> None:
+        """DEL a container. Raises ``CniError``."""
+        one = self._attached.pop((name, ifname))
+        self.call("delete", name, one.network, one.mappings, ifname)
+
+    def check(self, name: str, ifname: str = "eth0") -> None:
+        """CHECK a container. Raises ``CniError``."""
+        one = self._attached[name, ifname]
+        self.call("check", name, one.network, one.mappings, ifname)
+
+    def call(
+        self, verb: str, name: str, network: plan.Network, mappings: tuple[dict[str, object], ...], ifname: str = "eth0"
+    ) -> object:
+        """Run the conflist's plugins for a verb, in the sandbox."""
+        return self.host.call(
+            _call,
+            verb,
+            [self.plugins, GO_PLUGINS],
+            self._directory / "cache",
+            self._conflists[network.name],
+            (name, f"/run/netns/{name}", ifname, {"portMappings": list(mappings)}),
+            self.environment,
+        )
+
+    def gc(self, network: plan.Network, *valid: tuple[str, str]) -> None:
+        """GC a network. Raises ``CniError``."""
+        self.host.call(
+            _call,
+            "gc",
+            [self.plugins, GO_PLUGINS],
+            self._directory / "cache",
+            self._conflists[network.name],
+            (valid,),
+            self.environment,
+        )
+
+    def serve(self, one: Attached, protocol: str = "tcp", port: int = 80) -> None:
+        """Start a server for both families in a container."""
+        serve(one.netns, one.name, protocol, port, "::")
+
+    def ruleset(self) -> str:
+        """Our table, as nft lists it."""
+        return self.host.run("nft", "list", "table", "inet", "dataplane", check=False).stdout
+
+    def _machine(
+        self, name: str, device: str, host4: IPv4Address, host6: IPv6Address, own4: IPv4Address, own6: IPv6Address
+    ) -> Namespace:
+        place = self.host.namespace(name)
+        self.host.link(device, place, "eth0", f"{host4}/24 {host6}/64", f"{own4}/24 {own6}/64")
+        place.ip("route", "add", "default", "via", host4)
+        place.ip("-6", "route", "add", "default", "via", host6)
+        return place
+
+
+def _call(
+    verb: str,
+    path: list[Path],
+    cache: Path,
+    conflist: ConfList,
+    arguments: tuple[object, ...],
+    environment: dict[str, str],
+) -> object:
+    import os
+
+    os.environ.update(environment)
+    return getattr(Driver(path, cache), verb)(conflist, *arguments)
