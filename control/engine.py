@@ -131,12 +131,14 @@ class Engine:
                 raise EngineError(f'no attachment on network "{network}": its mode comes with its first ADD')
             before = self._everything()
             former = self.store.facts([network])[network].checksum
+            self.store.begin(())
             self.store.set_checksum(network, mode)
             try:
                 apply(planner.plan(before, self._everything(), self.settings.mark), self.kernel)
             except DataplaneError:
                 self.store.set_checksum(network, former)
                 raise
+            self.store.settle()
 
     def resync(self) -> None:
         """Make the kernel what the state says, whatever is there."""
@@ -150,6 +152,7 @@ class Engine:
             everything = self._everything()
             nothing = planner.desired((), (), {}, self.settings.mark)
             steps = planner.plan(everything, nothing, self.settings.mark, former=self.store.former_sysctls())
+            self.store.begin(self.store.attachments())
             for attachment in list(self.store.attachments()):
                 self.store.commit(attachment.key, None)
                 removed.append(f"attachment {attachment.key}")
@@ -199,22 +202,24 @@ class Engine:
             raise ExceptionGroup("could not remove every stale attachment", errors)
 
     def _delete(self, key: AttachmentKey) -> None:
-        change = self._change(key, None)
-        if change.old is None:
+        old = self.store.get(key)
+        if old is None:
             return
-        self.store.begin(key)
+        change = self._change(key, None)
+        self.store.begin([old])
         errors = apply_all(self._steps(change), self.kernel)
         self._commit(change)
         if errors:
             # Something was not as the state said (flushed, or half there): what is left must equal the state again.
-            self.store.begin(key)
+            self.store.begin([old])
             self._resync()
 
     def _make(self, change: _Change, steps: tuple[Step, ...]) -> None:
         self._remember_sysctls(steps)
-        self.store.begin(change.key)
+        touched = [one for one in (change.old, change.new) if one is not None]
+        self.store.begin(touched)
         try:
-            self._apply(change.key, steps)
+            self._apply(touched, steps)
         except DataplaneError as error:
             # Undone, as far as that went; if something resisted, the journal keeps its note and the next request
             # makes the kernel equal to the state.
@@ -223,7 +228,7 @@ class Engine:
             raise
         self._commit(change)
 
-    def _apply(self, key: AttachmentKey, steps: tuple[Step, ...]) -> None:
+    def _apply(self, touched: Iterable[Attachment], steps: tuple[Step, ...]) -> None:
         try:
             apply(steps, self.kernel)
         except NftError as error:
@@ -231,7 +236,7 @@ class Engine:
                 raise
             # Our table was flushed, is another version's, or holds elements that the state knows nothing of.
             self._resync()
-            self.store.begin(key)
+            self.store.begin(touched)
             apply(steps, self.kernel)
 
     def _commit(self, change: _Change) -> None:
@@ -302,27 +307,29 @@ class Engine:
 
     # -- the whole state ----------------------------------------------------------------------------------------------
 
-    def _everything(self) -> planner.Desired:
-        """What the whole state asks of the kernel; nothing of devices that are gone."""
-        attachments = tuple(self.store.attachments())
-        uses = [use for use in self.store.all_uses() if self.kernel.links.get(use.device) is not None]
+    def _everything(self, besides: Iterable[Attachment] = ()) -> planner.Desired:
+        """What the whole state, and attachments besides, ask of the kernel; nothing of devices that are gone."""
+        attachments = (*self.store.attachments(), *besides)
+        uses = {*self.store.all_uses(), *map(use_of, besides)}
+        uses = {use for use in uses if self.kernel.links.get(use.device) is not None}
         facts = self.store.facts({one.key.network for one in attachments})
         return planner.desired(attachments, uses, facts, self.settings.mark)
 
     def _resync(self) -> None:
         everything = self._everything()
+        left = self._everything(self.store.touched())
         nft = self.kernel.nft
         nft.run(ruleset.skeleton(self.settings.mark, everything.groups) + ruleset.fill(everything.elements))
         self.store.keep_fact(_SKELETON_FACT, nft.skeleton_text())
-        nothing = planner.desired((), (), {}, self.settings.mark)
-        steps = [
-            step
-            for step in planner.plan(nothing, everything, self.settings.mark)
-            if not isinstance(step, RunNft | SetPortFlags)
-        ]
-        errors = apply_all([*self._surplus_entries(everything), *steps], self.kernel)
+        mark, former = self.settings.mark, self.store.former_sysctls()
+        nothing = planner.desired((), (), {}, mark)
+        # First away with what an interrupted change may have left, then all that should be there once more.
+        steps = (*planner.plan(left, everything, mark, former=former), *planner.plan(nothing, everything, mark))
+        mine = [step for step in steps if not isinstance(step, RunNft | SetPortFlags)]
+        errors = apply_all([*self._surplus_entries(everything), *mine], self.kernel)
         if errors:
             raise errors[0]
+        self.store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
         self.store.settle()
 
     def _surplus_entries(self, everything: planner.Desired) -> list[Step]:

@@ -5,7 +5,8 @@
     ports         who holds which host port: unique, so that the holder can be named
     networks      the number of each network (what BPF calls it), and an operator's checksum mode
     sysctls       values that device sysctls had before us
-    journal       changes under way: a row that outlives its request means that it was interrupted
+    journal       changes under way, with what they may put into the kernel or leave there; a row that outlives its
+                  request means that it was interrupted
 
 Be aware: every method expects that the caller holds the state's lock (``control.lock``).
 """
@@ -44,7 +45,7 @@ CREATE TABLE IF NOT EXISTS ports (
 CREATE INDEX IF NOT EXISTS ports_by_key ON ports (network, container, ifname);
 CREATE TABLE IF NOT EXISTS networks (id INTEGER PRIMARY KEY, name TEXT UNIQUE, checksum TEXT);
 CREATE TABLE IF NOT EXISTS sysctls (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS journal (network TEXT, container TEXT, ifname TEXT);
+CREATE TABLE IF NOT EXISTS journal (document TEXT);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 """
 
@@ -52,7 +53,7 @@ _ONE = "SELECT document FROM attachments WHERE network = ? AND container = ? AND
 _ALL = "SELECT document FROM attachments ORDER BY network, container, ifname"
 _OF_NETWORK = "SELECT document FROM attachments WHERE network = ? ORDER BY network, container, ifname"
 _HOLDER = "SELECT network, container, ifname FROM ports WHERE port_group=? AND address=? AND protocol=? AND port=?"
-_SETTLED = "DELETE FROM journal WHERE network = ? AND container = ? AND ifname = ?"
+_UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _REMOVE = (
     "DELETE FROM attachments WHERE network = ? AND container = ? AND ifname = ?",
     "DELETE FROM addresses WHERE network = ? AND container = ? AND ifname = ?",
@@ -145,24 +146,33 @@ class Store:
         """Keep an operator's checksum mode for a network."""
         self._db.execute("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
 
-    def begin(self, key: AttachmentKey) -> None:
-        """Note that the kernel is about to change for a key."""
-        self._db.execute("INSERT INTO journal VALUES (?, ?, ?)", _columns(key))
+    def begin(self, touched: Iterable[Attachment]) -> None:
+        """Note that the kernel is about to change: until ``commit`` or ``settle`` it may hold any of these."""
+        rows: list[tuple[str | None]] = [(encode(attachment),) for attachment in touched]
+        self._db.executemany("INSERT INTO journal VALUES (?)", rows or [(None,)])
 
     def interrupted(self) -> bool:
         """Whether a change was begun and never ended: kernel and state may differ."""
         return self._db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
 
+    def touched(self) -> tuple[Attachment, ...]:
+        """What interrupted changes may have left in the kernel."""
+        rows = self._db.execute("SELECT DISTINCT document FROM journal WHERE document IS NOT NULL").fetchall()
+        return tuple(decode(document) for (document,) in rows)
+
     def settle(self) -> None:
         """Note that kernel and state agree."""
         self._db.execute("DELETE FROM journal")
+        self._db.execute(_UNUSED)
 
     def commit(self, key: AttachmentKey, attachment: Attachment | None) -> None:
         """End a change: from here on the state has this attachment for the key, or none."""
         self._db.execute("BEGIN IMMEDIATE")
         try:
             self._replace(key, attachment)
-            self._db.execute(_SETTLED, _columns(key))
+            # A network that nobody is attached to any more is forgotten, with its operator's mode.
+            self._db.execute(_UNUSED)
+            self._db.execute("DELETE FROM journal")
         except BaseException:
             self._db.execute("ROLLBACK")
             raise
@@ -205,11 +215,6 @@ class Store:
             self._db.executemany(
                 "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", [(*slot, *columns) for slot in port_slots(attachment)]
             )
-        # A network that nobody is attached to any more is forgotten, with its operator's mode.
-        self._db.execute(
-            "DELETE FROM networks WHERE name = ?1 AND NOT EXISTS (SELECT 1 FROM attachments WHERE network = ?1)",
-            (key.network,),
-        )
 
     def _sampled(self, digests: Iterable[str], key: AttachmentKey | None) -> Iterator[Use]:
         # The use of any attachment with that digest is the use of all of them.

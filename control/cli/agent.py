@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import os
 import signal
-import sys
 from pathlib import Path
 
 import click
 
+from control.cli.output import json_option, print_json
+from control.client import SOCKET_PATH
+
 
 @click.command()
-def agent() -> None:
+@json_option
+def agent(as_json: bool) -> None:
     """Run the agent in the foreground.
 
     It keeps the engine loaded, so that plugins answer sooner; without it they do the same work in their own process.
     Stopping it (SIGTERM, SIGINT) leaves ports, policies and programs in place.
     """
     from control.agent import Agent, load_frontend  # noqa: PLC0415 - dpctl --help stays quick
-    from control.client import SOCKET_PATH  # noqa: PLC0415
     from control.engine import open_engine  # noqa: PLC0415
 
     with open_engine() as engine:
@@ -25,6 +28,13 @@ def agent() -> None:
         running = Agent(engine, Path(SOCKET_PATH), load_frontend())
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: running.stop())
-        print(f"dataplane agent: listening on {SOCKET_PATH}", file=sys.stderr, flush=True)
+        _say(as_json, "listening", f"listening on {SOCKET_PATH}")
         running.serve()
-    print("dataplane agent: stopped; the dataplane stays in place", file=sys.stderr)
+    _say(as_json, "stopped", "stopped; the dataplane stays in place")
+
+
+def _say(as_json: bool, event: str, text: str) -> None:
+    if as_json:
+        print_json({"event": event, "pid": os.getpid(), "socket": SOCKET_PATH}, line=True)
+    else:
+        click.echo(f"dataplane agent: {text}", err=True)

@@ -25,12 +25,13 @@ from pathlib import Path
 
 import dataplane
 from dataplane.errors import BpfError, MissingDependencyError
+from dataplane.netns import scoped
 from dataplane.programs.compile import MISSING
 from dataplane.programs.source import MAPS, read_source
 from dataplane.types import Program
 
 BPFFS = Path("/sys/fs/bpf")
-BASE = BPFFS / "dataplane"
+BASE = Path(scoped(str(BPFFS / "dataplane")))
 LINKS = BASE / "links"
 
 _BPF_FS_MAGIC = 0xCAFE4A11

@@ -10,10 +10,11 @@ from pathlib import Path
 
 import pytest
 
+from control import ruleset
 from control.engine import Engine
 from control.errors import BusyError, DeviceNotFoundError, DifferenceError, EngineError, PortConflictError
 from control.lock import locked
-from control.model import ChecksumPolicy, Options, Request
+from control.model import ChecksumPolicy, ForeignChain, Options, Request
 from dataplane.doors import Link
 from dataplane.errors import BpfError, NftError
 from dataplane.fakes import FakeDoors
@@ -162,7 +163,7 @@ def test_an_attach_that_fails_leaves_no_port_published(world: World) -> None:
 def test_an_interrupted_change_is_repaired_by_the_next_request(world: World) -> None:
     """A note in the journal that outlived its request makes the kernel equal to the state again."""
     world.attach("web", "10.11.0.2", port(8080))
-    world.engine.store.begin(key("dead"))
+    world.engine.store.begin([])
     stray = Element("publish4", (Protocol.TCP, Port(6666)), (IPv4Address("10.11.0.6"), Port(80)))
     from dataplane.nft.transaction import Transaction, create
 
@@ -172,6 +173,35 @@ def test_an_interrupted_change_is_repaired_by_the_next_request(world: World) -> 
     assert not world.doors.nft.contains(stray)
     assert world.published(8080, "10.11.0.2")
     assert world.doors.programs.get("networks", (99).to_bytes(4, "little")) is None
+
+
+def test_what_an_interrupted_add_left_is_taken_back(world: World) -> None:
+    """Programs, sysctls and accepts of an ADD that died before its commit go with the next request."""
+    chain = ForeignChain("inet", "filter", "forward")
+    rules = world.doors.nft.foreign_chain(ruleset.chain_ref(chain))
+    world.engine.add(request("warm", "10.11.0.9", interfaces=("br-front",)))
+    world.engine.delete(key("warm"))
+    world.doors.links.link("vethweb", "veth", world.bridge.index)
+    dying = request(
+        "web", "10.11.0.2", port(8080), interfaces=("br-front", "vethweb"), options=Options(forward_chains=(chain,))
+    )
+    commit = world.engine.store.commit
+    world.engine.store.commit = _die  # type: ignore[assignment,method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        world.engine.add(dying)
+    world.engine.store.commit = commit  # type: ignore[method-assign]
+    assert world.published(8080, "10.11.0.2")
+    assert rules
+    world.engine.delete(key("nobody"))
+    assert not world.published(8080, "10.11.0.2")
+    assert not world.doors.programs.hooked(world.bridge.index)
+    assert world.doors.sysctls.values["net/ipv4/conf/br-front/route_localnet"] == "0"
+    assert not world.doors.nft.foreign_chain(ruleset.chain_ref(chain))
+    assert world.engine.networks() == {}
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def test_check_names_what_was_wiped_and_what_was_altered(world: World) -> None:
