@@ -22,18 +22,23 @@ from dataclasses import dataclass
 from functools import cache
 from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
+from itertools import groupby
 
 from control.conditions import Condition
 from control.model import Attachment, ForeignChain, PortMapping
-from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, Port, Rule, Set
+from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, Port, PortRange, Rule, Set
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.types import Address, IfIndex
 
 DEFAULT_MARK = 1 << 27
 """Mark bit of published traffic. Clear of kube-proxy's (14, 15), portmap's (13), Tailscale's (16 to 23)."""
 
+MIN_RANGE = 16
+"""Ports from which a range becomes one element: interval maps cost about a millisecond a change, single ports 70 us."""
+
 _HOST_KEY = {4: ("ipv4_addr", "inet_proto", "inet_service"), 6: ("ipv6_addr", "inet_proto", "inet_service")}
 _ANY_KEY = ("inet_proto", "inet_service")
+_RANGE_TARGET = {4: ("ipv4_addr",), 6: ("ipv6_addr",)}
 _TARGET = {4: ("ipv4_addr", "inet_service"), 6: ("ipv6_addr", "inet_service")}
 _ON_DEVICE = {4: ("iface_index", "ipv4_addr"), 6: ("iface_index", "ipv6_addr")}
 _IP = {4: "ip", 6: "ip6"}
@@ -42,8 +47,11 @@ SETS = tuple(
     declared
     for version in (4, 6)
     for declared in (
+        # Published ports; and ranges of ports that keep their numbers, an element each.
         Set(f"publish{version}_host", _HOST_KEY[version], _TARGET[version]),
         Set(f"publish{version}", _ANY_KEY, _TARGET[version]),
+        Set(f"ranges{version}_host", _HOST_KEY[version], _RANGE_TARGET[version], interval=True),
+        Set(f"ranges{version}", _ANY_KEY, _RANGE_TARGET[version], interval=True),
         # (device, address) of every attached container: who is on the same network as whom.
         Set(f"members{version}", _ON_DEVICE[version]),
         # Targets whose hairpin and localhost connections are masqueraded ("snat"), or all their connections.
@@ -103,24 +111,28 @@ class Group:
         text = " ".join(str(condition) for condition in self.conditions)
         return "_c" + sha256(text.encode()).hexdigest()[:12]
 
-    @property
-    def host_map(self) -> Set:
-        return Set(f"publish{self.version}_host{self.suffix}", _HOST_KEY[self.version], _TARGET[self.version])
+    def map(self, *, host: bool, ranges: bool) -> Set:
+        """One of its four maps: for one host address or all, for single ports or ranges."""
+        return Set(
+            f"{'ranges' if ranges else 'publish'}{self.version}{'_host' if host else ''}{self.suffix}",
+            _HOST_KEY[self.version] if host else _ANY_KEY,
+            (_RANGE_TARGET if ranges else _TARGET)[self.version],
+            interval=ranges,
+        )
 
-    @property
-    def any_map(self) -> Set:
-        return Set(f"publish{self.version}{self.suffix}", _ANY_KEY, _TARGET[self.version])
+    def maps(self) -> tuple[Set, ...]:
+        """All four."""
+        return tuple(self.map(host=host, ranges=ranges) for host in (True, False) for ranges in (False, True))
 
-    def rules(self) -> tuple[Rule, Rule]:
-        """The look-ups, host-address-specific and wildcard."""
+    def rules(self) -> tuple[Rule, ...]:
+        """The look-ups: the host-address-specific ones in a chain of their own, which is entered first."""
         ip = _IP[self.version]
         when = "".join(f"{condition} " for condition in self.conditions)
-        return (
-            Rule(
-                "publish_host",
-                f"{when}dnat {ip} to {ip} daddr . meta l4proto . th dport map @{self.host_map.name}",
-            ),
-            Rule("publish_any", f"{when}dnat {ip} to meta l4proto . th dport map @{self.any_map.name}"),
+        port = "meta l4proto . th dport"
+        return tuple(
+            Rule(chain, f"{when}dnat {ip} to {key} map @{self.map(host=host, ranges=ranges).name}")
+            for chain, key, host in (("publish_host", f"{ip} daddr . {port}", True), ("publish_any", port, False))
+            for ranges in (False, True)
         )
 
 
@@ -143,7 +155,7 @@ def skeleton(mark: int, groups: Iterable[Group]) -> Transaction:
     commands += [add(declared) for declared in (*SETS, schema(mark))]
     commands += [add(chain) for chain in CHAINS]
     commands += [add(rule) for rule in _static_rules(mark)]
-    commands += [add(declared) for group in groups for declared in (group.host_map, group.any_map)]
+    commands += [add(declared) for group in groups for declared in group.maps()]
     return Transaction(tuple(commands)) + _lookups(groups)
 
 
@@ -161,9 +173,9 @@ def regroup(before: frozenset[Group], after: frozenset[Group]) -> Transaction:
     """Go from one collection of condition groups to another; empty where they are the same."""
     if before == after:
         return Transaction()
-    make = [add(declared) for group in _sorted(after - before) for declared in (group.host_map, group.any_map)]
+    make = [add(declared) for group in _sorted(after - before) for declared in group.maps()]
     clear = [flush(Chain("publish_host")), flush(Chain("publish_any"))]
-    drop = [delete(declared) for group in _sorted(before - after) for declared in (group.host_map, group.any_map)]
+    drop = [delete(declared) for group in _sorted(before - after) for declared in group.maps()]
     return Transaction((*make, *clear)) + _lookups(_sorted({*PLAIN, *after})) + Transaction(tuple(drop))
 
 
@@ -199,17 +211,45 @@ def elements(attachment: Attachment) -> Iterator[Element]:
         elif served and options.snat:
             yield Element(f"snat{address.version}", (device, address), comment=owner)
         group = group_of(attachment, address.version)
-        for mapping in served:
-            yield published(mapping, address, group, owner)
+        for run in runs(served):
+            yield published(run, address, group, owner)
 
 
-def published(mapping: PortMapping, address: Address, group: Group, owner: Comment) -> Element:
-    """The map element of one published port."""
-    value = (address, Port(mapping.container_port))
-    port = (mapping.protocol, Port(mapping.host_port))
-    if mapping.host_address is None or mapping.wildcard:
-        return Element(group.any_map.name, port, value, owner)
-    return Element(group.host_map.name, (mapping.host_address, *port), value, owner)
+def runs(mappings: Iterable[PortMapping]) -> list[tuple[PortMapping, ...]]:
+    """Mappings as they become elements: ranges of at least ``MIN_RANGE`` ports that keep their numbers, and single
+    ones. Shorter ranges are cheaper as single elements."""
+
+    def kept(mapping: PortMapping) -> tuple[str, str, int, int]:
+        return (
+            str(mapping.host_address),
+            mapping.protocol,
+            mapping.host_port - mapping.container_port,
+            mapping.host_port,
+        )
+
+    ordered = sorted(mappings, key=kept)
+    found: list[tuple[PortMapping, ...]] = []
+    # Neighbours in a range have the same difference between port and place.
+    for _, group in groupby(enumerate(ordered), key=lambda item: (*kept(item[1])[:3], item[1].host_port - item[0])):
+        run = tuple(mapping for _, mapping in group)
+        if len(run) >= MIN_RANGE and run[0].host_port == run[0].container_port:
+            found.append(run)
+        else:
+            found.extend((mapping,) for mapping in run)
+    return found
+
+
+def published(run: tuple[PortMapping, ...], address: Address, group: Group, owner: Comment) -> Element:
+    """The map element of one published port, or of a range of them."""
+    first, last = run[0], run[-1]
+    host = None if first.wildcard else first.host_address
+    where = () if host is None else (host,)
+    into = group.map(host=host is not None, ranges=len(run) > 1)
+    if len(run) > 1:
+        ports = PortRange(Port(first.host_port), Port(last.host_port))
+        return Element(into.name, (*where, first.protocol, ports), (address,), owner)
+    value = (address, Port(first.container_port))
+    return Element(into.name, (*where, first.protocol, Port(first.host_port)), value, owner)
 
 
 def targets(attachment: Attachment) -> tuple[Address, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 from dataplane.doors import FlowFilter, Hooked, Kernel, Link, PortFlags
 from dataplane.errors import BpfError, KernelError, LinkError, NftError
-from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, Rule, Set
+from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set
 from dataplane.nft.transaction import Command, Transaction
 from dataplane.types import Address, AttachMode, IfIndex, Program
 
@@ -84,7 +84,7 @@ class FakeNft:
 
     def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
         if chain in self._foreign:
-            self._foreign[chain] = [rule for rule in self._foreign[chain] if rule[1] != owner.text]
+            self._foreign[chain][:] = [rule for rule in self._foreign[chain] if rule[1] != owner.text]
 
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
         rules = self._foreign.get(chain, [])
@@ -163,6 +163,8 @@ def _apply_element(table: _Table, verb: str, element: Element) -> None:
         raise _nft_error(errno.ENOENT)
     held = table.elements[element.set_name]
     found = held.get(element.key)
+    if verb != "delete" and any(_overlap(element.key, key) for key in held if key != element.key):
+        raise _nft_error(errno.EEXIST)
     if verb == "delete":
         if found is None:
             raise _nft_error(errno.ENOENT)
@@ -172,6 +174,13 @@ def _apply_element(table: _Table, verb: str, element: Element) -> None:
     else:
         # The kernel keeps the comment that was there first.
         held.setdefault(element.key, element)
+
+
+def _overlap(one: tuple[object, ...], other: tuple[object, ...]) -> bool:
+    return all(
+        a.first <= b.last and b.first <= a.last if isinstance(a, PortRange) and isinstance(b, PortRange) else a == b
+        for a, b in zip(one, other, strict=True)
+    )
 
 
 def _nft_error(number: int) -> NftError:

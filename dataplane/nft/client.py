@@ -15,7 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from dataplane.errors import MissingDependencyError, NftError
-from dataplane.nft.objects import TABLE, ChainRef, Comment, Element
+from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, PortRange
 from dataplane.nft.transaction import Transaction
 
 _ERROR = re.compile(r"Error: (?:Could not process rule: )?(?P<cause>[^\n;]+)")
@@ -40,7 +40,9 @@ class LibNftables:
             if error.errno == errno.ENOENT:
                 return False
             raise
-        return not element.value or _value(answer) == element.value_text()
+        # A range is found by any part of it: it must be this very one.
+        ranges = [str(atom) for atom in element.key if isinstance(atom, PortRange)]
+        return all(text in answer for text in ranges) and (not element.value or _value(answer) == element.value_text())
 
     def table_text(self) -> str:
         """Our table as ``nft list table`` prints it; empty where it is not there."""

@@ -23,10 +23,23 @@ TABLE = "inet dataplane"
 """Our table: the only one that is created, changed or listed to make anything work."""
 
 Port = NewType("Port", int)
-Atom = Address | Protocol | Port | IfIndex
-"""One part of an element: an address, a protocol, a port or the index of a link."""
 
-_ATOMS = (int, IPv4Address, IPv6Address, Protocol)
+
+@dataclass(frozen=True, slots=True)
+class PortRange:
+    """Ports from ``first`` to ``last``, both included: one element of an interval set."""
+
+    first: Port
+    last: Port
+
+    def __str__(self) -> str:
+        return f"{int(self.first)}-{int(self.last)}"
+
+
+Atom = Address | Protocol | Port | PortRange | IfIndex
+"""One part of an element: an address, a protocol, a port, a range of ports or the index of a link."""
+
+_ATOMS = (int, PortRange, IPv4Address, IPv6Address, Protocol)
 
 MAX_COMMENT = 128
 """Bytes of a comment: NFTNL_UDATA_COMMENT_MAXLEN of libnftnl."""
@@ -66,6 +79,8 @@ class Set:
     name: str
     key: tuple[str, ...]
     value: tuple[str, ...] = ()
+    interval: bool = False
+    """Keys may be ranges. Dearer to change than a plain set."""
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -77,7 +92,8 @@ class Set:
     def declaration(self) -> str:
         """``map inet dataplane publish4 { type inet_proto . inet_service : ipv4_addr . inet_service; }``"""
         of = " . ".join(self.key) + (" : " + " . ".join(self.value) if self.value else "")
-        return f"{self.kind} {TABLE} {self.name} {{ type {of}; }}"
+        flags = " flags interval;" if self.interval else ""
+        return f"{self.kind} {TABLE} {self.name} {{ type {of};{flags} }}"
 
 
 @dataclass(frozen=True, slots=True)

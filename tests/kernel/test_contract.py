@@ -17,7 +17,7 @@ from dataplane.errors import KernelError, LinkError, NftError
 from dataplane.fakes import FakeLinks, FakeNft, FakeSysctls
 from dataplane.links import NetlinkLinks
 from dataplane.nft.client import LibNftables
-from dataplane.nft.objects import ChainRef, Comment, Element, Port, Set
+from dataplane.nft.objects import ChainRef, Comment, Element, Port, PortRange, Set
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.sysctl import ProcSysctls
 from dataplane.types import IfIndex, Protocol
@@ -114,9 +114,29 @@ def groups(nft: Nft) -> None:
     before = nft.skeleton_text()
     group = ruleset.Group(4, ruleset_conditions())
     nft.run(ruleset.regroup(frozenset(), frozenset({group})))
-    assert group.any_map.name in nft.skeleton_text()
+    assert group.map(host=False, ranges=True).name in nft.skeleton_text()
     nft.run(ruleset.regroup(frozenset({group}), frozenset()))
     assert nft.skeleton_text() == before
+
+
+def ranges(nft: Nft) -> None:
+    """A range is one element: found as itself, not as a part of it, and in the way of whatever overlaps it."""
+    nft.run(skeleton())
+    made = span(20000, 29999)
+    nft.run(Transaction((create(made),)))
+    assert nft.contains(made)
+    assert not nft.contains(span(20000, 20999))
+    assert refused(nft, create(span(25000, 30999))) == errno.EEXIST
+    grown = span(20000, 30999)
+    nft.run(Transaction((delete(made), create(grown))))
+    assert nft.contains(grown)
+    assert not nft.contains(made)
+
+
+def span(first: int, last: int) -> Element:
+    """A range of published ports."""
+    ports = PortRange(Port(first), Port(last))
+    return Element("ranges4", (Protocol.TCP, ports), (IPv4Address("10.11.0.2"),), Comment("front/web/eth0"))
 
 
 def sets_in_use(nft: Nft) -> None:
@@ -152,6 +172,7 @@ NFT_CASES = [
     schema_guard,
     skeleton_text_ignores_elements,
     groups,
+    ranges,
     sets_in_use,
     foreign_rules,
 ]
@@ -251,8 +272,9 @@ def _flush(filters: tuple[FlowFilter, ...]) -> int:
     return NetlinkFlows().flush(filters)
 
 
+@pytest.mark.parametrize("besides", [0, 100], ids=["one port", "many ports"])
 @pytest.mark.parametrize("version", [4, 6])
-def test_flows_are_flushed_by_protocol_port_and_address(sandbox: Sandbox, version: int) -> None:
+def test_flows_are_flushed_by_protocol_port_and_address(sandbox: Sandbox, version: int, besides: int) -> None:
     """Only entries of that protocol, original port and original address go; every other flow stays tracked."""
     here, other, target = {
         4: ("192.0.2.1", "192.0.2.99", "10.0.0.9"),
@@ -264,9 +286,10 @@ def test_flows_are_flushed_by_protocol_port_and_address(sandbox: Sandbox, versio
     ):
         state = ["--state", "ESTABLISHED"] if protocol == "tcp" else []
         sandbox.run(*conntrack, "-p", protocol, "-d", destination, "--sport", 1000 + number, "--dport", port, *state)
-    wanted = FlowFilter(Protocol.UDP, 53, (IPv6Address(here) if version == 6 else IPv4Address(here),))
-    assert sandbox.call(_flush, (wanted,)) == 2
-    assert sandbox.call(_flush, (wanted,)) == 0
+    address = IPv6Address(here) if version == 6 else IPv4Address(here)
+    wanted = tuple(FlowFilter(Protocol.UDP, number, (address,)) for number in (53, *range(1000, 1000 + besides)))
+    assert sandbox.call(_flush, wanted) == 2
+    assert sandbox.call(_flush, wanted) == 0
     left = sandbox.run("conntrack", "-L", "-f", f"ipv{version}").stdout
     assert left.count("dport=") == 6, left
 

@@ -108,6 +108,25 @@ def test_one_host_address_beats_the_wildcard(world: World) -> None:
     assert seen(ask(world.client, "192.0.2.7", 8080)) == ("every", str(plan.CLIENT4))
 
 
+def test_a_range_of_ports_is_one_element(world: World) -> None:
+    """A thousand ports that keep their numbers are one element, and each answers; the next one does not."""
+    world.network(plan.FRONT)
+    for protocol in ("tcp", "udp"):
+        name = f"range{protocol}"
+        made = world.attach(name, plan.FRONT, *(publish(f"{port}:{port}", protocol) for port in range(20000, 21000)))
+        for port in (20000, 20500, 20999):
+            world.serve(made, protocol, port)
+            for version in (4, 6):
+                assert seen(ask(world.client, HOST[version], port, protocol)) == (name, str(CLIENT[version]))
+        assert ask(world.client, plan.HOST4, 21000, protocol, timeout=0.3) is None
+        assert f"{protocol} . 20000-20999" in world.ruleset()
+        world.check(name)
+    with pytest.raises(CniError, match="20500/tcp: already published by container"):
+        world.attach("late", plan.FRONT, publish("20500:80"))
+    world.detach("rangetcp")
+    assert "tcp . 20000" not in world.ruleset()
+
+
 def test_an_address_of_one_family_publishes_that_family_only(world: World) -> None:
     """hostIP 0.0.0.0 is every IPv4 address and no IPv6 one."""
     world.network(plan.FRONT)

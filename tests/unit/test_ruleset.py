@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from control import ruleset
 from control.conditions import parse
@@ -23,6 +25,14 @@ CASES = {
     "ip_masq": attachment("web", "10.11.0.2 fd00:11::2", options=Options(ip_masq=True)),
     "conditions": attachment(
         "web", "10.11.0.2", port(8080), options=Options(conditions4=parse(["ip", "saddr", "!=", "10.0.0.0/8"], 4))
+    ),
+    "ranges": attachment(
+        "web",
+        "10.11.0.2",
+        *(port(number, number, "udp") for number in range(20000, 20100)),
+        *(port(number, number, address="192.0.2.1") for number in range(3000, 3016)),
+        *(port(number, number) for number in range(4000, 4015)),  # one too few
+        *(port(number, number + 1) for number in range(5000, 5016)),  # other numbers inside
     ),
     "two_addresses_of_a_family": attachment("web", "10.11.0.2 10.11.0.3", port(8080)),
 }
@@ -71,4 +81,16 @@ def test_ports_with_conditions_are_looked_up_before_those_without() -> None:
         line for line in ruleset.skeleton(1, [group]).text().splitlines() if " publish_any " in line and "@" in line
     ]
     assert rules[0].startswith('add rule inet dataplane publish_any iifname "eth1" dnat')
-    assert len(rules) == 3
+    assert len(rules) == 6
+
+
+@given(st.sets(st.integers(1, 200), max_size=120), st.sampled_from([0, 1]))
+def test_runs_lose_no_mapping(ports: set[int], offset: int) -> None:
+    """Whatever is published, each mapping is in exactly one run, and only ranges that keep their numbers are joined."""
+    mappings = [port(number, number + offset) for number in ports]
+    found = ruleset.runs(mappings)
+    assert sorted((mapping for run in found for mapping in run), key=str) == sorted(mappings, key=str)
+    for run in found:
+        numbers = [mapping.host_port for mapping in run]
+        assert numbers == list(range(numbers[0], numbers[0] + len(run)))
+        assert len(run) == 1 or (len(run) >= ruleset.MIN_RANGE and not offset)
