@@ -11,10 +11,13 @@ Be aware: only root may call (SO_PEERCRED, checked by uid); the directory is 075
 
 from __future__ import annotations
 
+import fcntl
 import os
+import select
+import selectors
 import socket
 import struct
-import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import entry_points, version
@@ -28,8 +31,10 @@ from control.wire import Answer, CniCall, Ping, Pong, WireError
 FRAME_TIMEOUT = 5.0
 """Seconds that a peer has to send its whole call, and to take its answer."""
 
-MAX_CALLS = 256
-"""Calls under way at once; more wait in the socket's backlog."""
+MAX_CALLS = 64
+"""Callers that are read from at once; more wait."""
+
+_PAUSE = 0.05  # seconds
 
 _UCRED = struct.Struct("3i")
 
@@ -46,25 +51,25 @@ class Agent:
 
     def __init__(self, engine: Engine, path: Path, frontend: Frontend) -> None:
         self._engine, self._frontend, self._path = engine, frontend, path
+        self._only = _be_the_only_one(path)
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
-        self._slots = threading.BoundedSemaphore(MAX_CALLS)
+        self._callers = ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="caller")
         self._listener = _listen(path)
         self._wake, self._waker = socket.socketpair()
 
     def serve(self) -> None:
-        """Answer calls until stopped; those under way are finished first."""
-        import selectors  # noqa: PLC0415 - the agent only
-
+        """Answer calls until stopped; those that were accepted are finished first."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._wake, selectors.EVENT_READ)
-            while True:
-                ready = {key.fileobj for key, _ in selector.select()}
-                if self._wake in ready:
-                    break
-                connection, _ = self._listener.accept()
-                self._slots.acquire()
-                threading.Thread(target=self._answer, args=(connection,), daemon=True).start()
+            while not any(key.fileobj is self._wake for key, _ in selector.select()):
+                try:
+                    connection, _ = self._listener.accept()
+                except OSError:
+                    # The caller hung up, or there are no descriptors left: the next ones may be luckier.
+                    time.sleep(_PAUSE)
+                else:
+                    self._callers.submit(self._answer, connection)
         self._close()
 
     def stop(self) -> None:
@@ -74,7 +79,9 @@ class Agent:
     def _close(self) -> None:
         self._path.unlink(missing_ok=True)
         self._listener.close()
+        self._callers.shutdown(wait=True)
         self._engine_thread.shutdown(wait=True)
+        os.close(self._only)
 
     def _answer(self, connection: socket.socket) -> None:
         netns: int | None = None
@@ -84,19 +91,22 @@ class Agent:
                 if not _is_root(connection):
                     return
                 call, netns = receive_call(connection)
-                send_answer(connection, self._serve_one(call, netns))
+                if isinstance(call, Ping):
+                    send_answer(connection, Pong(version=version("dataplane"), pid=os.getpid()))
+                else:
+                    served = self._engine_thread.submit(self._serve, connection, call, netns).result()
+                    if served is not None:
+                        send_answer(connection, served)
         except (OSError, WireError):
             # A peer that does not speak the protocol, or went away, gets no answer; it has its own time limit.
             return
         finally:
             if netns is not None:
                 os.close(netns)
-            self._slots.release()
 
-    def _serve_one(self, call: CniCall | Ping, netns: int | None) -> Answer | Pong:
-        if isinstance(call, Ping):
-            return Pong(version=version("dataplane"), pid=os.getpid())
-        return self._engine_thread.submit(self._frontend, call, netns, self._engine).result()
+    def _serve(self, connection: socket.socket, call: CniCall, netns: int | None) -> Answer | None:
+        # Whoever hung up while the call waited has done the work itself by now, and perhaps undone it: too late.
+        return None if _hung_up(connection) else self._frontend(call, netns, self._engine)
 
 
 def load_frontend() -> Frontend:
@@ -107,9 +117,18 @@ def load_frontend() -> Frontend:
     raise EngineError('could not find the frontend "cni": the dataplane package is not installed whole')
 
 
+def _be_the_only_one(path: Path) -> int:
+    """Hold the agents' lock for as long as this process lives; its descriptor. Raises ``AgentRunningError``."""
+    descriptor = os.open(path.with_name("agent.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise AgentRunningError(f"could not listen on {path}: another agent does; stop it first") from None
+    return descriptor
+
+
 def _listen(path: Path) -> socket.socket:
-    if _answers(path):
-        raise AgentRunningError(f"could not listen on {path}: another agent does; stop it first")
     path.unlink(missing_ok=True)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
     former = os.umask(0o177)
@@ -121,14 +140,10 @@ def _listen(path: Path) -> socket.socket:
     return listener
 
 
-def _answers(path: Path) -> bool:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1.0)
-        try:
-            probe.connect(str(path))
-        except OSError:
-            return False
-        return True
+def _hung_up(connection: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(connection, select.POLLHUP)
+    return bool(poll.poll(0))
 
 
 def _is_root(connection: socket.socket) -> bool:

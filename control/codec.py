@@ -1,7 +1,7 @@
 """Attachments as JSON documents, and back: how the state keeps them. Pure.
 
-A document carries its schema number; ``decode`` refuses any other (the state lives in /run and never outlives a boot,
-so an upgrade that changes the schema rebuilds it from the runtimes' next requests instead of converting it).
+A document carries its schema number; ``decode`` refuses any other. A state of another schema is set aside by
+``control.store`` and started anew: it lives in /run and never outlives a boot.
 """
 
 from __future__ import annotations

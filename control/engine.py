@@ -21,23 +21,26 @@ from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
 from control import hooks, planner, ruleset
+from control.differences import differences
 from control.errors import DeviceNotFoundError, DifferenceError, EngineError, NotReadyError, PortConflictError
 from control.hooks import NetworkFacts, use_of
 from control.lock import locked
-from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device, Request
-from control.settings import Settings, read_settings
+from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device, IngressPolicy, Request
+from control.planner import Desired
+from control.settings import Settings, SettingsError, read_settings
 from control.store import Store
 from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel, Link
-from dataplane.errors import DataplaneError, NftError
+from dataplane.errors import DataplaneError, ForeignChainError, NftError
 from dataplane.netns import scoped
-from dataplane.steps import DropEntry, PutEntry, RunNft, SetPortFlags, SetSysctl, Step
-from dataplane.types import Address, IfIndex, Protocol
+from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, SetPortFlags, SetSysctl, Step
+from dataplane.types import Address, AttachMode, IfIndex
 
 RUN_DIRECTORY = Path(scoped("/run/dataplane"))
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-_SKELETON_FACT = "skeleton"
+_SKELETON_FACT, _MARK_FACT = "skeleton", "mark"
 _NETWORK_MAPS = ("networks", "origins")
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,23 +50,45 @@ class _Change:
     key: AttachmentKey
     old: Attachment | None
     new: Attachment | None
-    before: planner.Desired
-    after: planner.Desired
+    before: Desired
+    after: Desired
+
+    @property
+    def touched(self) -> list[Attachment]:
+        return [one for one in (self.old, self.new) if one is not None]
+
+    @property
+    def regroups(self) -> bool:
+        """Whether chains and maps change, and not only elements."""
+        return self.before.groups != self.after.groups
 
 
 class Engine:
-    """See the module. Methods take the lock themselves; each is one request."""
+    """See the module. Methods take the lock themselves; each is one request.
 
-    def __init__(self, kernel: Kernel, directory: Path = RUN_DIRECTORY, settings: Settings | None = None) -> None:
+    With a ``SettingsError`` in place of settings it can still remove attachments: whatever is wrong with a file, DEL
+    must work. Everything else raises that error.
+    """
+
+    def __init__(
+        self, kernel: Kernel, directory: Path = RUN_DIRECTORY, settings: Settings | SettingsError | None = None
+    ) -> None:
         directory.mkdir(mode=0o750, parents=True, exist_ok=True)
         self.kernel = kernel
-        self.settings = settings or Settings()
         self._lock_path = directory / "lock"
+        self._unusable = settings if isinstance(settings, SettingsError) else None
         with locked(self._lock_path):
             self.store = Store(directory / "state.db")
+            if isinstance(settings, SettingsError):
+                self._mark = int(self.store.fact(_MARK_FACT) or Settings().mark)
+            else:
+                self._mark = (settings or Settings()).mark
+                self.store.keep_fact(_MARK_FACT, str(self._mark))
 
     def close(self) -> None:
         self.store.close()
+
+    # -- requests -----------------------------------------------------------------------------------------------------
 
     def add(self, request: Request) -> None:
         """Attach, or bring an attachment up to date. Raises ``PortConflictError``, ``DeviceNotFoundError`` or the
@@ -72,7 +97,9 @@ class Engine:
             attachment = Attachment(request, self._device(request))
             self._refuse_conflicts(attachment)
             change = self._change(request.key, attachment)
-            self._make(change, (*self._host_address_steps(attachment), *self._steps(change)))
+            if change.old == change.new and any(self._differences(change.after)):
+                self._resync()
+            self._make(change)
 
     def delete(self, key: AttachmentKey) -> None:
         """Detach. A key that is not attached is fine, and so is anything of it that is gone already."""
@@ -101,15 +128,15 @@ class Engine:
     def check(self, request: Request) -> None:
         """Compare kernel and state with what was asked for. Raises ``DifferenceError``."""
         with locked(self._lock_path):
-            differences = tuple(self._differences(request))
-        if differences:
-            raise DifferenceError(differences)
+            found = tuple(self._checked(request))
+        if found:
+            raise DifferenceError(found)
 
     def status(self) -> None:
         """Whether an ADD can be served. Raises ``NotReadyError`` with the reason."""
         try:
-            with locked(self._lock_path):
-                self.kernel.nft.table_text()
+            with self._settled():
+                self.kernel.nft.skeleton_text()
                 self.kernel.programs.load()
         except DataplaneError as error:
             raise NotReadyError(str(error)) from error
@@ -131,38 +158,31 @@ class Engine:
                 raise EngineError(f'no attachment on network "{network}": its mode comes with its first ADD')
             before = self._everything()
             former = self.store.facts([network])[network].checksum
-            self.store.begin(())
+            batch = self.store.begin(())
             self.store.set_checksum(network, mode)
+            after = self._everything()
             try:
-                apply(planner.plan(before, self._everything(), self.settings.mark), self.kernel)
+                apply((*planner.plan(before, after, self._mark), *self._host_addresses(after)), self.kernel)
             except DataplaneError:
                 self.store.set_checksum(network, former)
                 raise
-            self.store.settle()
-
-    def resync(self) -> None:
-        """Make the kernel what the state says, whatever is there."""
-        with locked(self._lock_path):
-            self._resync()
+            self.store.end(batch)
 
     def teardown(self) -> list[str]:
         """Remove everything of ours from the kernel and the state; what was removed, a line each."""
-        removed: list[str] = []
         with locked(self._lock_path):
-            everything = self._everything()
-            nothing = planner.desired((), (), {}, self.settings.mark)
-            steps = planner.plan(everything, nothing, self.settings.mark, former=self.store.former_sysctls())
+            everything = self._everything(living=False)
+            steps = planner.plan(everything, self._nothing(), self._mark, former=self.store.former_sysctls())
+            removed = [f"attachment {one.key}" for one in self.store.attachments()]
+            removed += [f"program {s.program} of device {s.ifindex}" for s in steps if isinstance(s, DetachProgram)]
             self.store.begin(self.store.attachments())
-            for attachment in list(self.store.attachments()):
-                self.store.commit(attachment.key, None)
-                removed.append(f"attachment {attachment.key}")
-            failed = apply_all((step for step in steps if not isinstance(step, RunNft)), self.kernel)
-            removed.extend(f"not removed: {error}" for error in failed)
-            self.store.forget_sysctls(list(self.store.former_sysctls()))
-            if self.kernel.nft.table_text():
+            self.store.clear()
+            mine = [step for step in steps if not isinstance(step, RunNft)]
+            removed += [f"not removed: {error}" for error in apply_all(mine, self.kernel)]
+            if self.kernel.nft.skeleton_text():
                 self.kernel.nft.run(ruleset.removal())
                 removed.append("table inet dataplane")
-            removed.extend(self.kernel.programs.unload())
+            removed += self.kernel.programs.unload()
             self.store.settle()
         return removed
 
@@ -175,6 +195,8 @@ class Engine:
         A repair that fails is the caller's error, except when ``removing``: what can be removed is removed, and the
         repair stays due.
         """
+        if self._unusable is not None and not removing:
+            raise self._unusable
         with locked(self._lock_path):
             if self._repair_is_due():
                 try:
@@ -183,12 +205,6 @@ class Engine:
                     if not removing:
                         raise
             yield
-
-    def _repair_is_due(self) -> bool:
-        """A change was interrupted; or no table was made yet; or the programs are another version's, or lost."""
-        if self.store.interrupted() or self.store.fact(_SKELETON_FACT) is None:
-            return True
-        return not self.kernel.programs.loaded() and bool(self._everything().hooks)
 
     def _delete_all(self, keys: Iterable[AttachmentKey]) -> None:
         errors: list[DataplaneError] = []
@@ -206,80 +222,89 @@ class Engine:
         if old is None:
             return
         change = self._change(key, None)
-        self.store.begin([old])
+        batch = self.store.begin([old])
         errors = apply_all(self._steps(change), self.kernel)
-        self._commit(change)
-        if errors:
-            # Something was not as the state said (flushed, or half there): what is left must equal the state again.
-            self.store.begin([old])
+        if not errors:
+            self._commit(change, batch)
+            return
+        # Something was not as the state said (flushed, or half there): what is left must equal the state again. The
+        # attachment is gone either way; where the repair fails, its note stays and the next request tries again.
+        self.store.commit(key, None)
+        try:
             self._resync()
+        except DataplaneError:
+            return
 
-    def _make(self, change: _Change, steps: tuple[Step, ...]) -> None:
-        self._remember_sysctls(steps)
-        touched = [one for one in (change.old, change.new) if one is not None]
-        self.store.begin(touched)
+    def _make(self, change: _Change) -> None:
+        if change.regroups and self.kernel.nft.skeleton_text() != self.store.fact(_SKELETON_FACT):
+            self._resync()
         try:
-            self._apply(touched, steps)
-        except DataplaneError as error:
-            # Undone, as far as that went; if something resisted, the journal keeps its note and the next request
-            # makes the kernel equal to the state.
-            if not getattr(error, "__notes__", ()):
-                self.store.settle()
-            raise
-        self._commit(change)
-
-    def _apply(self, touched: Iterable[Attachment], steps: tuple[Step, ...]) -> None:
-        try:
-            apply(steps, self.kernel)
+            self._attempt(change)
         except NftError as error:
-            if error.errno not in {errno.ENOENT, errno.EEXIST}:
+            if isinstance(error, ForeignChainError) or error.errno not in {errno.ENOENT, errno.EEXIST}:
                 raise
             # Our table was flushed, is another version's, or holds elements that the state knows nothing of.
             self._resync()
-            self.store.begin(touched)
-            apply(steps, self.kernel)
+            self._attempt(change)
 
-    def _commit(self, change: _Change) -> None:
-        self.store.commit(change.key, change.new)
+    def _attempt(self, change: _Change) -> None:
+        steps = (*self._host_addresses(change.after), *self._steps(change))
+        self._remember_sysctls(steps)
+        batch = self.store.begin(change.touched)
+        try:
+            apply(steps, self.kernel)
+        except DataplaneError as error:
+            # Undone, as far as that went; if something resisted, the note stays and the next request repairs.
+            if not getattr(error, "__notes__", ()):
+                self.store.end(batch)
+            raise
+        self._commit(change, batch)
+
+    def _commit(self, change: _Change, batch: int) -> None:
+        if change.regroups:
+            self.store.keep_fact(_SKELETON_FACT, self.kernel.nft.skeleton_text())
+        self.store.commit(change.key, change.new, batch)
         self.store.forget_sysctls(change.before.device_sysctls.keys() - change.after.device_sysctls.keys())
 
     def _change(self, key: AttachmentKey, new: Attachment | None) -> _Change:
         old = self.store.get(key)
         ours = [one for one in (old, new) if one is not None]
         others = self.store.sharing(ours, key)
-        uses = self.store.uses({one.device.index for one in ours}, key)
+        uses = self.store.uses([one.device for one in ours], key)
         facts = self.store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
-        def state(one: Attachment | None) -> planner.Desired:
+        def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
-            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self.settings.mark)
+            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._mark)
 
         return _Change(key, old, new, state(old), state(new))
 
     def _steps(self, change: _Change) -> tuple[Step, ...]:
-        filters = planner.flow_filters((change.old, change.new), ())
-        if filters or _publishes_udp(change):
+        filters = planner.flow_filters(change.touched, _LOOPBACK)
+        if filters:
             local = (*_LOOPBACK, *self.kernel.links.host_addresses())
-            filters = planner.flow_filters((change.old, change.new), local)
+            filters = planner.flow_filters(change.touched, local)
+        former = self.store.former_sysctls()
         return (
-            *planner.plan(change.before, change.after, self.settings.mark, former=self.store.former_sysctls()),
+            *planner.plan(change.before, change.after, self._mark, former=former),
             *planner.flush_flows(filters),
         )
 
-    def _host_address_steps(self, attachment: Attachment) -> Iterator[Step]:
-        """Tell the checksum program the host's addresses: wildcard ports are proved against them."""
-        if attachment.options.checksum is ChecksumPolicy.OFF or not any(
-            mapping.wildcard for mapping in attachment.request.mappings
-        ):
-            return
+    def _host_addresses(self, wanted: Desired) -> list[Step]:
+        """Tell the checksum program the host's addresses, if wildcard ports are to be proved against them."""
+        if not hooks.needs_host_addresses(wanted.entries):
+            return []
         self.kernel.programs.load()
-        for (map_name, key), value in hooks.host_address_entries(self.kernel.links.host_addresses()).items():
-            if self.kernel.programs.get(map_name, key) != value:
-                yield PutEntry(map_name, key, value)
+        entries = hooks.host_address_entries(self.kernel.links.host_addresses())
+        return [
+            PutEntry(map_name, key, value)
+            for (map_name, key), value in entries.items()
+            if self.kernel.programs.get(map_name, key) != value
+        ]
 
     def _remember_sysctls(self, steps: Iterable[Step]) -> None:
         for step in steps:
-            if isinstance(step, SetSysctl) and "/conf/" in step.name and step.name != planner.IPV6_FORWARDING:
+            if isinstance(step, SetSysctl) and planner.is_device_sysctl(step.name):
                 value = self.kernel.sysctls.read(step.name)
                 if value is not None and value != step.value:
                     self.store.remember_sysctl(step.name, value)
@@ -291,11 +316,16 @@ class Engine:
         if bridge is None and port is not None and port.master:
             bridge = self.kernel.links.get(port.master)
         if bridge is not None:
-            return Device(bridge.index, bridge.name, _port_of(bridge, port))
+            device = Device(bridge.index, bridge.name, _port_of(bridge, port))
+            if request.options.ingress_policy is IngressPolicy.ISOLATED and not device.port:
+                raise DeviceNotFoundError(
+                    f"prevResult.interfaces: none is a port of bridge {bridge.name}; ingressPolicy isolated needs one"
+                )
+            return device
         if port is not None:
             return Device(port.index, port.name)
         names = ", ".join(request.host_interfaces) or "none"
-        raise DeviceNotFoundError(f"none of the host interfaces of prevResult exists ({names})")
+        raise DeviceNotFoundError(f"prevResult.interfaces: none of the host's is there ({names})")
 
     def _refuse_conflicts(self, attachment: Attachment) -> None:
         for (_, address, protocol, port), holder in self.store.holders(attachment):
@@ -307,32 +337,50 @@ class Engine:
 
     # -- the whole state ----------------------------------------------------------------------------------------------
 
-    def _everything(self, besides: Iterable[Attachment] = ()) -> planner.Desired:
-        """What the whole state, and attachments besides, ask of the kernel; nothing of devices that are gone."""
+    def _nothing(self) -> Desired:
+        return planner.desired((), (), {}, self._mark)
+
+    def _everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
+        """What the whole state, and attachments besides, ask of the kernel.
+
+        Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
+        asked for (``living=False``), to take it away.
+        """
+        besides = tuple(besides)
         attachments = (*self.store.attachments(), *besides)
         uses = {*self.store.all_uses(), *map(use_of, besides)}
-        uses = {use for use in uses if self.kernel.links.get(use.device) is not None}
+        gone = {use.device for use in uses if self.kernel.links.get(use.device) is None} if living else set()
         facts = self.store.facts({one.key.network for one in attachments})
-        return planner.desired(attachments, uses, facts, self.settings.mark)
+        return planner.desired(attachments, uses, facts, self._mark, gone=frozenset(gone))
+
+    def _repair_is_due(self) -> bool:
+        """A change was interrupted; or no table was made yet; or the programs are another version's, or lost."""
+        if self.store.interrupted() or self.store.fact(_SKELETON_FACT) is None:
+            return True
+        return not self.kernel.programs.loaded() and bool(self._everything().hooks)
 
     def _resync(self) -> None:
+        """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
+        self.store.begin(())
         everything = self._everything()
-        left = self._everything(self.store.touched())
+        left = self._everything(self.store.touched(), living=False)
         nft = self.kernel.nft
-        nft.run(ruleset.skeleton(self.settings.mark, everything.groups) + ruleset.fill(everything.elements))
+        nft.run(ruleset.skeleton(self._mark, everything.groups) + ruleset.fill(everything.elements))
         self.store.keep_fact(_SKELETON_FACT, nft.skeleton_text())
-        mark, former = self.settings.mark, self.store.former_sysctls()
-        nothing = planner.desired((), (), {}, mark)
+        former = self.store.former_sysctls()
         # First away with what an interrupted change may have left, then all that should be there once more.
-        steps = (*planner.plan(left, everything, mark, former=former), *planner.plan(nothing, everything, mark))
-        mine = [step for step in steps if not isinstance(step, RunNft | SetPortFlags)]
-        errors = apply_all([*self._surplus_entries(everything), *mine], self.kernel)
-        if errors:
-            raise errors[0]
+        away = planner.plan(left, everything, self._mark, former=former)
+        again = planner.plan(self._nothing(), everything, self._mark)
+        steps = [step for step in (*away, *again) if not isinstance(step, RunNft | SetPortFlags)]
+        errors = apply_all([*self._surplus_entries(everything), *steps, *self._host_addresses(everything)], self.kernel)
+        # A foreign chain that is gone is one network's trouble, which CHECK and status tell, and nobody else's.
+        serious = [error for error in errors if not isinstance(error, ForeignChainError)]
+        if serious:
+            raise serious[0]
         self.store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
         self.store.settle()
 
-    def _surplus_entries(self, everything: planner.Desired) -> list[Step]:
+    def _surplus_entries(self, everything: Desired) -> list[Step]:
         if not self.kernel.programs.loaded():
             return []
         return [
@@ -344,7 +392,7 @@ class Engine:
 
     # -- CHECK --------------------------------------------------------------------------------------------------------
 
-    def _differences(self, request: Request) -> Iterator[str]:
+    def _checked(self, request: Request) -> Iterator[str]:
         stored = self.store.get(request.key)
         if stored is None:
             yield f"attachment {request.key} is not known here: it was removed, or never added"
@@ -353,33 +401,10 @@ class Engine:
             yield f"attachment {request.key} was added with other settings than these"
         if set(stored.request.addresses) != set(request.addresses):
             yield f"attachment {request.key} was added with other addresses than prevResult's"
-        change = self._change(request.key, None)
-        yield from self._ruleset_differences(change.before)
-        yield from self._hook_differences(change.before)
+        yield from self._differences(self._change(request.key, None).before)
 
-    def _ruleset_differences(self, wanted: planner.Desired) -> Iterator[str]:
-        text = self.kernel.nft.skeleton_text()
-        if not text:
-            yield "table inet dataplane was wiped"
-            return
-        if text != self.store.fact(_SKELETON_FACT):
-            yield "chains or rules of table inet dataplane were altered"
-        for element in sorted(wanted.elements, key=str):
-            if not self.kernel.nft.contains(element):
-                yield f"element {element.set_name} {{ {element.body(comment=False)} }} is missing"
-
-    def _hook_differences(self, wanted: planner.Desired) -> Iterator[str]:
-        for program, device in sorted(wanted.hooks):
-            if not any(hooked.program is program for hooked in self.kernel.programs.hooked(device)):
-                yield f"program {program} is not attached to device {device}"
-        for (map_name, key), value in wanted.entries.items():
-            found = self.kernel.programs.get(map_name, key)
-            if found != value:
-                yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if found is None else 'altered'}"
-        for name, setting in {**wanted.host_sysctls, **wanted.device_sysctls}.items():
-            current = self.kernel.sysctls.read(name)
-            if current != setting:
-                yield f"sysctl {name} is {current}, not {setting}"
+    def _differences(self, wanted: Desired) -> Iterator[str]:
+        return differences(self.kernel, wanted, self.store.fact(_SKELETON_FACT))
 
     def _vanished(self, attachment: Attachment) -> bool:
         if self.kernel.links.get(attachment.device.index) is None:
@@ -389,22 +414,27 @@ class Engine:
             return False
         try:
             return Path(request.netns).stat().st_ino != request.netns_inode
-        except OSError:
-            return True
+        except OSError as error:
+            # Only a clear no: what cannot be looked at may well be there.
+            return error.errno in _GONE
 
 
 @contextmanager
 def open_engine(directory: Path = RUN_DIRECTORY) -> Iterator[Engine]:
     """An engine on the running kernel, hosted in this process."""
-    settings = read_settings()
-    engine = Engine(running_kernel(settings), directory, settings)
+    try:
+        settings: Settings | SettingsError = read_settings()
+    except SettingsError as error:
+        settings = error
+    attach = AttachMode.AUTO if isinstance(settings, SettingsError) else settings.attach
+    engine = Engine(running_kernel(attach), directory, settings)
     try:
         yield engine
     finally:
         engine.close()
 
 
-def running_kernel(settings: Settings) -> Kernel:
+def running_kernel(attach: AttachMode = AttachMode.AUTO) -> Kernel:
     """The doors of the kernel that this process runs on. Nothing is opened before it is used."""
     from dataplane.conntrack import NetlinkFlows  # noqa: PLC0415
     from dataplane.links import NetlinkLinks  # noqa: PLC0415
@@ -415,7 +445,7 @@ def running_kernel(settings: Settings) -> Kernel:
     return Kernel(
         nft=LibNftables(),
         links=NetlinkLinks(),
-        programs=KernelPrograms(settings.attach),
+        programs=KernelPrograms(attach),
         flows=NetlinkFlows(),
         sysctls=ProcSysctls(),
     )
@@ -423,12 +453,3 @@ def running_kernel(settings: Settings) -> Kernel:
 
 def _port_of(bridge: Link, port: Link | None) -> IfIndex:
     return port.index if port is not None and port.master == bridge.index else IfIndex(0)
-
-
-def _publishes_udp(change: _Change) -> bool:
-    return any(
-        mapping.protocol is Protocol.UDP
-        for one in (change.old, change.new)
-        if one is not None
-        for mapping in one.request.mappings
-    )

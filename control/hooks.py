@@ -141,6 +141,11 @@ def host_address_entries(addresses: Iterable[Address]) -> dict[tuple[str, bytes]
     return {("host_addresses", U32.pack(index)): address.packed for index, address in enumerate(padded)}
 
 
+def needs_host_addresses(entries: Entries) -> bool:
+    """Whether any published port is proved stale against every address of the host."""
+    return any(name == "origins" and Origin.unpack(value).address == _ANY for (name, _), value in entries.items())
+
+
 def is_manual(map_name: str, value: bytes) -> bool:
     """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment."""
     return map_name == "networks" and bool(NetworkEntry.unpack(value).id & MANUAL_NETWORK)

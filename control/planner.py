@@ -26,6 +26,7 @@ from dataplane.steps import (
     DetachProgram,
     DropEntry,
     FlushFlows,
+    ForgetCounts,
     InsertRules,
     LoadPrograms,
     PutEntry,
@@ -57,17 +58,23 @@ class Desired:
 
 
 def desired(
-    attachments: Iterable[Attachment], uses: Iterable[Use], facts: Mapping[str, NetworkFacts], mark: int
+    attachments: Iterable[Attachment],
+    uses: Iterable[Use],
+    facts: Mapping[str, NetworkFacts],
+    mark: int,
+    gone: frozenset[IfIndex] = frozenset(),
 ) -> Desired:
     """Everything that attachments, and the uses of their devices, ask of the kernel.
 
-    ``facts`` must know every network that ``uses`` names; ``mark`` is the mark bit of published traffic.
+    ``facts`` must know every network that ``uses`` names; ``mark`` is the mark bit of published traffic. Of
+    devices that are ``gone`` nothing is asked but elements, and the maps that these are in.
     """
-    attachments, uses = tuple(attachments), tuple(uses)
+    attachments, everybodys = tuple(attachments), tuple(uses)
+    uses = tuple(use for use in everybodys if use.device not in gone)
     watched = [one for one in attachments if hooks.mode_of(use_of(one), facts) is not ChecksumMode.OFF]
     return Desired(
         elements=frozenset(chain.from_iterable(ruleset.elements(attachment) for attachment in attachments)),
-        groups=frozenset(chain.from_iterable(use.groups for use in uses)),
+        groups=frozenset(chain.from_iterable(use.groups for use in everybodys)),
         accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
         hooks=hooks.programs(uses, facts),
         entries=hooks.device_entries(uses, facts, mark) | hooks.origin_entries(watched),
@@ -75,7 +82,9 @@ def desired(
             [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
         ),
         device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
-        ports={one.device.port: _port_flags(one) for one in attachments if one.device.port},
+        ports={
+            one.device.port: _port_flags(one) for one in attachments if one.device.port and one.device.index not in gone
+        },
     )
 
 
@@ -120,13 +129,20 @@ def flush_flows(filters: tuple[FlowFilter, ...]) -> tuple[Step, ...]:
     return (FlushFlows(filters),) if filters else ()
 
 
+def is_device_sysctl(name: str) -> bool:
+    """Whether a sysctl is one of those that are set back."""
+    return name.endswith("/route_localnet")
+
+
 def route_localnet(device: str) -> str:
     """The sysctl that lets a device carry packets from 127.0.0.1."""
     return f"net/ipv4/conf/{device}/route_localnet"
 
 
 def _build_hooks(before: Desired, after: Desired) -> Iterable[Step]:
-    changed = [item for item in after.entries.items() if before.entries.get(item[0]) != item[1]]
+    # Slots of "origins" are read up to the first gap, so the last ones are written first: a growing list shows what it
+    # showed before until it shows all.
+    changed = sorted((item for item in after.entries.items() if before.entries.get(item[0]) != item[1]), reverse=True)
     attached = sorted(after.hooks - before.hooks, key=_hook_order)
     if changed or attached:
         yield LoadPrograms()
@@ -140,6 +156,9 @@ def _remove_hooks(before: Desired, after: Desired) -> Iterable[Step]:
     # Slots of "origins" are read up to the first gap: the last go first. Settings are the host's, not a network's.
     gone = sorted((entry for entry in before.entries if entry not in after.entries), reverse=True)
     yield from (DropEntry(*entry) for entry in gone if entry[0] != "settings")
+    for program, device in before.hooks - after.hooks:
+        if program is Program.CHECKSUM:
+            yield ForgetCounts(device)
 
 
 def _set_sysctls(before: Desired, after: Desired, former: Mapping[str, str]) -> Iterable[Step]:

@@ -26,7 +26,7 @@ from itertools import groupby
 
 from control.conditions import Condition
 from control.model import Attachment, ForeignChain, PortMapping
-from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, Port, PortRange, Rule, Set
+from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, LinkIndex, Port, PortRange, Rule, Set
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.types import Address, IfIndex
 
@@ -197,7 +197,7 @@ def change(before: frozenset[Element], after: frozenset[Element]) -> Transaction
 def elements(attachment: Attachment) -> Iterator[Element]:
     """What an attachment adds to the sets and maps."""
     request, options = attachment.request, attachment.options
-    device, key = attachment.device.index, attachment.key
+    device, key = LinkIndex(attachment.device.index), attachment.key
     owner = Comment.owner(key.network, key.container, key.ifname)
     for address in request.addresses:
         on_device = (device, address)
@@ -268,10 +268,11 @@ def group_of(attachment: Attachment, version: int) -> Group:
 
 def accept_rules(device: IfIndex) -> tuple[str, ...]:
     """What a foreign forward chain needs to let a network's traffic through; isolation is not nft's and stays."""
+    link = LinkIndex(device)
     return (
-        f"iif {int(device)} accept",
-        f"oif {int(device)} ct status dnat accept",
-        f"oif {int(device)} ct state established,related accept",
+        f"iif {link} accept",
+        f"oif {link} ct status dnat accept",
+        f"oif {link} ct state established,related accept",
     )
 
 

@@ -14,24 +14,26 @@ Be aware: every method expects that the caller holds the state's lock (``control
 from __future__ import annotations
 
 import sqlite3
+import sys
 from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from control.codec import decode, encode
+from control.codec import SCHEMA, decode, encode
 from control.hooks import NetworkFacts, Use, use_of
-from control.model import Attachment, AttachmentKey, ChecksumPolicy
+from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device
 from control.ruleset import group_of, targets
 from dataplane.errors import DataplaneError
-from dataplane.types import IfIndex
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS attachments (
-    network TEXT, container TEXT, ifname TEXT, device INTEGER, use TEXT, grouped INTEGER, document TEXT,
+    network TEXT, container TEXT, ifname TEXT,
+    device INTEGER, device_name TEXT, use TEXT, grouped INTEGER, document TEXT,
     PRIMARY KEY (network, container, ifname)
 );
 CREATE INDEX IF NOT EXISTS attachments_by_use ON attachments (use);
 CREATE INDEX IF NOT EXISTS attachments_by_device ON attachments (device, use);
+CREATE INDEX IF NOT EXISTS attachments_by_device_name ON attachments (device_name, use);
 CREATE INDEX IF NOT EXISTS attachments_by_group ON attachments (grouped, use);
 CREATE TABLE IF NOT EXISTS addresses (
     address TEXT, network TEXT, container TEXT, ifname TEXT,
@@ -45,7 +47,7 @@ CREATE TABLE IF NOT EXISTS ports (
 CREATE INDEX IF NOT EXISTS ports_by_key ON ports (network, container, ifname);
 CREATE TABLE IF NOT EXISTS networks (id INTEGER PRIMARY KEY, name TEXT UNIQUE, checksum TEXT);
 CREATE TABLE IF NOT EXISTS sysctls (name TEXT PRIMARY KEY, value TEXT);
-CREATE TABLE IF NOT EXISTS journal (document TEXT);
+CREATE TABLE IF NOT EXISTS journal (batch INTEGER, document TEXT);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 """
 
@@ -53,6 +55,8 @@ _ONE = "SELECT document FROM attachments WHERE network = ? AND container = ? AND
 _ALL = "SELECT document FROM attachments ORDER BY network, container, ifname"
 _OF_NETWORK = "SELECT document FROM attachments WHERE network = ? ORDER BY network, container, ifname"
 _HOLDER = "SELECT network, container, ifname FROM ports WHERE port_group=? AND address=? AND protocol=? AND port=?"
+_USES_BY_INDEX = "SELECT DISTINCT use FROM attachments WHERE device = ?"
+_USES_BY_NAME = "SELECT DISTINCT use FROM attachments WHERE device_name = ?"
 _UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _REMOVE = (
     "DELETE FROM attachments WHERE network = ? AND container = ? AND ifname = ?",
@@ -74,11 +78,11 @@ class Store:
     def __init__(self, path: Path) -> None:
         try:
             path.touch(mode=0o600)
-            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            # Nothing here must survive a power cut: /run does not.
-            self._db.execute("PRAGMA synchronous=OFF")
-            self._db.executescript(_TABLES)
+            try:
+                self._db = _open(path)
+            except sqlite3.DatabaseError as error:
+                _set_aside(path, error)
+                self._db = _open(path)
         except (OSError, sqlite3.Error) as error:
             raise StateError(f"could not open the state {path}: {error}") from error
 
@@ -87,12 +91,12 @@ class Store:
 
     def get(self, key: AttachmentKey) -> Attachment | None:
         """The attachment with this key."""
-        row = self._db.execute(_ONE, _columns(key)).fetchone()
+        row = self._sql(_ONE, _columns(key)).fetchone()
         return decode(row[0]) if row else None
 
     def attachments(self, network: str | None = None) -> Iterator[Attachment]:
         """All attachments (of one network), ordered by key."""
-        found = self._db.execute(_ALL) if network is None else self._db.execute(_OF_NETWORK, (network,))
+        found = self._sql(_ALL) if network is None else self._sql(_OF_NETWORK, (network,))
         for (document,) in found.fetchall():
             yield decode(document)
 
@@ -101,31 +105,35 @@ class Store:
         found: dict[AttachmentKey, Attachment] = {}
         for address in {address for attachment in attachments for address in attachment.request.addresses}:
             query = "SELECT network, container, ifname FROM addresses WHERE address = ?"
-            for row in self._db.execute(query, (str(address),)).fetchall():
+            for row in self._sql(query, (str(address),)).fetchall():
                 other = AttachmentKey(*row)
                 if other != key and other not in found and (attachment := self.get(other)):
                     found[other] = attachment
         return tuple(found.values())
 
-    def uses(self, devices: Iterable[IfIndex], key: AttachmentKey | None = None) -> tuple[Use, ...]:
-        """What attachments other than ``key`` ask of these devices; and whoever asks for condition groups."""
+    def uses(self, devices: Iterable[Device], key: AttachmentKey | None = None) -> tuple[Use, ...]:
+        """What attachments other than ``key`` ask of these devices; and whoever asks for condition groups.
+
+        By index, and by name: a sysctl belongs to whichever device has the name now.
+        """
         digests = {
             row[0]
             for device in devices
-            for row in self._db.execute("SELECT DISTINCT use FROM attachments WHERE device = ?", (device,))
+            for query, value in ((_USES_BY_INDEX, device.index), (_USES_BY_NAME, device.name))
+            for row in self._sql(query, (value,))
         }
-        digests |= {row[0] for row in self._db.execute("SELECT DISTINCT use FROM attachments WHERE grouped = 1")}
+        digests |= {row[0] for row in self._sql("SELECT DISTINCT use FROM attachments WHERE grouped = 1")}
         return tuple(self._sampled(sorted(digests), key))
 
     def all_uses(self) -> tuple[Use, ...]:
         """What all attachments ask of their devices, each distinct use once."""
-        digests = [row[0] for row in self._db.execute("SELECT DISTINCT use FROM attachments ORDER BY use")]
+        digests = [row[0] for row in self._sql("SELECT DISTINCT use FROM attachments ORDER BY use")]
         return tuple(self._sampled(digests, None))
 
     def holders(self, attachment: Attachment) -> Iterator[tuple[PortSlot, AttachmentKey]]:
         """Ports that an attachment asks for and another one holds."""
         for slot in port_slots(attachment):
-            row = self._db.execute(_HOLDER, slot).fetchone()
+            row = self._sql(_HOLDER, slot).fetchone()
             if row and (holder := AttachmentKey(*row)) != attachment.key:
                 yield slot, holder
 
@@ -133,86 +141,118 @@ class Store:
         """Facts of networks; one that is not known yet gets its number."""
         known: dict[str, NetworkFacts] = {}
         for name in names:
-            self._db.execute("INSERT OR IGNORE INTO networks (name) VALUES (?)", (name,))
-            number, checksum = self._db.execute("SELECT id, checksum FROM networks WHERE name = ?", (name,)).fetchone()
+            self._sql("INSERT OR IGNORE INTO networks (name) VALUES (?)", (name,))
+            number, checksum = self._sql("SELECT id, checksum FROM networks WHERE name = ?", (name,)).fetchone()
             known[name] = NetworkFacts(number, ChecksumPolicy(checksum) if checksum else None)
         return known
 
     def network_names(self) -> dict[int, str]:
         """Names of networks by their numbers."""
-        return dict(self._db.execute("SELECT id, name FROM networks"))
+        return dict(self._sql("SELECT id, name FROM networks"))
 
     def set_checksum(self, network: str, mode: ChecksumPolicy | None) -> None:
         """Keep an operator's checksum mode for a network."""
-        self._db.execute("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
+        self._sql("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
 
-    def begin(self, touched: Iterable[Attachment]) -> None:
-        """Note that the kernel is about to change: until ``commit`` or ``settle`` it may hold any of these."""
-        rows: list[tuple[str | None]] = [(encode(attachment),) for attachment in touched]
-        self._db.executemany("INSERT INTO journal VALUES (?)", rows or [(None,)])
+    def begin(self, touched: Iterable[Attachment]) -> int:
+        """Note that the kernel is about to change: it may hold any of these. The number of the note, for its end."""
+        batch: int = self._sql("SELECT coalesce(max(batch), 0) + 1 FROM journal").fetchone()[0]
+        documents: list[str | None] = [encode(attachment) for attachment in touched]
+        self._sql_many("INSERT INTO journal VALUES (?, ?)", [(batch, one) for one in documents or [None]])
+        return batch
+
+    def end(self, batch: int) -> None:
+        """Drop a note: the kernel is as it was before it."""
+        self._sql("DELETE FROM journal WHERE batch = ?", (batch,))
+        self._sql(_UNUSED)
 
     def interrupted(self) -> bool:
         """Whether a change was begun and never ended: kernel and state may differ."""
-        return self._db.execute("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
+        return self._sql("SELECT 1 FROM journal LIMIT 1").fetchone() is not None
 
     def touched(self) -> tuple[Attachment, ...]:
         """What interrupted changes may have left in the kernel."""
-        rows = self._db.execute("SELECT DISTINCT document FROM journal WHERE document IS NOT NULL").fetchall()
+        rows = self._sql("SELECT DISTINCT document FROM journal WHERE document IS NOT NULL").fetchall()
         return tuple(decode(document) for (document,) in rows)
 
     def settle(self) -> None:
-        """Note that kernel and state agree."""
-        self._db.execute("DELETE FROM journal")
-        self._db.execute(_UNUSED)
+        """Drop all notes: kernel and state agree."""
+        self._sql("DELETE FROM journal")
+        self._sql(_UNUSED)
 
-    def commit(self, key: AttachmentKey, attachment: Attachment | None) -> None:
-        """End a change: from here on the state has this attachment for the key, or none."""
-        self._db.execute("BEGIN IMMEDIATE")
+    def commit(self, key: AttachmentKey, attachment: Attachment | None, batch: int | None = None) -> None:
+        """End a change: from here on the state has this attachment for the key, or none. Its note goes, if named."""
+        self._sql("BEGIN IMMEDIATE")
         try:
             self._replace(key, attachment)
             # A network that nobody is attached to any more is forgotten, with its operator's mode.
-            self._db.execute(_UNUSED)
-            self._db.execute("DELETE FROM journal")
+            self._sql(_UNUSED)
+            self._sql("DELETE FROM journal WHERE batch = ?", (batch,))
         except BaseException:
-            self._db.execute("ROLLBACK")
+            self._sql("ROLLBACK")
             raise
-        self._db.execute("COMMIT")
+        self._sql("COMMIT")
+
+    def clear(self) -> None:
+        """Forget all attachments, networks and former sysctls; notes stay."""
+        self._script(
+            "BEGIN; DELETE FROM attachments; DELETE FROM addresses; DELETE FROM ports; DELETE FROM networks;"
+            " DELETE FROM sysctls; DELETE FROM facts; COMMIT"
+        )
 
     def remember_sysctl(self, name: str, value: str) -> None:
         """Keep the value that a sysctl had before us; one that is kept already stays."""
-        self._db.execute("INSERT OR IGNORE INTO sysctls VALUES (?, ?)", (name, value))
+        self._sql("INSERT OR IGNORE INTO sysctls VALUES (?, ?)", (name, value))
 
     def former_sysctls(self) -> dict[str, str]:
         """Values that sysctls had before us."""
-        return dict(self._db.execute("SELECT name, value FROM sysctls"))
+        return dict(self._sql("SELECT name, value FROM sysctls"))
 
     def forget_sysctls(self, names: Iterable[str]) -> None:
         """Drop former values that were put back."""
-        self._db.executemany("DELETE FROM sysctls WHERE name = ?", [(name,) for name in names])
+        self._sql_many("DELETE FROM sysctls WHERE name = ?", [(name,) for name in names])
 
     def fact(self, name: str) -> str | None:
         """A single value that was kept by name."""
-        row = self._db.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        row = self._sql("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return row[0] if row else None
 
     def keep_fact(self, name: str, value: str) -> None:
         """Keep a single value by name."""
-        self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+        self._sql("INSERT OR REPLACE INTO facts VALUES (?, ?)", (name, value))
+
+    def _sql(self, text: str, parameters: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        try:
+            return self._db.execute(text, parameters)
+        except sqlite3.Error as error:
+            raise StateError(f"could not use the state: {error}") from error
+
+    def _sql_many(self, text: str, rows: list[tuple[object, ...]]) -> None:
+        try:
+            self._db.executemany(text, rows)
+        except sqlite3.Error as error:
+            raise StateError(f"could not change the state: {error}") from error
+
+    def _script(self, text: str) -> None:
+        try:
+            self._db.executescript(text)
+        except sqlite3.Error as error:
+            raise StateError(f"could not change the state: {error}") from error
 
     def _replace(self, key: AttachmentKey, attachment: Attachment | None) -> None:
         columns = _columns(key)
         for remove in _REMOVE:
-            self._db.execute(remove, columns)
+            self._sql(remove, columns)
         if attachment is not None:
             use = use_of(attachment)
             digest = sha256(repr(use).encode()).hexdigest()[:16]
-            self._db.execute(
-                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*columns, use.device, digest, int(bool(use.groups)), encode(attachment)),
+            self._sql(
+                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                (*columns, use.device, use.device_name, digest, int(bool(use.groups)), encode(attachment)),
             )
             addresses = {str(address) for address in attachment.request.addresses}
-            self._db.executemany("INSERT INTO addresses VALUES (?, ?, ?, ?)", [(one, *columns) for one in addresses])
-            self._db.executemany(
+            self._sql_many("INSERT INTO addresses VALUES (?, ?, ?, ?)", [(one, *columns) for one in addresses])
+            self._sql_many(
                 "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", [(*slot, *columns) for slot in port_slots(attachment)]
             )
 
@@ -221,9 +261,39 @@ class Store:
         query = "SELECT document FROM attachments WHERE use = ? AND (network, container, ifname) != (?, ?, ?) LIMIT 1"
         columns = _columns(key) if key else ("", "", "")
         for digest in digests:
-            row = self._db.execute(query, (digest, *columns)).fetchone()
+            row = self._sql(query, (digest, *columns)).fetchone()
             if row:
                 yield use_of(decode(row[0]))
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        database.execute("PRAGMA journal_mode=WAL")
+        # Nothing here must survive a power cut: /run does not.
+        database.execute("PRAGMA synchronous=OFF")
+        version = database.execute("PRAGMA user_version").fetchone()[0]
+        if version not in {0, SCHEMA}:
+            raise sqlite3.DatabaseError(f"its schema is {version}, this version's is {SCHEMA}")  # noqa: TRY301
+        database.executescript(_TABLES)
+        database.execute(f"PRAGMA user_version = {SCHEMA}")
+    except BaseException:
+        database.close()
+        raise
+    return database
+
+
+def _set_aside(path: Path, reason: sqlite3.Error) -> None:
+    aside = path.with_name(path.name + ".unreadable")
+    print(
+        f"dataplane: the state {path} cannot be read ({reason}): kept as {aside}, starting with an empty one;"
+        " containers that run must be restarted to be published again",
+        file=sys.stderr,
+    )
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    path.rename(aside)
+    path.touch(mode=0o600)
 
 
 def port_slots(attachment: Attachment) -> list[PortSlot]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+from dataplane.abi import U32
 from dataplane.doors import Kernel, PortFlags
 from dataplane.errors import DataplaneError
 from dataplane.steps import (
@@ -16,6 +17,7 @@ from dataplane.steps import (
     DetachProgram,
     DropEntry,
     FlushFlows,
+    ForgetCounts,
     InsertRules,
     LoadPrograms,
     PutEntry,
@@ -54,7 +56,7 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
     return errors
 
 
-def _run(step: Step, kernel: Kernel) -> Undo:
+def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a step
     match step:
         case LoadPrograms():
             kernel.programs.load()
@@ -63,6 +65,10 @@ def _run(step: Step, kernel: Kernel) -> Undo:
             return _put_entry(kernel, map_name, key, value)
         case DropEntry(map_name, key):
             return _put_entry(kernel, map_name, key, None)
+        case ForgetCounts(ifindex):
+            if kernel.programs.loaded():
+                kernel.programs.drop("checksum_counts", U32.pack(ifindex))
+            return _nothing
         case AttachProgram(program, ifindex):
             before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
             kernel.programs.attach(program, ifindex)

@@ -6,7 +6,8 @@
     Flows       conntrack entries              conntrack.py
     Sysctls     /proc/sys/net                  sysctl.py
 
-Each has one real implementation and one fake (``fakes.py``); ``tests/contract`` runs the same cases on both.
+Each has one real implementation and one fake (``fakes.py``); ``tests/kernel/test_contract.py`` runs the same cases on
+both.
 """
 
 from __future__ import annotations

@@ -37,6 +37,10 @@ class NftError(KernelError):
     """nftables refused a transaction; nothing of it was applied."""
 
 
+class ForeignChainError(NftError):
+    """A chain of somebody else's table is not there, or refused our rules."""
+
+
 class LinkError(KernelError):
     """rtnetlink refused, or a link is not there (``errno.ENODEV``)."""
 

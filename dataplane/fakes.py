@@ -1,7 +1,7 @@
 """The kernel's doors without a kernel: the same contract, in memory. ``FakeDoors`` has all of them.
 
-``tests/kernel/test_contract.py`` runs one table of cases on these and on the running kernel. ``FakeNft.fail`` and its
-siblings make the next operation fail, to test what happens then.
+``tests/kernel/test_contract.py`` runs one table of cases on these and on the running kernel (conntrack's there alone).
+``FakeNft.fail`` and ``FakePrograms.fail`` make the next operation fail, to test what happens then.
 
 Be aware: rules are kept as text and not evaluated; a fake has no packets.
 """
@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from dataplane.doors import FlowFilter, Hooked, Kernel, Link, PortFlags
-from dataplane.errors import BpfError, KernelError, LinkError, NftError
+from dataplane.errors import BpfError, ForeignChainError, KernelError, LinkError, NftError
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set
 from dataplane.nft.transaction import Command, Transaction
 from dataplane.types import Address, AttachMode, IfIndex, Program
@@ -79,7 +79,7 @@ class FakeNft:
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         if chain not in self._foreign:
-            raise NftError.from_errno("accept our traffic in chain", str(chain), errno.ENOENT)
+            raise ForeignChainError.from_errno("accept our traffic in chain", str(chain), errno.ENOENT)
         self._foreign[chain][:0] = [(rule, owner.text) for rule in rules]
 
     def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
@@ -268,16 +268,21 @@ class FakePrograms:
         )
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
-        self._maps.setdefault(map_name, {})[key] = value
+        self._map(map_name)[key] = value
 
     def drop(self, map_name: str, key: bytes) -> None:
-        self._maps.get(map_name, {}).pop(key, None)
+        self._map(map_name).pop(key, None)
 
     def get(self, map_name: str, key: bytes) -> bytes | None:
-        return self._maps.get(map_name, {}).get(key)
+        return self._map(map_name).get(key)
 
     def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
-        yield from sorted(self._maps.get(map_name, {}).items())
+        yield from sorted(self._map(map_name).items())
+
+    def _map(self, map_name: str) -> dict[bytes, bytes]:
+        if not self._loaded:
+            raise BpfError.from_errno("open", f"map {map_name}", errno.ENOENT)
+        return self._maps.setdefault(map_name, {})
 
 
 class FakeFlows:

@@ -36,6 +36,13 @@ class DropEntry:
 
 
 @dataclass(frozen=True, slots=True)
+class ForgetCounts:
+    """Remove a device's checksum counts. Not undone: counting starts anew."""
+
+    ifindex: IfIndex
+
+
+@dataclass(frozen=True, slots=True)
 class AttachProgram:
     """Hook a program to a device; undone by unhooking, unless it was hooked before."""
 
@@ -105,6 +112,7 @@ Step = (
     LoadPrograms
     | PutEntry
     | DropEntry
+    | ForgetCounts
     | AttachProgram
     | DetachProgram
     | RunNft

@@ -41,8 +41,9 @@ def _serve(agent: AgentClient) -> Answer:
         return agent.call(call, netns)
     except (AgentUnreachableError, WireError):
         # Also where the agent had the whole call and its answer was lost: ADD and DEL are idempotent by the key of the
-        # attachment, and the lock of the state lets this process begin only when the agent is done or dead. WireError:
-        # an agent of another version, or a call too large for a frame.
+        # attachment. A call that the agent has begun holds the state's lock until it ends, and one that still waits
+        # there is dropped, because its caller has hung up. WireError: an agent of another version, or a call too large
+        # for a frame.
         return _in_process(call, netns)
 
 

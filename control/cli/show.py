@@ -15,6 +15,7 @@ from control.engine import Engine, open_engine
 from control.errors import DifferenceError
 from control.model import Attachment
 from control.ruleset import targets
+from dataplane.errors import DataplaneError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +33,14 @@ class _Port:
 
 
 @click.command()
+@click.option("--agent", "need_agent", is_flag=True, help="Exit with status 4 when no agent answers.")
 @json_option
-def status(as_json: bool) -> int:
+def status(need_agent: bool, as_json: bool) -> int:
     """Agent, networks, and whether the kernel is what the attachments ask for.
 
     Exit status 3 when something is not as it should be.
     """
-    agent = _agent()
+    agent = _agent(need=need_agent)
     with open_engine() as engine:
         problems = _problems(engine)
         attachments = engine.attachments()
@@ -135,13 +137,18 @@ def ports(as_json: bool) -> None:
     )
 
 
-def _agent() -> dict[str, object] | None:
+def _agent(*, need: bool) -> dict[str, object] | None:
     from control.client import AgentClient, AgentUnreachableError  # noqa: PLC0415
+    from control.wire import WireError  # noqa: PLC0415
 
     try:
         pong = AgentClient().ping()
     except AgentUnreachableError:
+        if need:
+            raise
         return None
+    except WireError as error:
+        raise AgentUnreachableError(f"the agent does not speak this version's protocol: {error}; restart it") from None
     return {"pid": pong.pid, "version": pong.version}
 
 
@@ -152,6 +159,8 @@ def _problems(engine: Engine) -> list[str]:
             engine.check(one.request)
         except DifferenceError as error:
             problems += [difference for difference in error.differences if difference not in problems]
+        except DataplaneError as error:
+            problems.append(str(error))
     return problems
 
 

@@ -14,7 +14,7 @@ import sys
 from functools import cached_property
 from typing import Any
 
-from dataplane.errors import MissingDependencyError, NftError
+from dataplane.errors import ForeignChainError, MissingDependencyError, NftError
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, PortRange
 from dataplane.nft.transaction import Transaction
 
@@ -55,14 +55,14 @@ class LibNftables:
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""
         text = "".join(f'insert rule {chain} {rule} comment "{owner.text}"\n' for rule in reversed(rules))
-        self._command(text, "accept our traffic in chain", str(chain))
+        self._foreign(text, "accept our traffic in chain", chain)
 
     def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
         """Remove the rules of a foreign chain that carry the owner's comment; no such chain is fine."""
         handles = self.rule_handles(chain, owner)
         if handles:
             text = "".join(f"delete rule {chain} handle {handle}\n" for handle in handles)
-            self._command(text, "remove our rules from chain", str(chain))
+            self._foreign(text, "remove our rules from chain", chain)
 
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
         """Handles of the rules in a foreign chain that carry the owner's comment."""
@@ -74,6 +74,12 @@ class LibNftables:
             raise
         rules = (entry["rule"] for entry in answer if "rule" in entry)
         return tuple(int(rule["handle"]) for rule in rules if rule.get("comment") == owner.text)
+
+    def _foreign(self, text: str, verb: str, chain: ChainRef) -> None:
+        try:
+            self._command(text, verb, str(chain))
+        except NftError as error:
+            raise ForeignChainError(verb, str(chain), error.cause, error.errno) from error
 
     @cached_property
     def _library(self) -> Any:

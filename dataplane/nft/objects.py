@@ -36,10 +36,24 @@ class PortRange:
         return f"{int(self.first)}-{int(self.last)}"
 
 
-Atom = Address | Protocol | Port | PortRange | IfIndex
+@dataclass(frozen=True, slots=True)
+class LinkIndex:
+    """A link by its index.
+
+    nft takes a bare number for the link of that *name*, if there is one. Quoted and with more digits than a name can
+    have characters (15) it can only be the index.
+    """
+
+    index: IfIndex
+
+    def __str__(self) -> str:
+        return f'"{int(self.index):016d}"'
+
+
+Atom = Address | Protocol | Port | PortRange | LinkIndex
 """One part of an element: an address, a protocol, a port, a range of ports or the index of a link."""
 
-_ATOMS = (int, PortRange, IPv4Address, IPv6Address, Protocol)
+_ATOMS = (int, PortRange, LinkIndex, IPv4Address, IPv6Address, Protocol)
 
 MAX_COMMENT = 128
 """Bytes of a comment: NFTNL_UDATA_COMMENT_MAXLEN of libnftnl."""

@@ -53,7 +53,6 @@ def demo(attach: str, as_json: bool) -> int:
 
 def _run(attach: str, as_json: bool) -> int:
     from control.engine import open_engine, running_kernel  # noqa: PLC0415 - dpctl --help stays quick
-    from control.settings import read_settings  # noqa: PLC0415
     from plugin.demo.rows import Row, checksum_rows, residue_rows, state_rows, teardown_rows, traffic_rows  # noqa: PLC0415
     from plugin.demo.traffic import Servers  # noqa: PLC0415
     from plugin.demo.world import NETNS, World  # noqa: PLC0415
@@ -68,7 +67,7 @@ def _run(attach: str, as_json: bool) -> int:
     world = World(_DIRECTORY, _DIRECTORY / "bin")
     world.build()
     servers = Servers()
-    kernel = running_kernel(read_settings())
+    kernel = running_kernel(AttachMode(attach))
     rows: list[Row] = []
     for name, port in (("web", 80), ("elsewhere", 8080), ("db", 5432)):
         servers.start(NETNS / name, name, port)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import subprocess
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 
 from control.client import AgentClient, AgentUnreachableError
+from control.transport import send_call
+from control.wire import CniCall
 from support import plan
 from support.netns import Sandbox, wait_until
 from support.traffic import ask
@@ -64,7 +67,7 @@ def test_agent_and_plugin_share_one_state(world: World) -> None:
     agent = start(world)
     assert "8080/tcp" in world.dpctl("ports")
     world.attach("late", plan.FRONT, publish("8081:80"))
-    agent.kill()
+    world.host.signal(agent, signal.SIGKILL)
     agent.wait()
     assert world.host.exists(SOCKET), "SIGKILL leaves the socket behind"
     world.detach("web")
@@ -76,12 +79,20 @@ def test_stopping_the_agent_leaves_the_dataplane(world: World) -> None:
     """SIGTERM ends it with status 0; ports and programs stay, the socket goes, and the next agent starts."""
     agent = start(world)
     world.serve(world.attach("web", plan.FRONT, publish("8080:80")))
-    world.host.run("kill", "-TERM", pid(world))
+    world.host.signal(agent, signal.SIGTERM)
     assert agent.wait(10) == 0
     assert not world.host.exists(SOCKET)
     assert ask(world.client, plan.HOST4, 8080) is not None
     start(world)
     world.check("web")
+
+
+def test_status_tells_whether_there_is_an_agent(world: World) -> None:
+    """``status --agent`` exits with 4 while no agent answers, and with 0 once one does."""
+    status = (DPCTL, "status", "--agent")
+    assert world.host.run(*status, check=False, env=world.environment).returncode == 4
+    start(world)
+    assert world.host.run(*status, check=False, env=world.environment).returncode == 0
 
 
 def test_there_is_one_agent(world: World) -> None:
@@ -112,6 +123,26 @@ def test_only_root_may_call(world: World) -> None:
     assert "Permission denied" in world.host.call(_ask_as_nobody)
     world.host.run("chmod", "777", SOCKET, SOCKET.parent)
     assert "could not reach the agent" in world.host.call(_ask_as_nobody)
+
+
+def _hang_up(conf: str, environment: dict[str, str]) -> None:
+    with socket.socket(socket.AF_UNIX) as caller:
+        caller.connect(str(SOCKET))
+        send_call(caller, CniCall(environment, conf))
+
+
+def test_a_call_whose_caller_hung_up_is_dropped(world: World) -> None:
+    """Whoever gave up waiting has done the work itself: a DEL that comes to its turn later removes nothing."""
+    agent = start(world)
+    world.attach("web", plan.FRONT, publish("8080:80"))
+    conf = json.dumps({"cniVersion": "1.0.0", "name": plan.FRONT.name, "type": "dataplane"})
+    environment = {"CNI_COMMAND": "DEL", "CNI_CONTAINERID": "web", "CNI_IFNAME": "eth0", "CNI_PATH": "/nowhere"}
+    world.host.signal(agent, signal.SIGSTOP)
+    world.host.call(_hang_up, conf, environment)
+    world.host.signal(agent, signal.SIGCONT)
+    assert pid(world) is not None
+    world.check("web")
+    assert "tcp . 8080" in world.ruleset()
 
 
 def _send(frames: list[bytes]) -> list[bytes]:

@@ -11,16 +11,18 @@ import pytest
 
 from control import ruleset
 from control.conditions import Condition, parse
+from dataplane.abi import U32
 from dataplane.conntrack import NetlinkFlows
-from dataplane.doors import FlowFilter, Links, Nft, PortFlags, Sysctls
-from dataplane.errors import KernelError, LinkError, NftError
-from dataplane.fakes import FakeLinks, FakeNft, FakeSysctls
+from dataplane.doors import FlowFilter, Links, Nft, PortFlags, Programs, Sysctls
+from dataplane.errors import BpfError, KernelError, LinkError, NftError
+from dataplane.fakes import FakeLinks, FakeNft, FakePrograms, FakeSysctls
 from dataplane.links import NetlinkLinks
 from dataplane.nft.client import LibNftables
-from dataplane.nft.objects import ChainRef, Comment, Element, Port, PortRange, Set
+from dataplane.nft.objects import ChainRef, Comment, Element, LinkIndex, Port, PortRange, Set
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
+from dataplane.programs.door import KernelPrograms
 from dataplane.sysctl import ProcSysctls
-from dataplane.types import IfIndex, Protocol
+from dataplane.types import AttachMode, IfIndex, Program, Protocol
 from support.netns import Sandbox
 
 WEB4 = (IPv4Address("10.11.0.2"), Port(80))
@@ -29,7 +31,7 @@ WEB6 = Element(
     "publish6_host", (IPv6Address("2001:db8::1"), Protocol.UDP, Port(53)), (IPv6Address("fd00::2"), Port(53))
 )
 SCTP = Element("publish4", (Protocol.SCTP, Port(8080)), WEB4)
-MEMBER = Element("members4", (IfIndex(4711), IPv4Address("10.11.0.2")), comment=Comment("front/web/eth0"))
+MEMBER = Element("members4", (LinkIndex(IfIndex(4711)), IPv4Address("10.11.0.2")), comment=Comment("front/web/eth0"))
 FOREIGN = ChainRef("inet", "filter", "forward")
 OWNER = Comment("dataplane device 10")
 
@@ -266,6 +268,51 @@ def _sysctls_on_kernel() -> None:
 def test_sysctls_kernel(sandbox: Sandbox) -> None:
     """The kernel keeps the contract."""
     sandbox.call(_sysctls_on_kernel)
+
+
+def programs_case(programs: Programs) -> None:
+    """Nothing before they are loaded; then entries and hooks as told; and nothing again after they were unloaded."""
+    lo = IfIndex(1)
+    assert not programs.loaded()
+    assert programs.hooked(lo) == ()
+    with pytest.raises(BpfError):
+        programs.get("networks", bytes(4))
+    with pytest.raises(BpfError):
+        programs.put("networks", bytes(4), bytes(8))
+    programs.load()
+    programs.load()
+    assert programs.loaded()
+    programs.put("networks", U32.pack(1), bytes(8))
+    programs.put("networks", U32.pack(1), bytes([1]) * 8)
+    assert programs.get("networks", U32.pack(1)) == bytes([1]) * 8
+    assert list(programs.entries("networks")) == [(U32.pack(1), bytes([1]) * 8)]
+    programs.drop("networks", U32.pack(1))
+    programs.drop("networks", U32.pack(1))
+    assert programs.get("networks", U32.pack(1)) is None
+    for program in (Program.CHECKSUM, Program.ISOLATION, Program.CHECKSUM):
+        programs.attach(program, lo)
+    assert [hooked.program for hooked in programs.hooked(lo)] == [Program.ISOLATION, Program.CHECKSUM]
+    programs.detach(Program.ISOLATION, lo)
+    programs.detach(Program.ISOLATION, lo)
+    assert [hooked.program for hooked in programs.hooked(lo)] == [Program.CHECKSUM]
+    assert programs.unload()
+    assert programs.hooked(lo) == ()
+    assert not programs.loaded()
+
+
+def test_programs_fake() -> None:
+    """The fake keeps the contract."""
+    programs_case(FakePrograms())
+
+
+def _programs_on_kernel(mode: AttachMode) -> None:
+    programs_case(KernelPrograms(mode))
+
+
+@pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
+def test_programs_kernel(sandbox: Sandbox, mode: AttachMode) -> None:
+    """The kernel keeps the contract, either way of hooking."""
+    sandbox.call(_programs_on_kernel, mode)
 
 
 def _flush(filters: tuple[FlowFilter, ...]) -> int:

@@ -15,13 +15,14 @@ from support.world import World
 HOSTILE = json.loads((Path(__file__).parents[1] / "data" / "hostile_names.json").read_text())["names"]
 
 
-def add(world: World, network: str, container: str, ifname: str, bridge: str) -> dict[str, object]:
+def add(world: World, network: str, container: str, ifname: str, bridge: str, **options: object) -> dict[str, object]:
     """ADD by the plugin alone, after a main plugin that named its bridge so; the plugin's JSON."""
     conf = {
         "cniVersion": "1.0.0",
         "name": network,
         "type": "dataplane",
         "ipMasq": True,
+        **options,
         "capabilities": {"portMappings": True},
         "runtimeConfig": {"portMappings": [{"hostPort": 8080, "containerPort": 80, "protocol": "tcp"}]},
         "prevResult": {
@@ -87,6 +88,19 @@ def test_a_bridge_by_any_name_is_only_a_bridge(world: World) -> None:
             assert ruleset(world) == harmless, name
             made += 1
     assert made > 3, "accept, drop, 0x1 and the like are names as good as any"
+
+
+def test_a_bridge_named_like_an_index_is_not_that_index(world: World) -> None:
+    """A link called "7" beside the link with index 7: the rules are about the one that prevResult named."""
+    world.host.bridge("br-front", f"{plan.FRONT.gateway4}/24")
+    world.host.run("nft", "add table inet filter; add chain inet filter forward")
+    (front,) = json.loads(world.host.ip("-json", "link", "show", "br-front"))
+    world.host.bridge(str(front["ifindex"]))
+    answer = add(world, "front", "web", "eth0", "br-front", forwardChains=["inet filter forward"])
+    assert "code" not in answer
+    assert '"br-front" . 10.11.0.2' in world.ruleset()
+    assert f'"{front["ifindex"]}" .' not in world.ruleset()
+    assert 'iif "br-front" accept' in world.host.run("nft", "list", "table", "inet", "filter").stdout
 
 
 @pytest.mark.parametrize("field", ["network", "container", "ifname"])

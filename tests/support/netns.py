@@ -110,6 +110,13 @@ class Place:
         self.sandbox.adopt(process)
         return process
 
+    @staticmethod
+    def signal(process: subprocess.Popen[str], number: int) -> None:
+        """Send a signal to a spawned command itself, not to the nsenter around it."""
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        for child in children:
+            os.kill(int(child), number)
+
     def ip(self, *words: object) -> str:
         """Run iproute2's ``ip``; what it printed."""
         return self.run("ip", *words).stdout
@@ -206,11 +213,11 @@ class Sandbox(Place):
         """End every process inside; the namespaces, links, mounts and BPF pins go with them."""
         first = os.pidfd_open(self.pid)
         self._init.kill()  # --kill-child: the first process follows, and with it all others of its pid namespace
-        if not select.select([first], [], [], 10.0)[0]:
+        if not select.select([first], [], [], 30.0)[0]:
             raise CommandFailedError(f"the sandbox {self.name} (process {self.pid}) does not end")
         os.close(first)
         for process in (*self._children, self._init):
-            process.wait(timeout=10)
+            process.wait(timeout=30)
             for pipe in (process.stdin, process.stdout, process.stderr):
                 if pipe is not None:
                     pipe.close()

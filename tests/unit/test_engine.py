@@ -11,14 +11,17 @@ from pathlib import Path
 import pytest
 
 from control import ruleset
+from control.conditions import parse
 from control.engine import Engine
 from control.errors import BusyError, DeviceNotFoundError, DifferenceError, EngineError, PortConflictError
 from control.lock import locked
-from control.model import ChecksumPolicy, ForeignChain, Options, Request
-from dataplane.doors import Link
+from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, Request
+from control.settings import SettingsError
+from dataplane.doors import Link, PortFlags
 from dataplane.errors import BpfError, NftError
 from dataplane.fakes import FakeDoors
 from dataplane.nft.objects import Element, Port
+from dataplane.nft.transaction import Transaction, create, delete
 from dataplane.types import Program, Protocol
 from support.attachments import key, port, request
 
@@ -165,8 +168,6 @@ def test_an_interrupted_change_is_repaired_by_the_next_request(world: World) -> 
     world.attach("web", "10.11.0.2", port(8080))
     world.engine.store.begin([])
     stray = Element("publish4", (Protocol.TCP, Port(6666)), (IPv4Address("10.11.0.6"), Port(80)))
-    from dataplane.nft.transaction import Transaction, create
-
     world.doors.nft.run(Transaction((create(stray),)))
     world.doors.programs.put("networks", (99).to_bytes(4, "little"), bytes(8))
     world.engine.delete(key("nobody"))
@@ -287,3 +288,163 @@ def test_a_lock_that_others_hold_is_a_request_to_try_again(world: World) -> None
         locked(world.directory / "lock", timeout=0.05),
     ):
         pass
+
+
+def forwarding(chain: str) -> Options:
+    """A network that needs an accept in a foreign chain."""
+    return Options(forward_chains=(ForeignChain("inet", "filter", chain),))
+
+
+def test_a_foreign_chain_that_vanished_is_one_networks_trouble(world: World) -> None:
+    """Without it, everybody else's ADD and DEL go on, and CHECK of the one network says what is missing."""
+    world.doors.nft.foreign_chain(ruleset.chain_ref(ForeignChain("inet", "filter", "forward")))
+    world.doors.links.link("br-back", "bridge")
+    needy = request("needy", "10.12.0.2", network="back", interfaces=("br-back",), options=forwarding("forward"))
+    world.engine.add(needy)
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.nft.flush_ruleset()
+    world.engine.delete(key("web"))
+    late = world.attach("late", "10.11.0.3", port(8081))
+    world.engine.check(late)
+    with pytest.raises(DifferenceError, match="chain inet filter forward has 0 of the 3 accepts"):
+        world.engine.check(needy)
+
+
+def test_a_wrong_foreign_chain_does_not_rebuild_the_table(world: World) -> None:
+    """A typo in forwardChains is that ADD's error alone: our table is not touched."""
+    world.attach("web", "10.11.0.2", port(8080))
+    transactions = len(world.doors.nft.log)
+    with pytest.raises(NftError, match="inet filter forwrad"):
+        world.attach("typo", "10.12.0.2", network="back", options=forwarding("forwrad"))
+    assert not [text for text in world.doors.nft.log[transactions:] if "add table" in text]
+
+
+def test_a_device_that_vanished_with_its_conditions_keeps_nobody_waiting(world: World) -> None:
+    """A deleted bridge whose network has conditions, then a flush: others are restored, and it can be deleted."""
+    other = world.doors.links.link("br-back", "bridge")
+    options = Options(conditions4=parse(["ip", "saddr", "!=", "10.0.0.0/8"], 4))
+    world.engine.add(request("gone", "10.12.0.2", port(9090), network="back", interfaces=("br-back",), options=options))
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.links.remove(other.index)
+    world.doors.nft.flush_ruleset()
+    world.attach("late", "10.11.0.3", port(8081))
+    assert world.published(8080, "10.11.0.2")
+    world.engine.delete(key("gone", "back"))
+    world.attach("last", "10.11.0.4", port(9090))
+
+
+def test_a_repair_that_failed_stays_due(world: World) -> None:
+    """A DEL that could not repair first removes its own; the next request repairs what was left."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.attach("other", "10.11.0.3", port(8081))
+    world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
+    world.engine.store.begin(())
+    world.doors.programs.fail = BpfError.from_errno("attach", "program isolation", errno.ENOMEM)
+    world.engine.delete(key("other"))
+    assert not world.published(8081, "10.11.0.3")
+    world.engine.delete(key("nobody"))
+    assert {hooked.program for hooked in world.doors.programs.hooked(world.bridge.index)} == set(Program)
+
+
+def test_a_repair_that_fails_within_an_add_stays_due(world: World) -> None:
+    """The ADD after a flush whose repair failed half way fails, and the next one does not run without isolation."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+    world.doors.nft.flush_ruleset()
+    world.doors.programs.fail = BpfError.from_errno("attach", "program isolation", errno.ENOMEM)
+    world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
+    with pytest.raises(BpfError):
+        world.attach("late", "10.11.0.3", port(8081))
+    world.attach("again", "10.11.0.4", port(8082))
+    world.engine.check(web)
+
+
+def test_conditions_of_one_container_do_not_fail_the_check_of_others(world: World) -> None:
+    """CHECK compares chains with what was last written, also after condition groups came and went."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+    options = Options(conditions4=parse(["ip", "saddr", "!=", "10.0.0.0/8"], 4))
+    narrow = world.attach("narrow", "10.11.0.3", port(8080), options=options)
+    world.engine.check(web)
+    world.engine.check(narrow)
+    world.engine.delete(narrow.key)
+    world.engine.check(web)
+
+
+def test_a_bridge_that_was_made_anew_keeps_its_sysctl(world: World) -> None:
+    """The late DEL of a container on the former bridge does not switch localhost off for those on the new one."""
+    world.attach("old", "10.11.0.2", port(8080))
+    world.doors.links.remove(world.bridge.index)
+    world.bridge = world.doors.links.link("br-front", "bridge")
+    new = world.attach("new", "10.11.0.3", port(8081))
+    world.engine.delete(key("old"))
+    assert world.doors.sysctls.values["net/ipv4/conf/br-front/route_localnet"] == "1"
+    world.engine.check(new)
+
+
+def test_host_addresses_come_with_a_mode_and_with_a_repair(world: World) -> None:
+    """Whatever makes wildcard ports be proved also tells the program the addresses to prove them against."""
+    own = world.doors.links.addresses[0].packed
+
+    def told() -> bytes | None:
+        return world.doors.programs.get("host_addresses", bytes(4)) if world.doors.programs.loaded() else None
+
+    world.attach("web", "10.11.0.2", port(8080), options=Options(checksum=ChecksumPolicy.OFF))
+    world.engine.set_checksum_mode("front", ChecksumPolicy.REPAIR)
+    assert told() == own
+    world.doors.programs.unload()
+    world.engine.delete(key("nobody"))
+    assert told() == own
+
+
+def test_isolated_needs_the_bridge_port(world: World) -> None:
+    """Where prevResult names no port of the bridge nothing could be isolated: ADD says so."""
+    options = Options(ingress_policy=IngressPolicy.ISOLATED)
+    with pytest.raises(DeviceNotFoundError, match="isolated needs"):
+        world.engine.add(request("web", "10.11.0.2", interfaces=("br-front",), options=options))
+    web = world.attach("web", "10.11.0.2", options=options)
+    port_index = world.engine.attachments()[0].device.port
+    world.doors.links.set_port_flags(port_index, PortFlags(isolated=False))
+    with pytest.raises(DifferenceError, match="is not isolated"):
+        world.engine.check(web)
+
+
+def test_a_repeated_add_heals(world: World) -> None:
+    """The same ADD again puts back what somebody took away, single elements included."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+    world.doors.nft.run(Transaction((delete(published(8080)),)))
+    world.engine.add(web)
+    world.engine.check(web)
+    world.doors.nft.flush_ruleset()
+    world.engine.add(web)
+    world.engine.check(web)
+
+
+def published(host_port: int) -> Element:
+    """The element of a published port of 10.11.0.2."""
+    return Element("publish4", (Protocol.TCP, Port(host_port)), (IPv4Address("10.11.0.2"), Port(80)))
+
+
+@pytest.mark.parametrize("damage", [b"no database", b"SQLite format 3\0" + bytes(200)], ids=["text", "truncated"])
+def test_a_state_that_cannot_be_read_is_set_aside(
+    tmp_path: Path, damage: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is kept, a line says so, and requests work on."""
+    (tmp_path / "state.db").write_bytes(damage)
+    doors = FakeDoors()
+    doors.links.link("br-front", "bridge")
+    engine = Engine(doors.kernel(), tmp_path)
+    engine.delete(key("web"))
+    engine.add(request("web", "10.11.0.2", port(8080), interfaces=("br-front",)))
+    engine.close()
+    assert (tmp_path / "state.db.unreadable").read_bytes() == damage
+    assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_wrong_setting_fails_add_and_not_delete(world: World) -> None:
+    """With a typo in the settings file containers can still be taken away."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+    broken = Engine(world.doors.kernel(), world.directory, SettingsError("dataplane.toml: unknown key 'atach'"))
+    with pytest.raises(SettingsError, match="atach"):
+        broken.add(web)
+    broken.delete(key("web"))
+    broken.close()
+    assert not world.published(8080, "10.11.0.2")

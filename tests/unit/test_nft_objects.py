@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dataplane.nft.objects import MAX_COMMENT, BaseChain, ChainRef, Comment, Element, Port, Rule, Set
+from dataplane.nft.objects import MAX_COMMENT, BaseChain, ChainRef, Comment, Element, LinkIndex, Port, Rule, Set
 from dataplane.nft.transaction import Transaction, add, create, delete, flush
 from dataplane.types import IfIndex, Protocol
 
@@ -25,8 +25,10 @@ def test_an_element_prints_itself() -> None:
 
 
 def test_a_set_element_of_a_link_is_a_number() -> None:
-    """Links are matched by index: no link's name ever reaches nft."""
-    assert str(Element("members6", (IfIndex(7), IPv6Address("fd00::2")))) == "members6 { 7 . fd00::2 }"
+    """Links are matched by index, with more digits than a link's name can have characters."""
+    assert str(Element("members6", (LinkIndex(IfIndex(7)), IPv6Address("fd00::2")))) == (
+        'members6 { "0000000000000007" . fd00::2 }'
+    )
 
 
 def test_a_transaction_shares_lines_between_elements_of_one_set() -> None:
