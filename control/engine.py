@@ -198,7 +198,7 @@ class Engine:
         if self._unusable is not None and not removing:
             raise self._unusable
         with locked(self._lock_path):
-            if self._repair_is_due():
+            if self._repair_is_due(removing=removing):
                 try:
                     self._resync()
                 except DataplaneError:
@@ -353,9 +353,10 @@ class Engine:
         facts = self.store.facts({one.key.network for one in attachments})
         return planner.desired(attachments, uses, facts, self._mark, gone=frozenset(gone))
 
-    def _repair_is_due(self) -> bool:
-        """A change was interrupted; or no table was made yet; or the programs are another version's, or lost."""
-        if self.store.interrupted() or self.store.fact(_SKELETON_FACT) is None:
+    def _repair_is_due(self, *, removing: bool) -> bool:
+        """A change was interrupted; or no table was made yet (which nothing is removed from); or the programs are
+        another version's, or lost."""
+        if self.store.interrupted() or (self.store.fact(_SKELETON_FACT) is None and not removing):
             return True
         return not self.kernel.programs.loaded() and bool(self._everything().hooks)
 

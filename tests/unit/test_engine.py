@@ -94,6 +94,14 @@ def test_delete_leaves_nothing_and_may_be_repeated(world: World) -> None:
     assert world.doors.sysctls.values["net/ipv4/conf/br-front/route_localnet"] == "0"
 
 
+def test_removing_on_a_host_without_attachments_makes_nothing(world: World) -> None:
+    """DEL and gc of what never was leave a host without a table as it is."""
+    world.engine.delete(key("never"))
+    world.engine.collect("front", frozenset())
+    assert world.engine.collect_stale() == []
+    assert world.doors.nft.table_text() == ""
+
+
 def test_two_interfaces_of_one_container_are_two_attachments(world: World) -> None:
     """The key is (network, container, ifname): deleting one interface leaves the other's ports."""
     world.attach("web", "10.11.0.2", port(8080))
