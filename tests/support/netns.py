@@ -20,6 +20,7 @@ import ctypes
 import os
 import pickle
 import select
+import signal
 import subprocess
 import sys
 import time
@@ -53,6 +54,15 @@ exec sleep infinity
 
 class CommandFailedError(AssertionError):
     """A command in a sandbox ended with another status than 0; the text carries all that it printed."""
+
+
+def _reap(process: subprocess.Popen[str]) -> None:
+    """Wait for a process and close its pipes, so that its end is not blamed on a later test."""
+    process.kill()
+    process.wait(timeout=30)
+    for pipe in (process.stdin, process.stdout, process.stderr):
+        if pipe is not None:
+            pipe.close()
 
 
 class Place:
@@ -212,15 +222,16 @@ class Sandbox(Place):
     def stop(self) -> None:
         """End every process inside; the namespaces, links, mounts and BPF pins go with them."""
         first = os.pidfd_open(self.pid)
-        self._init.kill()  # --kill-child: the first process follows, and with it all others of its pid namespace
-        if not select.select([first], [], [], 30.0)[0]:
-            raise CommandFailedError(f"the sandbox {self.name} (process {self.pid}) does not end")
-        os.close(first)
-        for process in (*self._children, self._init):
-            process.wait(timeout=30)
-            for pipe in (process.stdin, process.stdout, process.stderr):
-                if pipe is not None:
-                    pipe.close()
+        try:
+            for process in self._children:  # an nsenter stops when its child is stopped, and would not reap it then
+                process.send_signal(signal.SIGCONT)
+            self._init.kill()  # --kill-child: the first process follows, and with it all others of its pid namespace
+            if not select.select([first], [], [], 30.0)[0]:
+                raise CommandFailedError(f"the sandbox {self.name} (process {self.pid}) does not end")
+        finally:
+            os.close(first)
+            for process in (*self._children, self._init):
+                _reap(process)
 
     def namespace(self, name: str) -> Namespace:
         """The network namespace ``/run/netns/<name>``, made at the first call, with lo up."""

@@ -26,7 +26,7 @@ GREETING = "served by busybox in a container\n"
 # The limits of the machine that runs the tests may be lower than podman's defaults, which runc then cannot set.
 _LIMITS = ("--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024")
 
-# What such a podman answers to every command.
+# What a podman that is built without CNI answers to every command.
 _NO_CNI = "cni support is not enabled"
 
 _CONTAINERS_CONF = """
