@@ -5,27 +5,34 @@
 A sum covers the addresses and ports, so it tells which ones it was made for. Where it becomes right by undoing exactly
 one rewrite that NAT does, and by nothing else, the payload is intact and NAT left the sum stale:
 
-    stored sum right for ...                                        evidence
-    the tuple before DNAT (or un-DNAT) of a mapping we know         MAPPING, or ORIGIN where the user named it
-    an address of this host in place of the destination             HOST_ADDRESS
-    one address of the client's own /24 in place of it              NEIGHBOURHOOD, an inference, drawn only where no
-                                                                    mapping that leads to the destination is known
+    stored sum right for ...                                     evidence          certainty at best
+    the tuple before DNAT (or un-DNAT) of a mapping we know      MAPPING           proved
+    the tuple that the user says it was sent to                  ORIGIN            proved, if that is true
+    an address of this host in place of the destination          HOST_ADDRESS      likely
+    one address of the client's own /24 in place of it           NEIGHBOURHOOD     inferred, and only where neither a
+                                                                                   mapping nor the user tells more
 
 Be aware: 16 bits identify no address. A random wrong sum fits one given tuple by chance once in 65,535, and some
-address of a /24 once in 259; the evidence says which of these a verdict rests on. The repair program takes mappings
-alone.
+address of a /24 once in 259. So a verdict counts what was tried for it, and its certainty falls with that number. The
+repair program takes mappings alone.
 """
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
 from control.frame import Segment
+from control.model import AttachmentKey
 from dataplane.types import Address, Protocol
+
+MODULUS = 0xFFFF
+"""Ones' complement sums are numbers modulo this: there are 65,535 of them, and one is right."""
+MAX_PROVED = 65
+"""How many errors a proof may have been sought for: a random one is then taken for it at most once in 1,000."""
 
 
 class Verdict(StrEnum):
@@ -52,6 +59,17 @@ class Evidence(StrEnum):
     NEIGHBOURHOOD = "neighbourhood"
 
 
+class Certainty(StrEnum):
+    """How far a stale verdict can be relied on."""
+
+    PROVED = "proved"
+    """A known mapping or the named origin fits, which a random error does at most once in 1,000."""
+    LIKELY = "likely"
+    """One of the two: known, or that rarely by chance."""
+    INFERRED = "inferred"
+    """Neither: found by a search, in which a random error would find something, too."""
+
+
 class Side(StrEnum):
     """Which end of the packet NAT rewrote."""
 
@@ -69,8 +87,7 @@ class KnownMapping:
     protocol: Protocol
     container_address: IPv4Address
     container_port: int
-    owner: str
-    """Whose it is, for people."""
+    owner: AttachmentKey
 
     def __str__(self) -> str:
         where = "*" if self.host_address is None else str(self.host_address)
@@ -117,6 +134,24 @@ class Finding:
     """The value that the field should have; None where that cannot be said."""
     rewrite: Rewrite | None = None
     """Of a stale sum: the rewrite that it missed."""
+    tried: int = 0
+    """Of a stale or corrupt sum: how many different errors would have been explained by evidence as good as this, or
+    better (of a corrupt one: by any)."""
+
+    @property
+    def one_in(self) -> int | None:
+        """Of a stale sum: one in so many random errors would have been explained just as well."""
+        return None if self.rewrite is None else MODULUS // self.tried
+
+    @property
+    def certainty(self) -> Certainty | None:
+        """Of a stale sum: how far the verdict can be relied on."""
+        if self.rewrite is None:
+            return None
+        few, known = self.tried <= MAX_PROVED, self.rewrite.evidence in {Evidence.MAPPING, Evidence.ORIGIN}
+        if few and known:
+            return Certainty.PROVED
+        return Certainty.LIKELY if few or known else Certainty.INFERRED
 
     @property
     def address_changed(self) -> bool:
@@ -134,6 +169,9 @@ def explain(segment: Segment, knowledge: Knowledge) -> Finding:
     if segment.protocol is Protocol.UDP and segment.stored == 0 and segment.source.version == 4:
         return Finding(Verdict.ZERO, segment, None)
     correct = correct_sum(segment) if segment.complete else None
+    if segment.protocol is Protocol.UDP and segment.stored == 0:
+        # NAT never makes it so, and the sum of zeros that it may happen to be is sent as 0xffff.
+        return Finding(Verdict.CORRUPT, segment, correct)
     if segment.complete and is_right(segment):
         return Finding(Verdict.RIGHT, segment, correct)
     # It covers the addresses alone, so it can be told however much of the packet was captured.
@@ -141,10 +179,24 @@ def explain(segment: Segment, knowledge: Knowledge) -> Finding:
         return Finding(Verdict.PARTIAL, segment, correct)
     if not segment.complete:
         return Finding(Verdict.UNVERIFIABLE, segment, None)
+    return _explain_wrong(segment, correct, knowledge)
+
+
+def _explain_wrong(segment: Segment, correct: int | None, knowledge: Knowledge) -> Finding:
+    # What all that the sum covers adds up to is 0 where it is right, and where a rewrite was left out of it, just what
+    # that rewrite changed.
+    error = (_pseudo_header(segment) + _words(segment.data)) % MODULUS
+    found: Rewrite | None = None
+    tried: set[int] = set()
     for rewrite in _candidates(segment, knowledge):
-        if is_right(_undone(segment, rewrite)):
-            return Finding(Verdict.STALE, segment, correct, rewrite)
-    return Finding(Verdict.CORRUPT, segment, correct)
+        if found is not None and rewrite.evidence is not found.evidence:
+            break
+        changed = _change(segment, rewrite)
+        if changed:
+            tried.add(changed)
+        if found is None and changed == error:
+            found = rewrite
+    return Finding(Verdict.CORRUPT if found is None else Verdict.STALE, segment, correct, found, len(tried))
 
 
 def is_right(segment: Segment) -> bool:
@@ -169,13 +221,11 @@ def _candidates(segment: Segment, knowledge: Knowledge) -> Iterator[Rewrite]:
         if mapping.protocol is segment.protocol:
             yield from _of_mapping(segment, mapping, knowledge.host_addresses)
     for origin in knowledge.origins:
-        if origin.address.version == segment.destination.version:
-            port = segment.destination_port if origin.port is None else origin.port
-            yield Rewrite(Side.DESTINATION, origin.address, port, Evidence.ORIGIN)
+        yield from _of_origin(segment, origin)
     for address in knowledge.host_addresses:
         if segment.destination.version == 4:
             yield Rewrite(Side.DESTINATION, address, segment.destination_port, Evidence.HOST_ADDRESS)
-    if not any(_leads_to(mapping, segment) for mapping in knowledge.mappings):
+    if not knowledge.origins and not any(_leads_to(mapping, segment) for mapping in knowledge.mappings):
         yield from _neighbours(segment)
 
 
@@ -200,6 +250,16 @@ def _of_mapping(segment: Segment, mapping: KnownMapping, host_addresses: Iterabl
         yield Rewrite(Side.SOURCE, segment.source, mapping.container_port, Evidence.MAPPING, mapping)
 
 
+def _of_origin(segment: Segment, origin: Origin) -> Iterator[Rewrite]:
+    if origin.address.version != segment.destination.version:
+        return
+    yield Rewrite(Side.DESTINATION, origin.address, segment.destination_port, Evidence.ORIGIN)
+    if origin.port is not None:
+        # As with a mapping: the sum may have missed both, or the port alone.
+        yield Rewrite(Side.DESTINATION, origin.address, origin.port, Evidence.ORIGIN)
+        yield Rewrite(Side.DESTINATION, segment.destination, origin.port, Evidence.ORIGIN)
+
+
 def _neighbours(segment: Segment) -> Iterator[Rewrite]:
     """Addresses beside the client, one of which the host often has. Nothing is inferred inside one network, where no
     NAT is to be expected and small errors would all look like neighbours."""
@@ -213,13 +273,10 @@ def _neighbours(segment: Segment) -> Iterator[Rewrite]:
             yield Rewrite(Side.DESTINATION, address, segment.destination_port, Evidence.NEIGHBOURHOOD)
 
 
-def _undone(segment: Segment, rewrite: Rewrite) -> Segment:
-    """The segment as it was before the rewrite, its sum untouched."""
-    at = 0 if rewrite.side is Side.SOURCE else 2
-    data = segment.data[:at] + rewrite.port.to_bytes(2, "big") + segment.data[at + 2 :]
-    if rewrite.side is Side.SOURCE:
-        return replace(segment, source=rewrite.address, source_port=rewrite.port, data=data)
-    return replace(segment, destination=rewrite.address, destination_port=rewrite.port, data=data)
+def _change(segment: Segment, rewrite: Rewrite) -> int:
+    """What the rewrite changed in the sum of all that the checksum covers."""
+    address, port = _end(segment, rewrite.side)
+    return (_words(address.packed) + port - _words(rewrite.address.packed) - rewrite.port) % MODULUS
 
 
 def _end(segment: Segment, side: Side) -> tuple[Address, int]:

@@ -9,12 +9,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from ipaddress import IPv4Address
 from itertools import islice
 from pathlib import Path
 
 import click
 
-from control.checksum import Finding, Knowledge, Origin, Verdict, explain
+from control.checksum import Certainty, Finding, Knowledge, KnownMapping, Origin, Verdict, explain
 from control.cli import findings
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
 from control.errors import EngineError
@@ -74,7 +75,7 @@ class _Report:
     callback=_origins,
     metavar="ADDR[:PORT]",
     multiple=True,
-    help="Where it was sent to, before NAT; the port is the one it has now unless given.",
+    help="Where the client sent it, before NAT (of a published port: the host's address and port).",
 )
 @click.option("--all", "keep_all", is_flag=True, help="Of a capture: show also frames that are right.")
 @json_option
@@ -85,7 +86,13 @@ def explain_command(
     """Say whether a frame's checksum is right, and if not, whose fault that is.
 
     FRAME is hex text, as tcpdump -xx or a person writes it; a file that holds it (PATH or @PATH), or a capture; or -
-    for standard input. Exit status 3: a stale or corrupt checksum was found.
+    for standard input.
+
+    A checksum is called STALE where a published port or --origin proves that NAT left it so, PROBABLY STALE where it is
+    right for an address of this host, PERHAPS STALE where it is right for some address beside the client. JSON says
+    "certainty": "proved", "likely" or "inferred", and as "chance_one_in" how rarely a random error would look the same.
+
+    Exit status 3: a checksum is corrupt or stale, be it proved or not.
     """
     if (frame is None) == (pcap is None):
         raise click.UsageError("give either FRAME or --pcap FILE")
@@ -155,8 +162,10 @@ def _read(frame: str) -> bytes:
     if frame == "-":
         return sys.stdin.buffer.read()
     path = Path(frame.removeprefix("@"))
-    # Hex text is long and full of spaces; asking the kernel whether it is a file may fail for that alone.
-    if frame.startswith("@") or (len(frame) < 256 and path.is_file()):
+    # Hex text is long and full of spaces; asking the kernel whether it is a file may fail for that alone. One word of
+    # anything else is a file's name, and if it is not there, that is the error.
+    named = frame.startswith("@") or not re.fullmatch(r"[0-9a-fA-F]*|.*\s.*", frame, re.DOTALL)
+    if named or (len(frame) < 256 and path.is_file()):
         return path.read_bytes()
     return frame.encode()
 
@@ -195,14 +204,19 @@ def _explain_all(frames: Iterator[tuple[int, LinkType, bytes]], knowledge: Knowl
 
 
 def _knowledge(origins: tuple[Origin, ...]) -> tuple[Knowledge, str]:
-    """What is known here, and where that is nothing, why."""
+    """What is known here, and where the published ports could not be read, why."""
+    addresses: list[IPv4Address] = []
+    mappings: list[KnownMapping] = []
+    ignorance = ""
     try:
-        from control.cli.state import known_mappings  # noqa: PLC0415 - the engine is slow to import
+        from control.cli import state  # noqa: PLC0415 - the engine is slow to import
 
-        mappings, addresses = known_mappings()
+        # Anybody may read the addresses; the state is root's.
+        addresses = state.host_addresses()
+        mappings = state.known_mappings()
     except (DataplaneError, OSError) as error:
-        return Knowledge(origins=origins), str(error)
-    return Knowledge(tuple(mappings), tuple(addresses), origins), ""
+        ignorance = str(error)
+    return Knowledge(tuple(mappings), tuple(addresses), origins), ignorance
 
 
 def _print_report(report: _Report, ignorance: str, from_capture: bool) -> None:
@@ -213,11 +227,19 @@ def _print_report(report: _Report, ignorance: str, from_capture: bool) -> None:
         click.echo(findings.describe(finding))
     if len(report.kept) > MAX_SHOWN:
         click.echo(f"... and {len(report.kept) - MAX_SHOWN} more (--json lists all)")
-    if several:
-        counts = ", ".join(f"{count} {verdict}" for verdict, count in sorted(report.verdicts.items()))
-        click.echo(f"{sum(report.verdicts.values())} checksums: {counts or 'none'}; {report.passed_over} other frames")
     if ignorance and report.verdicts.keys() & {Verdict.STALE, Verdict.CORRUPT}:
-        click.echo(f"  note      judged without this host's published ports: {ignorance}")
+        click.echo(findings.note("note", f"judged without this host's published ports: {ignorance}"))
+    if several:
+        click.echo(_summary(report))
+
+
+def _summary(report: _Report) -> str:
+    unproved = sum(finding.certainty not in {None, Certainty.PROVED} for _, finding in report.kept)
+    counts = []
+    for verdict, count in sorted(report.verdicts.items()):
+        doubt = f" ({unproved} of them not proved)" if verdict is Verdict.STALE and unproved else ""
+        counts.append(f"{count} {verdict}{doubt}")
+    return f"checksums: {', '.join(counts) or 'none'}; other frames: {report.passed_over}"
 
 
 def _print_report_json(report: _Report, ignorance: str) -> None:

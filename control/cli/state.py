@@ -1,26 +1,30 @@
-"""What dpctl's commands read of the state, with names for numbers."""
+"""What ``dpctl checksum explain`` reads of this host. Where there is no state, reading makes none."""
 
 from __future__ import annotations
 
 from ipaddress import IPv4Address
 
 from control.checksum import KnownMapping
-from control.engine import Engine, open_engine
+from control.engine import RUN_DIRECTORY, open_engine
 from control.model import Attachment, PortMapping
 from control.ruleset import targets
+from dataplane.links import NetlinkLinks
 
 
-def attachments() -> list[Attachment]:
-    """All attachments, ordered by key."""
+def known_mappings() -> list[KnownMapping]:
+    """Every published IPv4 port: what a stale checksum can be proved against."""
+    try:
+        (RUN_DIRECTORY / "state.db").stat()
+    except FileNotFoundError:
+        # An engine would make one, and a host that publishes nothing is left as it is.
+        return []
     with open_engine() as engine:
-        return engine.attachments()
+        return [known for attachment in engine.attachments() for known in _known(attachment)]
 
 
-def known_mappings() -> tuple[list[KnownMapping], list[IPv4Address]]:
-    """Every published IPv4 port, and the host's IPv4 addresses: what a stale checksum can be proved against."""
-    with open_engine() as engine:
-        mappings = [known for attachment in engine.attachments() for known in _known(attachment)]
-        return mappings, _ipv4(engine)
+def host_addresses() -> list[IPv4Address]:
+    """The host's IPv4 addresses, without loopback."""
+    return [one for one in NetlinkLinks().host_addresses() if isinstance(one, IPv4Address)]
 
 
 def _known(attachment: Attachment) -> list[KnownMapping]:
@@ -31,16 +35,12 @@ def _known(attachment: Attachment) -> list[KnownMapping]:
             protocol=mapping.protocol,
             container_address=target,
             container_port=mapping.container_port,
-            owner=str(attachment.key),
+            owner=attachment.key,
         )
         for target in targets(attachment)
         for mapping in attachment.request.mappings
         if isinstance(target, IPv4Address) and mapping.serves(target)
     ]
-
-
-def _ipv4(engine: Engine) -> list[IPv4Address]:
-    return [one for one in engine.kernel.links.host_addresses() if isinstance(one, IPv4Address)]
 
 
 def _specific(mapping: PortMapping) -> IPv4Address | None:

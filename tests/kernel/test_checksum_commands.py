@@ -9,7 +9,7 @@ import pytest
 
 from dataplane.types import Protocol
 from support import plan
-from support.frames import Flow, flipped, frame
+from support.frames import Flow, flipped, frame, seed_stale_syn
 from support.netns import Sandbox
 from support.traffic import send_frame
 from support.world import DPCTL, Attached, World, publish
@@ -99,6 +99,27 @@ def test_explain_names_the_mapping(world: World, web: Attached) -> None:
     """On the host that published the port, explain proves a stale checksum and names the container."""
     done = world.host.run(DPCTL, "checksum", "explain", "--json", stale(web).hex(), check=False, env=world.environment)
     assert done.returncode == 3
-    rewrite = json.loads(done.stdout)["findings"][0]["rewrite"]
+    found = json.loads(done.stdout)["findings"][0]
+    assert (found["verdict"], found["certainty"]) == ("stale", "proved")
+    rewrite = found["rewrite"]
     assert (rewrite["evidence"], rewrite["address"], rewrite["port"]) == ("mapping", str(plan.HOST4), PORT)
     assert rewrite["mapping"]["owner"] == f"{plan.FRONT.name}/web/eth0"
+
+
+@pytest.mark.parametrize(
+    ("address", "certainty", "evidence"),
+    [("10.0.2.15/24", "likely", "host address"), ("192.0.2.1/24", "inferred", "neighbourhood")],
+)
+def test_explain_leaves_no_trace_on_a_host_without_state(
+    sandbox: Sandbox, address: str, certainty: str, evidence: str
+) -> None:
+    """Where nothing was ever attached, explain goes by the host's addresses, and makes neither state nor lock."""
+    sandbox.bridge("uplink", address)
+    before = sandbox.run("find", "/run", "-xdev").stdout
+    done = sandbox.run(DPCTL, "checksum", "explain", "--json", seed_stale_syn().hex(), check=False)
+    assert done.returncode == 3, done.stderr
+    said = json.loads(done.stdout)
+    found = said["findings"][0]
+    assert (found["certainty"], found["rewrite"]["evidence"]) == (certainty, evidence)
+    assert said["judged_without_mappings"] is None
+    assert sandbox.run("find", "/run", "-xdev").stdout == before

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.checksum import (
+    MAX_PROVED,
+    Certainty,
     Evidence,
     Finding,
     Knowledge,
@@ -27,11 +29,15 @@ from control.checksum import (
     partial_sum,
 )
 from control.cli.checksum import checksum
-from control.frame import Segment, frames_of_text, parse
+from control.cli.findings import describe
+from control.frame import FrameError, Segment, frames_of_text, parse
+from control.model import AttachmentKey
 from dataplane.types import Protocol
 
 SEED = Path(__file__).parents[1] / "data" / "seed_stale_syn.hex"
-MAPPING = KnownMapping(IPv4Address("10.0.2.15"), 8080, Protocol.TCP, IPv4Address("10.88.0.116"), 80, "front/web/eth0")
+WEB = AttachmentKey("front", "web", "eth0")
+MAPPING = KnownMapping(IPv4Address("10.0.2.15"), 8080, Protocol.TCP, IPv4Address("10.88.0.116"), 80, WEB)
+MANY = tuple(IPv4Address("198.51.100.0") + number for number in range(100))
 NOTHING = Knowledge()
 
 
@@ -147,6 +153,7 @@ def test_seed_by_inference() -> None:
         (Knowledge((replace(MAPPING, host_address=None),), (IPv4Address("10.0.2.15"),)), Evidence.MAPPING),
         (Knowledge(origins=(Origin(IPv4Address("10.0.2.15")),)), Evidence.ORIGIN),
         (Knowledge(origins=(Origin(IPv4Address("10.0.2.15"), 80),)), Evidence.ORIGIN),
+        (Knowledge(origins=(Origin(IPv4Address("10.0.2.15"), 8080),)), Evidence.ORIGIN),
         (Knowledge(host_addresses=(IPv4Address("10.0.2.15"),)), Evidence.HOST_ADDRESS),
         (Knowledge((replace(MAPPING, protocol=Protocol.UDP),), (IPv4Address("10.0.2.16"),)), Evidence.NEIGHBOURHOOD),
         (Knowledge((replace(MAPPING, container_port=81),)), Evidence.NEIGHBOURHOOD),
@@ -158,6 +165,59 @@ def test_seed_by_what_is_known(knowledge: Knowledge, evidence: Evidence) -> None
     assert finding.rewrite is not None
     assert finding.rewrite.evidence is evidence
     assert finding.rewrite.mapping == (knowledge.mappings[0] if evidence is Evidence.MAPPING else None)
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "tried", "one_in", "certainty"),
+    [
+        (Knowledge((MAPPING,)), 3, 21845, Certainty.PROVED),
+        (Knowledge((replace(MAPPING, host_port=80),)), 1, 65535, Certainty.PROVED),
+        (Knowledge((replace(MAPPING, host_address=None),), (IPv4Address("10.0.2.15"), *MANY)), 203, 322, "likely"),
+        (Knowledge(origins=(Origin(IPv4Address("10.0.2.15")),)), 1, 65535, Certainty.PROVED),
+        (Knowledge(origins=(Origin(IPv4Address("10.0.2.15")), *map(Origin, MANY))), 101, 648, Certainty.LIKELY),
+        (Knowledge((), (IPv4Address("10.0.2.15"), *MANY[:3])), 4, 16383, Certainty.LIKELY),
+        (Knowledge((), (IPv4Address("10.0.2.15"), *MANY)), 101, 648, Certainty.INFERRED),
+        (NOTHING, 253, 259, Certainty.INFERRED),
+        (Knowledge((), MANY[:3]), 256, 255, Certainty.INFERRED),
+    ],
+)
+def test_certainty_falls_with_the_number_tried(
+    knowledge: Knowledge, tried: int, one_in: int, certainty: Certainty
+) -> None:
+    """The more errors the evidence would have explained, the less is it relied on; only what is known proves."""
+    finding = explain(seed(), knowledge)
+    assert (finding.verdict, finding.tried, finding.one_in) == (Verdict.STALE, tried, one_in)
+    assert finding.certainty == certainty
+
+
+def test_the_chance_is_what_errors_show() -> None:
+    """Of all wrong sums that there are, exactly as many are called stale as are said to have been tried for it."""
+    knowledge = Knowledge((replace(MAPPING, host_address=None),), MANY[:3])
+    findings = [explain(with_stored(seed(), stored), knowledge) for stored in range(0xFFFF)]
+    stale = [one for one in findings if one.verdict is Verdict.STALE and one.certainty is Certainty.PROVED]
+    assert [one.tried for one in stale] == [len(stale)] * 7
+
+
+def test_a_proof_is_rarely_chance() -> None:
+    """What counts as proved would be found by chance in at most one of 1,000 random errors."""
+    assert 0xFFFF // MAX_PROVED >= 1000 > 0xFFFF // (MAX_PROVED + 1)
+
+
+@pytest.mark.parametrize("origin", ["10.0.2.16", "203.0.113.9"])
+def test_nothing_is_inferred_against_the_user(origin: str) -> None:
+    """Where the user names the destination and the sum does not fit it, no other address is made up for it."""
+    finding = explain(seed(), Knowledge(origins=(Origin(IPv4Address(origin), 80),)))
+    assert (finding.verdict, finding.certainty, finding.one_in, finding.tried) == (Verdict.CORRUPT, None, None, 1)
+
+
+@pytest.mark.parametrize("before", [("10.0.2.15", 8080), ("10.0.2.15", 80), ("10.88.0.116", 8080)])
+def test_a_named_origin_is_tried_as_a_mapping_is(before: tuple[str, int]) -> None:
+    """Of the origin that the user names, the sum may have missed the address, the port, or both."""
+    stale = rewritten(made_for("192.0.2.55", 40000, *before), "10.88.0.116", 80)
+    finding = explain(stale, Knowledge(origins=(Origin(IPv4Address("10.0.2.15"), 8080),)))
+    assert finding.rewrite is not None
+    assert (finding.rewrite.evidence, finding.certainty) == (Evidence.ORIGIN, Certainty.PROVED)
+    assert (str(finding.rewrite.address), finding.rewrite.port) == before
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 13, 15, 23])
@@ -248,30 +308,165 @@ def explained_seed(monkeypatch: pytest.MonkeyPatch) -> Finding:
 
 @pytest.mark.usefixtures("explained_seed")
 def test_command_explains_the_seed() -> None:
-    """``dpctl checksum explain`` says it all about the seed's frame, and exits with 3."""
+    """``dpctl checksum explain`` says what the seed's frame looks like without calling it proved, and exits with 3."""
     status, text = run(f"@{SEED}")
     assert status == 3
-    assert text.startswith("STALE: NAT rewrote the destination address and left the TCP checksum")
-    for part in ("10.0.2.2:54017 > 10.88.0.116:80", "0xd776 (correct: 0xd8b9)", "right for destination 10.0.2.15:80"):
-        assert part in text
-    assert "inferred" in text
-    assert "\n  proof " not in text
-    assert "\n  proof " in run(str(SEED), "--origin", "10.0.2.15:80")[1]
+    assert text.startswith(
+        "PERHAPS STALE: if it was sent to 10.0.2.15, the address rewrite by NAT left the sum stale.\n"
+        "  frame     10.0.2.2:54017 > 10.88.0.116:80, TCP, 24 bytes\n"
+        "  found     TCP checksum 0xd776, correct 0xd8b9, right for destination 10.0.2.15\n"
+        "  inferred  "
+    )
+    assert "1 in 259" in text
+    assert "--origin ADDR:PORT" in text
+    assert "proof" not in text
 
 
 @pytest.mark.usefixtures("explained_seed")
-def test_command_prints_json() -> None:
-    """``--json`` carries the version, the verdict and the evidence."""
-    status, text = run("-", "--json", "--origin", "10.0.2.15", input=SEED.read_bytes())
+@pytest.mark.parametrize("origin", ["10.0.2.15", "10.0.2.15:80", "10.0.2.15:8080"])
+def test_command_takes_the_advice_it_gives(origin: str) -> None:
+    """With the origin that the user was asked for, the seed's sum is stale without an if."""
+    status, text = run(str(SEED), "--origin", origin)
+    assert status == 3
+    assert text.startswith("STALE: the address rewrite by NAT left the sum stale.\n")
+    assert "\n  found     TCP checksum 0xd776, correct 0xd8b9, right for destination 10.0.2.15\n  proof     " in text
+    assert "make sure" not in text
+
+
+@pytest.mark.usefixtures("explained_seed")
+@pytest.mark.parametrize(
+    ("words", "certainty", "one_in"), [([], "inferred", 259), (["--origin", "10.0.2.15"], "proved", 65535)]
+)
+def test_command_prints_json(words: list[str], certainty: str, one_in: int) -> None:
+    """``--json`` carries the version, the verdict, and how far it can be relied on."""
+    status, text = run("-", "--json", *words, input=SEED.read_bytes())
     said = json.loads(text)
     assert (status, said["version"], said["counts"]["stale"]) == (3, 1, 1)
-    assert said["findings"][0]["rewrite"] == {
+    found = said["findings"][0]
+    assert (found["verdict"], found["certainty"], found["chance_one_in"]) == ("stale", certainty, one_in)
+    assert (found["stored"], found["correct"]) == ("0xd776", "0xd8b9")
+    assert found["rewrite"] == {
         "side": "destination",
         "address": "10.0.2.15",
         "port": 80,
-        "evidence": "origin",
+        "evidence": "origin" if words else "neighbourhood",
         "mapping": None,
     }
+
+
+def described(finding: Finding) -> tuple[str, dict[str, str]]:
+    """The headline, and what is said under each label."""
+    headline, *lines = describe(finding).splitlines()
+    notes: dict[str, str] = {}
+    label = ""
+    for line in lines:
+        label = line[:12].strip() or label
+        notes[label] = f"{notes.get(label, '')} {line[12:]}".strip()
+    return headline, notes
+
+
+@pytest.mark.parametrize(
+    ("knowledge", "word", "label"),
+    [
+        (Knowledge((MAPPING,)), "STALE", "proof"),
+        (
+            Knowledge((replace(MAPPING, host_address=None),), (IPv4Address("10.0.2.15"), *MANY)),
+            *("PROBABLY", "evidence"),
+        ),
+        (Knowledge((), (IPv4Address("10.0.2.15"),)), "PROBABLY", "evidence"),
+        (NOTHING, "PERHAPS", "inferred"),
+    ],
+)
+def test_the_first_word_is_as_sure_as_the_evidence(knowledge: Knowledge, word: str, label: str) -> None:
+    """What is not proved is said with a doubt in the first word and with an if, whatever it rests on."""
+    headline, notes = described(explain(seed(), knowledge))
+    assert headline.split()[0].rstrip(":") == word
+    assert ("if it was sent to 10.0.2.15" in headline) == (word != "STALE")
+    assert list(notes) == ["frame", "found", label, "to do"]
+
+
+def test_a_mapping_is_named_with_what_repairs_it() -> None:
+    """A mapping that explains the sum is named, and the command that has it repaired names its network."""
+    _, notes = described(explain(seed(), Knowledge((MAPPING,))))
+    assert "10.0.2.15:8080/tcp -> 10.88.0.116:80 (front/web/eth0)" in notes["proof"]
+    assert notes["to do"].endswith("dpctl checksum mode front repair")
+
+
+def test_no_repair_is_promised_for_replies() -> None:
+    """Replies are explained, and nobody is told that they would be repaired: frames to containers are."""
+    stale = rewritten(made_for("10.88.0.116", 80, "192.0.2.55", 40000), "10.0.2.15", 8080, Side.SOURCE)
+    headline, notes = described(explain(stale, Knowledge((MAPPING,))))
+    assert headline == "STALE: the address and port rewrite by NAT left the sum stale."
+    assert "right for source 10.88.0.116:80" in notes["found"]
+    assert "checksum mode" not in notes["to do"]
+
+
+@pytest.mark.parametrize(
+    ("segment", "headline", "said"),
+    [
+        (
+            with_stored(made_for("10.11.0.3", 1, "10.12.0.2", 2), 0x1234),
+            "CORRUPT: the TCP checksum is wrong, and no address rewrite that is known explains it.",
+            {"tried": "253 rewrites", "to do": "--origin ADDR:PORT"},
+        ),
+        (
+            with_stored(made_for("10.11.0.3", 1, "10.11.0.2", 2), 0x1234),
+            "CORRUPT: the TCP checksum is wrong, and no address rewrite that is known explains it.",
+            {"tried": "nothing"},
+        ),
+        (
+            with_stored(made_for("fd00::2", 1, "fd00::3", 2), 0x1234),
+            "CORRUPT: the TCP checksum is wrong, and no address rewrite that is known explains it.",
+            {"frame": "[fd00::2]:1 > [fd00::3]:2", "tried": "nothing: IPv6"},
+        ),
+        (
+            with_stored(made_for("fd00::2", 1, "fd00::3", 2, Protocol.UDP), 0),
+            "CORRUPT: this UDP datagram carries no checksum, which IPv6 allows to tunnels alone.",
+            {"to do": "RFC 6935"},
+        ),
+        (
+            with_stored(made_for("10.0.2.2", 1, "10.0.2.3", 2, Protocol.UDP), 0),
+            "ZERO: no error; this UDP datagram carries no checksum, as IPv4 allows.",
+            {"found": "UDP checksum 0x0000"},
+        ),
+        (
+            replace(seed(), data=seed().data[:-4]),
+            "UNVERIFIABLE: only 20 of the 24 bytes that the TCP checksum covers are here.",
+            {"to do": "tcpdump -s 0"},
+        ),
+        (
+            replace(seed(), fragment=True),
+            "UNVERIFIABLE: the TCP checksum covers the fragments that follow, too.",
+            {"to do": "not fragmented"},
+        ),
+        (
+            with_stored(seed(), partial_sum(seed())),
+            "PARTIAL: no error on the sender's own machine; the TCP checksum is not computed yet.",
+            {"found": "to 0xd8b9; tcpdump calls it incorrect", "to do": "tx off"},
+        ),
+    ],
+)
+def test_what_is_said_of_other_frames(segment: Segment, headline: str, said: dict[str, str]) -> None:
+    """Each verdict comes first, says no more than is known, and says what to do."""
+    first, notes = described(explain(segment, NOTHING))
+    assert first == headline
+    for label, part in said.items():
+        assert part in notes[label]
+
+
+@pytest.mark.usefixtures("explained_seed")
+@pytest.mark.parametrize("name", ["no/such/file.hex", "seed.hex", "@d776"])
+def test_a_file_that_is_not_there_is_said_to_be_missing(name: str) -> None:
+    """A word that is no hex is a file's name, and a missing file is not taken for broken hex."""
+    with pytest.raises(FileNotFoundError):
+        run(name)
+
+
+@pytest.mark.usefixtures("explained_seed")
+def test_hex_text_that_is_broken_is_no_file() -> None:
+    """Several words with something else than hex among them are refused as hex."""
+    with pytest.raises(FrameError, match="not hex digits"):
+        run("ea56 b4c6 4fxx")
 
 
 @pytest.mark.usefixtures("explained_seed")
