@@ -20,7 +20,7 @@ from typing import ParamSpec
 import click
 
 from dataplane import abi
-from dataplane.abi import ChecksumCounts, NetworkEntry
+from dataplane.abi import MANUAL_NETWORK, ChecksumCounts, NetworkEntry
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.programs.door import KernelPrograms
@@ -29,9 +29,6 @@ from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, 
 
 VERSION = 1
 """Of the JSON that ``--json`` prints."""
-
-MANUAL = 0x80000000
-"""Set in the number of a network that was made by ``attach`` here, and not by an attachment."""
 
 Arguments = ParamSpec("Arguments")
 Json = dict[str, object]
@@ -151,12 +148,12 @@ def attach(
     wanted = [program for program in Program if not chosen or program.value in chosen]
     key = abi.U32.pack(ifindex)
     entry = _network(programs, ifindex)
-    if entry and not entry.id & MANUAL and (policy or checksum_mode):
+    if entry and not entry.id & MANUAL_NETWORK and (policy or checksum_mode):
         raise click.ClickException(
             f"could not change {device}: it belongs to network {entry.id} of a conflist; change it there"
         )
     wished = NetworkEntry(
-        id=entry.id if entry else MANUAL | ifindex,
+        id=entry.id if entry else MANUAL_NETWORK | ifindex,
         policy=_POLICIES[policy] if policy else entry.policy if entry else IsolationPolicy.SAME_BRIDGE,
         checksum=_CHECKSUMS[checksum_mode] if checksum_mode else entry.checksum if entry else ChecksumMode.REPAIR,
     )
@@ -189,7 +186,7 @@ def detach(
     """Detach our programs from DEVICE. Those of others stay."""
     ifindex = _index(device)
     entry = _network(programs, ifindex)
-    if entry and not entry.id & MANUAL and not force:
+    if entry and not entry.id & MANUAL_NETWORK and not force:
         raise click.ClickException(
             f"could not detach from {device}: it belongs to network {entry.id} of a conflist, whose containers would be"
             " open to each other's networks; use --force if that is wanted"
@@ -199,7 +196,7 @@ def detach(
     if not dry_run:
         for program in wanted:
             programs.detach(program, ifindex)
-        if entry and entry.id & MANUAL and not programs.hooked(ifindex):
+        if entry and entry.id & MANUAL_NETWORK and not programs.hooked(ifindex):
             programs.drop("networks", abi.U32.pack(ifindex))
             programs.drop("checksum_counts", abi.U32.pack(ifindex))
     names = " and ".join(hooked.program.value for hooked in found) or "nothing"

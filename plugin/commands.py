@@ -22,6 +22,7 @@ from plugin import config, result, sandbox
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import JsonObject
+from plugin.ports import unserved
 
 
 class Engine(Protocol):
@@ -80,20 +81,19 @@ def run(invocation: Invocation, conf: JsonObject, netns: Netns, engine: OpenEngi
 
 def _add(invocation: Invocation, conf: JsonObject, netns: Netns, engine: OpenEngine) -> Outcome:
     parsed = config.parse(conf)
-    request = _request(invocation, parsed, netns)
+    request, notes = _request(invocation, parsed, netns)
     # Written before anything is changed: what cannot be answered must not be attached.
     printed = json.dumps(result.convert(parsed.previous or {}, parsed.cni_version))
     with engine() as opened:
         opened.add(request)
-    return Outcome(printed, parsed.notes)
+    return Outcome(printed, notes)
 
 
 def _check(invocation: Invocation, conf: JsonObject, netns: Netns, engine: OpenEngine) -> Outcome:
-    parsed = config.parse(conf)
-    request = _request(invocation, parsed, netns)
+    request, notes = _request(invocation, config.parse(conf), netns)
     with engine() as opened:
         opened.check(request)
-    return Outcome(notes=parsed.notes)
+    return Outcome(notes=notes)
 
 
 def _delete(invocation: Invocation, conf: JsonObject, _netns: Netns, engine: OpenEngine) -> Outcome:
@@ -135,15 +135,17 @@ _VERBS: dict[Verb, Callable[[Invocation, JsonObject, Netns, OpenEngine], Outcome
 }
 
 
-def _request(invocation: Invocation, conf: config.NetConf, netns: Netns) -> Request:
+def _request(invocation: Invocation, conf: config.NetConf, netns: Netns) -> tuple[Request, tuple[str, ...]]:
+    """What is asked of the engine, and notes on what was written and asks for nothing."""
     previous = result.parse(conf.previous, invocation.ifname)
     if conf.mappings and not previous.addresses:
         raise ConfigError("prevResult.ips", f"holds no address of {invocation.ifname!r} that a port could lead to")
+    notes = (*conf.notes, *unserved(conf.ports, previous.addresses))
     if netns.descriptor is None:
         cause = netns.error or "no descriptor came with the call"
         details = f"CNI_NETNS: could not open {invocation.netns[:256]!r}: {cause}"
         raise CniError(Code.INVALID_NETNS, "invalid network namespace", details)
-    return Request(
+    request = Request(
         key=AttachmentKey(conf.name, invocation.container, invocation.ifname),
         addresses=previous.addresses,
         host_interfaces=previous.host_interfaces,
@@ -152,3 +154,4 @@ def _request(invocation: Invocation, conf: config.NetConf, netns: Netns) -> Requ
         netns=invocation.netns,
         netns_inode=sandbox.network_namespace(netns.descriptor, invocation.netns),
     )
+    return request, notes

@@ -39,7 +39,7 @@ from control.model import (
 )
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import Json, JsonObject, Section, kind_of, shown
-from plugin.ports import port_mappings
+from plugin.ports import Entry, port_mappings
 
 SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 UNSUPPORTED_VERSIONS = ("0.1.0", "0.2.0")
@@ -79,11 +79,17 @@ class NetConf(Header):
     """A whole configuration."""
 
     options: Options = field(default_factory=Options)
-    mappings: tuple[PortMapping, ...] = ()
+    ports: tuple[Entry, ...] = ()
+    """``portMappings`` as they were written."""
     previous: JsonObject | None = None
     """``prevResult`` as it was written: it is passed on with all that it holds."""
     notes: tuple[str, ...] = ()
     """What was read and has no effect, a sentence each."""
+
+    @property
+    def mappings(self) -> tuple[PortMapping, ...]:
+        """The ports to publish."""
+        return tuple(entry.mapping for entry in self.ports)
 
 
 def parse_header(conf: JsonObject) -> Header:
@@ -130,7 +136,7 @@ def parse(conf: JsonObject) -> NetConf:
             conditions6=_conditions(section, 6),
             forward_chains=_forward_chains(section),
         ),
-        mappings=port_mappings(section.section("runtimeConfig", fold=True).items("portMappings")),
+        ports=port_mappings(section.section("runtimeConfig", fold=True).items("portMappings")),
         previous=_previous(section),
         notes=tuple(f"{key} is ignored: {why}" for key, why in _IGNORED.items() if section.raw(key) is not None),
     )

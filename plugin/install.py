@@ -1,14 +1,16 @@
 """Puts the executable and an example conflist where runtimes look for them, and takes them away again.
 
     install(Path("/opt/cni/bin"), Path("/etc/cni/net.d"))   -> changes, the conflist's last
-    uninstall(Path("/opt/cni/bin"), Path("/etc/cni/net.d"))
+    remove_conflist(Path("/etc/cni/net.d"))                 -> change; nothing new is attached from then on
+    remove_executable(Path("/opt/cni/bin"))                 -> change; no runtime can send a DEL from then on
 
     DIR/dataplane                 a script of a few lines that starts plugin.shim with this interpreter
     DIR/10-dataplane.conflist     bridge and host-local (containernetworking-plugins), then dataplane
 
 All is looked at before anything is written. A file appears whole or not at all (temporary file, fsync, rename), and
-the conflist last: from then on a runtime may call. A file that somebody else wrote, or changed, is left alone and
-named; with ``force`` it is replaced, and kept beside as ``*.bak``, which no runtime reads.
+the conflist last: from then on a runtime may call. A conflist that somebody changed, or wrote, is theirs: it is kept,
+and the executable is installed or upgraded all the same. An executable that is not ours is in the way, and nothing is
+installed. With ``force`` either is replaced, and kept beside as ``*.bak``, which no runtime reads.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ import stat
 import sys
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -37,7 +39,7 @@ _MARKER_WITHIN = 1024  # bytes
 
 
 class InstallError(DataplaneError):
-    """Files that were not installed, and why; nothing was changed."""
+    """A file that cannot be installed, and why; nothing was changed."""
 
 
 class Outcome(StrEnum):
@@ -70,28 +72,37 @@ class _Planned:
 
 
 def install(cni_bin: Path, conf: Path, *, force: bool = False, dry_run: bool = False) -> tuple[Change, ...]:
-    """Install both files. Raises ``InstallError`` naming every file in the way, and ``OSError``."""
+    """Install the executable, and the conflist unless there is another one.
+
+    Raises ``InstallError`` naming what is in the way, and ``OSError``.
+    """
     # Absolute paths: the conflist is read by processes that stand elsewhere.
-    planned = (
-        _plan(cni_bin.absolute() / EXECUTABLE, executable_text().encode(), 0o755, force=force),
-        _plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force),
-    )
-    in_the_way = [one.change for one in planned if one.change.outcome is Outcome.KEPT]
-    if in_the_way:
-        raise InstallError("; ".join(f"could not install {change.path}: {change.note}" for change in in_the_way))
+    executable = _plan(cni_bin.absolute() / EXECUTABLE, executable_text().encode(), 0o755, force=force)
+    conflist = _plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force)
+    if executable.change.outcome is Outcome.KEPT:
+        raise InstallError(
+            f"could not install {executable.change.path}: another file is there; "
+            "move it away, or use --force, which keeps a copy"
+        )
+    if conflist.change.outcome is Outcome.KEPT:
+        note = "it is not the example as it comes; dpctl install --force puts that there, and keeps a copy of this one"
+        conflist = replace(conflist, change=replace(conflist.change, note=note))
+    planned = (executable, conflist)
     if not dry_run:
         for one in planned:
-            if one.change.outcome is not Outcome.UNCHANGED:
+            if one.change.outcome not in {Outcome.UNCHANGED, Outcome.KEPT}:
                 _write(one)
     return tuple(one.change for one in planned)
 
 
-def uninstall(cni_bin: Path, conf: Path) -> tuple[Change, ...]:
-    """Remove what ``install`` made and nobody changed: first the conflist, so that nothing new is attached."""
-    return (
-        _remove(conf.absolute() / CONFLIST, ours=_is_our_conflist),
-        _remove(cni_bin.absolute() / EXECUTABLE, ours=_is_our_executable),
-    )
+def remove_conflist(conf: Path) -> Change:
+    """Remove the example conflist, if it is as ``install`` made it. Raises ``OSError``."""
+    return _remove(conf.absolute() / CONFLIST, ours=_is_our_conflist)
+
+
+def remove_executable(cni_bin: Path) -> Change:
+    """Remove the executable, if it is ours, of whatever version. Raises ``OSError``."""
+    return _remove(cni_bin.absolute() / EXECUTABLE, ours=_is_our_executable)
 
 
 def other_configurations(conf: Path) -> tuple[str, ...]:
@@ -140,6 +151,8 @@ def conflist_text() -> str:
 
 
 def _plan(path: Path, content: bytes, mode: int, *, force: bool) -> _Planned:
+    if path.is_dir() and not path.is_symlink():  # a link to one is replaced like any other link
+        raise InstallError(f"could not install {path}: a directory is there")
     found = _read(path)
     if found is None:
         return _Planned(Change(path, Outcome.INSTALLED), content, mode)
@@ -150,8 +163,7 @@ def _plan(path: Path, content: bytes, mode: int, *, force: bool) -> _Planned:
     if force:
         backup = _free_backup(path)
         return _Planned(Change(path, Outcome.REPLACED, f"the former one is {backup}"), content, mode, backup)
-    reason = "another file is there; move it away, or use --force, which keeps a copy"
-    return _Planned(Change(path, Outcome.KEPT, reason), content, mode)
+    return _Planned(Change(path, Outcome.KEPT), content, mode)
 
 
 def _read(path: Path) -> bytes | None:
@@ -160,8 +172,6 @@ def _read(path: Path) -> bytes | None:
         status = path.lstat()
     except FileNotFoundError:
         return None
-    if stat.S_ISDIR(status.st_mode):
-        raise InstallError(f"could not install {path}: a directory is there")
     return path.read_bytes() if stat.S_ISREG(status.st_mode) else b""
 
 

@@ -1,10 +1,12 @@
 """``runtimeConfig.portMappings``: the ports that a runtime wants published, as values that can be programmed.
 
     {"hostPort": 8080, "containerPort": 80, "protocol": "TCP", "hostIP": ""}  ->  PortMapping(8080, 80, Protocol.TCP)
+    unserved(entries, addresses)   -> notes; ConfigError for a hostIP that can lead to no address of the container
 
     hostPort, containerPort   integers from 1 to 65535; neither "80" nor 80.0 nor true
     protocol                  tcp, udp or sctp in any letter case; tcp where it is missing or empty
-    hostIP                    an address; missing or empty is every local address, 0.0.0.0 and :: those of a family
+    hostIP                    an address of one machine, of a family that the container has an address of; missing or
+                              empty is every local address, 0.0.0.0 and :: those of a family
 
 Be aware: an IPv4-mapped IPv6 address (::ffff:192.0.2.1) is read as the IPv4 address in it, as Go does: the runtime that
 sent it means that one. Keys that are not listed are ignored. A port that is asked for twice for the same
@@ -13,8 +15,9 @@ container port counts once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from ipaddress import IPv6Address, ip_address
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from control.model import PortMapping
 from dataplane.types import Address, Protocol
@@ -24,11 +27,23 @@ from plugin.jsontext import Json, Section
 Claim = tuple[Protocol, int, int | Address]
 """Something that only one mapping can have: a port of one address, or of every address of an IP version (4 or 6)."""
 
+_EVERY_IPV4 = IPv4Address("0.0.0.0")
+_LOCALHOST_IPV6 = IPv6Address("::1")
+_BROADCAST = IPv4Address("255.255.255.255")
 
-def port_mappings(entries: Iterable[tuple[str, Json]]) -> tuple[PortMapping, ...]:
-    """Read the mappings, each with the path of its entry. Raises ``ConfigError``."""
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A mapping, and the path of the entry that asked for it."""
+
+    path: str
+    mapping: PortMapping
+
+
+def port_mappings(entries: Iterable[tuple[str, Json]]) -> tuple[Entry, ...]:
+    """Read the mappings, each given with its path. Raises ``ConfigError``."""
     claimed: dict[Claim, tuple[str, PortMapping]] = {}
-    found: dict[PortMapping, None] = {}
+    found: dict[PortMapping, str] = {}
     for path, entry in entries:
         mapping = _mapping(Section(entry, path, fold=True))
         claims = _claims(mapping)
@@ -44,18 +59,53 @@ def port_mappings(entries: Iterable[tuple[str, Json]]) -> tuple[PortMapping, ...
             continue  # published already, by one entry or by several
         for claim in claims:
             claimed.setdefault(claim, (path, mapping))
-        found[mapping] = None
+        found[mapping] = path
     return tuple(_widest(found))
 
 
-def _widest(mappings: Iterable[PortMapping]) -> Iterable[PortMapping]:
+def unserved(entries: Sequence[Entry], addresses: Iterable[Address]) -> tuple[str, ...]:
+    """Notes on mappings that have no effect for a container with these addresses, one for each host address.
+
+    Raises ``ConfigError`` where the container has no address of hostIP's family, unless hostIP is a wildcard that the
+    runtime may have written by itself: 0.0.0.0, or :: beside 0.0.0.0 for the same port.
+    """
+    versions = {address.version for address in addresses}
+    mappings = {entry.mapping for entry in entries}
+    left_out: dict[tuple[Address, str], list[str]] = {}
+    for entry in entries:
+        host = entry.mapping.host_address
+        if host is None:
+            continue
+        if host.version not in versions:
+            reason = f"the container has no IPv{host.version} address"
+            # 0.0.0.0 needs no other beside it: nerdctl writes it alone where its user named no address.
+            if not (entry.mapping.wildcard and replace(entry.mapping, host_address=_EVERY_IPV4) in mappings):
+                raise ConfigError(f"{entry.path}.hostIP", f"{host} is IPv{host.version}, and {reason}")
+        elif host == _LOCALHOST_IPV6:
+            reason = "the kernel has no route from there to a container"
+        else:
+            continue
+        left_out.setdefault((host, reason), []).append(entry.path)
+    return tuple(
+        f"{paths[0]}{f' and {len(paths) - 1} more publish' if paths[1:] else ' publishes'} nothing on {host}: {reason}"
+        for (host, reason), paths in left_out.items()
+    )
+
+
+def many_machines(address: Address) -> str:
+    """What kind of address it is, if it stands for more than one machine: nothing can be published there."""
+    if address.is_multicast:
+        return "a multicast address"
+    return "the broadcast address" if address == _BROADCAST else ""
+
+
+def _widest(found: Mapping[PortMapping, str]) -> Iterator[Entry]:
     # "Every address" says all that "every IPv4 address" says: one record of it is enough to find the holder by.
-    mappings = tuple(mappings)
-    everywhere = {(one.protocol, one.host_port) for one in mappings if one.host_address is None}
-    for mapping in mappings:
+    everywhere = {(one.protocol, one.host_port) for one in found if one.host_address is None}
+    for mapping, path in found.items():
         narrower = mapping.wildcard and mapping.host_address is not None
         if not (narrower and (mapping.protocol, mapping.host_port) in everywhere):
-            yield mapping
+            yield Entry(path, mapping)
 
 
 def _claims(mapping: PortMapping) -> list[Claim]:
@@ -99,5 +149,7 @@ def _host_address(entry: Section, name: str) -> Address | None:
     if isinstance(address, IPv6Address):
         if address.scope_id is not None:
             raise ConfigError(entry.at(name), f"{text[:64]!r} names a zone, which NAT cannot match; leave it out")
-        return address.ipv4_mapped or address
+        address = address.ipv4_mapped or address
+    if kind := many_machines(address):
+        raise ConfigError(entry.at(name), f"{text[:64]!r} is {kind}, which no host has for its own")
     return address

@@ -21,6 +21,7 @@ from dataplane.types import Address
 from plugin.config import CURRENT_VERSION, SUPPORTED_VERSIONS
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import Json, JsonObject, Section
+from plugin.ports import many_machines
 
 _FIELD = "prevResult"
 _IPS_CARRY_VERSION = ("0.3.0", "0.3.1", "0.4.0")
@@ -69,8 +70,10 @@ def parse(result: JsonObject | None, ifname: str) -> PreviousResult:
     ours = {index for index, one in enumerate(interfaces) if one == _Interface(ifname, in_sandbox=True)}
     addresses: dict[Address, None] = {}
     for path, item in section.items("ips"):
-        address, owner = _address(Section(item, path), len(interfaces))
+        entry = Section(item, path)
+        address, owner = _address(entry, len(interfaces))
         if owner is None or owner in ours:
+            _check_own(address, entry.at("address"))
             addresses[address] = None
     return PreviousResult(tuple(addresses), outside)
 
@@ -133,6 +136,16 @@ def _address(entry: Section, interfaces: int) -> tuple[Address, int | None]:
     if owner is not None and not 0 <= owner < interfaces:
         raise ConfigError(entry.at("interface"), f"there is no such entry among {interfaces} interfaces")
     return interface.ip, owner
+
+
+def _check_own(address: Address, field: str) -> None:
+    kind = many_machines(address)
+    if address.is_unspecified:
+        kind = "the unspecified address"
+    elif address.is_loopback:
+        kind = "a loopback address"
+    if kind:
+        raise ConfigError(field, f"{address} is {kind}, which no port can lead to")
 
 
 def _parse_interface(text: str) -> IPv4Interface | IPv6Interface | None:

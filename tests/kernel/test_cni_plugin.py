@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from control.wire import Answer
 from plugin.errors import Code
 from plugin.install import install
 from support.cni import configuration, environment, error_of, previous_result
-from support.netns import Sandbox
+from support.netns import Sandbox, wait_until
 
 DATA = Path(__file__).parent.parent / "data"
 HOSTILE: list[str] = json.loads((DATA / "hostile_names.json").read_text())["names"]
@@ -43,6 +44,12 @@ class Plugin:
         if not name or "\0" in name:
             return False
         return self.host.run("ip", "link", "add", "name", name, "type", "bridge", check=False).returncode == 0
+
+    def uninstall(self) -> subprocess.CompletedProcess[str]:
+        """Run dpctl uninstall."""
+        options = ["--cni-bin", self.directory / "bin", "--conf", self.directory / "net.d", "--json"]
+        code = "import sys; from control.cli.root import main; main(sys.argv[1:])"
+        return self.host.python(code, "uninstall", *options, check=False)
 
     def rules(self) -> list[Any]:
         """All rules of the machine, without handles."""
@@ -109,13 +116,39 @@ def test_gc_and_status(plugin: Plugin) -> None:
     assert error_of(plugin.call("CHECK", conf))["code"] == Code.DIFFERENCE
 
 
+def test_uninstall_that_fails_can_be_finished(plugin: Plugin) -> None:
+    """Where the kernel refuses, the conflist is gone, DEL still works, and the next uninstall removes the rest."""
+    plugin.has_bridge("br-front")
+    assert plugin.call("ADD", plugin.on_bridge("br-front")).exit_code == 0
+    # A table that a living process owns can be changed by nobody else.
+    plugin.host.run("nft", "delete", "table", "inet", "dataplane")
+    owner = plugin.host.spawn("nft", "-i", stdin=subprocess.PIPE)
+    assert owner.stdin is not None
+    owner.stdin.write("add table inet dataplane { flags owner; }\n")
+    owner.stdin.flush()
+    wait_until(lambda: "inet dataplane" in plugin.host.run("nft", "list", "tables").stdout)
+    done = plugin.uninstall()
+    assert done.returncode == 1
+    assert "could not remove everything from the kernel: could not" in done.stderr
+    executable = plugin.directory / "bin" / "dataplane"
+    assert (
+        f"the conflist is removed, and {executable} stays until that is done: run dpctl uninstall again" in done.stderr
+    )
+    assert list((plugin.directory / "net.d").iterdir()) == []
+    assert plugin.call("DEL", configuration()).exit_code == 0
+    owner.stdin.close()
+    owner.wait(timeout=10)
+    document = json.loads(plugin.uninstall().stdout)
+    assert [one["outcome"] for one in document["files"]] == ["absent", "removed"]
+    assert plugin.host.run("nft", "list", "ruleset").stdout == ""
+    assert not executable.exists()
+
+
 def test_uninstall_leaves_nothing(plugin: Plugin) -> None:
     """dpctl uninstall removes files, table and programs, and says what it removed."""
     plugin.has_bridge("br-front")
     assert plugin.call("ADD", plugin.on_bridge("br-front")).exit_code == 0
-    options = ["--cni-bin", plugin.directory / "bin", "--conf", plugin.directory / "net.d", "--json"]
-    code = "import sys; from control.cli.root import main; main(sys.argv[1:])"
-    document = json.loads(plugin.host.python(code, "uninstall", *options).stdout)
+    document = json.loads(plugin.uninstall().stdout)
     assert [one["outcome"] for one in document["files"]] == ["removed", "removed"]
     assert "attachment front/web/eth0" in document["kernel"]
     assert plugin.host.run("nft", "list", "ruleset").stdout == ""

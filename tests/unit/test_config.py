@@ -94,6 +94,7 @@ def test_unsupported_versions(version: str | None) -> None:
         ({"name": ""}, "name: is missing"),
         ({"name": 7}, "name: 7 is an integer, not a string"),
         ({"name": "../x"}, "name: '../x'"),
+        ({"name": "x" * 256}, f"name: '{'x' * 64}'... is 256 characters long, and 255 is the limit"),
         ({"type": 7}, "type: 7 is an integer, not a string"),
         ({"snat": "yes"}, 'snat: "yes" is a string, not true or false'),
         ({"snat": 1}, "snat: 1 is an integer, not true or false"),
@@ -148,6 +149,10 @@ def test_errors_name_the_field(changed: dict[str, Any], field: str) -> None:
         ({"hostIP": "010.0.0.1"}, "hostIP: '010.0.0.1' is not an IP address"),
         ({"hostIP": "fe80::1%eth0"}, "hostIP: 'fe80::1%eth0' names a zone"),
         ({"hostIP": 7}, "hostIP: 7 is an integer, not a string"),
+        ({"hostIP": "224.0.0.1"}, "hostIP: '224.0.0.1' is a multicast address"),
+        ({"hostIP": "ff02::1"}, "hostIP: 'ff02::1' is a multicast address"),
+        ({"hostIP": "255.255.255.255"}, "hostIP: '255.255.255.255' is the broadcast address"),
+        ({"hostIP": "::ffff:239.1.1.1"}, "hostIP: '::ffff:239.1.1.1' is a multicast address"),
         ({"hostPort": 80, "HostPort": 80}, "HostPort: is given twice"),
     ],
 )

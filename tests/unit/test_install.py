@@ -1,4 +1,7 @@
-"""Install and uninstall: files appear whole, the conflist last; what is not ours is neither overwritten nor removed."""
+"""Install and uninstall: files appear whole, the conflist last; what is not ours is neither overwritten nor removed.
+
+What a conflist says is its owner's: one that was edited never keeps the executable from being upgraded.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,16 @@ from plugin import config
 from plugin import install as installer
 from plugin.cli import install as install_command
 from plugin.driver import ConfList
-from plugin.install import CONFLIST, EXECUTABLE, InstallError, Outcome, install, other_configurations, uninstall
+from plugin.install import (
+    CONFLIST,
+    EXECUTABLE,
+    InstallError,
+    Outcome,
+    install,
+    other_configurations,
+    remove_conflist,
+    remove_executable,
+)
 
 
 class Target:
@@ -30,7 +42,7 @@ class Target:
         return [change.outcome for change in install(self.bin, self.conf, force=force, dry_run=dry_run)]
 
     def uninstall(self) -> list[Outcome]:
-        return [change.outcome for change in uninstall(self.bin, self.conf)]
+        return [remove_conflist(self.conf).outcome, remove_executable(self.bin).outcome]
 
     def files(self) -> set[str]:
         return {path.name for directory in (self.bin, self.conf) if directory.exists() for path in directory.iterdir()}
@@ -120,25 +132,38 @@ def test_a_lost_mode_is_put_back(target: Target) -> None:
     assert os.access(target.executable, os.X_OK)
 
 
-@pytest.mark.parametrize("which", ["executable", "conflist"])
-def test_files_of_others_are_in_the_way(target: Target, which: str) -> None:
-    """Somebody else's file is named, and nothing at all is installed."""
-    path: Path = getattr(target, which)
-    path.parent.mkdir(parents=True)
-    path.write_text("somebody else's")
-    with pytest.raises(InstallError, match=f"could not install {path}: another file is there"):
+@pytest.mark.parametrize("conflist", [None, "somebody else's"])
+def test_an_executable_of_others_is_in_the_way(target: Target, conflist: str | None) -> None:
+    """Somebody else's executable is named, and nothing at all is installed, whatever conflist is there."""
+    target.bin.mkdir(parents=True)
+    target.executable.write_text("somebody else's")
+    if conflist:
+        target.conf.mkdir()
+        target.conflist.write_text(conflist)
+    with pytest.raises(InstallError, match=f"could not install {target.executable}: another file is there"):
         target.install()
-    assert path.read_text() == "somebody else's"
-    assert target.files() == {path.name}
+    assert target.executable.read_text() == "somebody else's"
+    assert target.files() == {EXECUTABLE, *([CONFLIST] if conflist else [])}
 
 
-def test_both_files_in_the_way_are_named(target: Target) -> None:
-    """One look is enough to see everything that is in the way."""
-    for path in (target.executable, target.conflist):
-        path.parent.mkdir(parents=True)
-        path.write_text("x")
-    with pytest.raises(InstallError, match=rf"{target.executable}.*{target.conflist}"):
-        target.install()
+@pytest.mark.parametrize("edit", ["edited", "another's", "link"])
+def test_a_conflist_of_the_users_is_kept(target: Target, tmp_path: Path, edit: str) -> None:
+    """Edited, or never ours: a conflist stays as it is, and the executable is upgraded all the same."""
+    target.install()
+    target.executable.write_text(target.executable.read_text() + "# an older version\n")
+    theirs = target.conflist.read_text().replace("same-bridge", "isolated") if edit == "edited" else "{}"
+    target.conflist.unlink()
+    place = tmp_path / "elsewhere" if edit == "link" else target.conflist
+    place.write_text(theirs)
+    if edit == "link":
+        target.conflist.symlink_to(place)
+    assert target.install(dry_run=True) == [Outcome.UPGRADED, Outcome.KEPT]
+    assert target.executable.read_text() != installer.executable_text()
+    assert target.install() == [Outcome.UPGRADED, Outcome.KEPT]
+    assert target.executable.read_text() == installer.executable_text()
+    assert target.conflist.read_text() == theirs
+    assert target.conflist.is_symlink() == (edit == "link")
+    assert target.files() == {EXECUTABLE, CONFLIST}
 
 
 def test_force_keeps_a_copy(target: Target) -> None:
@@ -166,11 +191,15 @@ def test_a_symbolic_link_is_not_ours(target: Target, tmp_path: Path) -> None:
     assert (tmp_path / "elsewhere").read_text() == installer.executable_text()
 
 
-def test_a_directory_in_the_way(target: Target) -> None:
-    """Not even force removes a directory."""
-    target.executable.mkdir(parents=True)
-    with pytest.raises(InstallError, match="a directory is there"):
+@pytest.mark.parametrize("which", ["executable", "conflist"])
+def test_a_directory_in_the_way(target: Target, which: str) -> None:
+    """Not even force removes a directory, and an uninstall passes it by."""
+    path: Path = getattr(target, which)
+    path.mkdir(parents=True)
+    with pytest.raises(InstallError, match=f"could not install {path}: a directory is there"):
         target.install(force=True)
+    assert target.files() == {path.name}
+    assert sorted(target.uninstall()) == [Outcome.ABSENT, Outcome.KEPT]
 
 
 def test_dry_run(target: Target) -> None:
@@ -224,6 +253,22 @@ def test_uninstall_keeps_what_was_changed(target: Target) -> None:
     target.executable.write_text("#!/bin/sh\n")
     assert target.uninstall() == [Outcome.KEPT, Outcome.KEPT]
     assert target.files() == {EXECUTABLE, CONFLIST}
+
+
+def test_the_command_says_what_was_kept(target: Target) -> None:
+    """A kept conflist is an exit status of 0, and the output says how to get ours; --force gets it."""
+    target.install()
+    target.conflist.write_text("{}")
+    options = ["--cni-bin", str(target.bin), "--conf", str(target.conf)]
+    for dry_run in (["--dry-run"], []):
+        done = CliRunner().invoke(install_command, [*options, *dry_run])
+        assert done.exit_code == 0
+        line = next(line for line in done.stdout.splitlines() if line.startswith(str(target.conflist)))
+        assert line.split()[1] == "kept"
+        assert "dpctl install --force puts that there, and keeps a copy" in line
+    assert CliRunner().invoke(install_command, [*options, "--force"]).exit_code == 0
+    assert target.conflist.read_text() == installer.conflist_text()
+    assert (target.conf / f"{CONFLIST}.bak").read_text() == "{}"
 
 
 def test_the_command(target: Target) -> None:

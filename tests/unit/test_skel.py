@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import Any
@@ -115,9 +116,11 @@ def test_check_asks_the_same_as_add(netns: int) -> None:
         {"prevResult": 7},
         {"prevResult": {"interfaces": 7}},
         {"prevResult": {"ip4": {}}},
+        {"prevResult": previous_result(ips=[{"address": "127.0.0.1/8"}])},
         {"runtimeConfig": None},
         {"runtimeConfig": {"portMappings": "x"}},
         {"runtimeConfig": {"portMappings": [{"hostPort": "80"}]}},
+        {"runtimeConfig": {"portMappings": [{"hostPort": 80, "containerPort": 80, "hostIP": "ff02::1"}]}},
         {"snat": "perhaps"},
         {"ingressPolicy": 7},
         {"forwardChains": [["x"]]},
@@ -235,6 +238,104 @@ def test_ports_need_an_address(netns: int) -> None:
     assert error["code"] == Code.INVALID_CONFIG
     assert error["details"].startswith("prevResult.ips:")
     assert call(RecordingEngine(), conf=configuration(prevResult=bare, runtimeConfig=None), netns=netns).exit_code == 0
+
+
+ONLY4, ONLY6 = previous_result()["ips"]
+
+
+def published(only: dict[str, Any], *hosts: str) -> dict[str, Any]:
+    """A container with one address, and port 8080 published on these."""
+    entries = [{"hostPort": 8080, "containerPort": 80, "hostIP": host} for host in hosts]
+    return configuration(prevResult=previous_result(ips=[only]), runtimeConfig={"portMappings": entries})
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+@pytest.mark.parametrize(
+    ("only", "hosts", "details"),
+    [
+        (ONLY4, ["::1"], "portMappings[0].hostIP: ::1 is IPv6, and the container has no IPv6 address"),
+        (ONLY4, ["", "2001:db8::1"], "portMappings[1].hostIP: 2001:db8::1 is IPv6, and the container has no IPv6"),
+        (ONLY6, ["192.0.2.1"], "portMappings[0].hostIP: 192.0.2.1 is IPv4, and the container has no IPv4 address"),
+        (ONLY6, ["::ffff:192.0.2.1"], "portMappings[0].hostIP: 192.0.2.1 is IPv4"),
+        (ONLY4, ["::"], "portMappings[0].hostIP: :: is IPv6, and the container has no IPv6 address"),
+        (ONLY4, ["192.0.2.1", "::"], "portMappings[1].hostIP: :: is IPv6, and the container has no IPv6 address"),
+    ],
+)
+def test_a_host_address_of_a_family_that_the_container_lacks(
+    verb: str, only: dict[str, Any], hosts: list[str], details: str, netns: int
+) -> None:
+    """A host address that can lead to no address of the container is refused, and so is :: where nothing else is."""
+    engine = RecordingEngine()
+    error = error_of(call(engine, verb=verb, conf=published(only, *hosts), netns=netns))
+    assert error["code"] == Code.INVALID_CONFIG
+    assert error["details"].startswith(f"runtimeConfig.{details}")
+    assert engine.calls == []
+
+
+@pytest.mark.parametrize("verb", ["ADD", "CHECK"])
+@pytest.mark.parametrize(
+    ("only", "hosts", "left_out"),
+    [
+        (ONLY4, [""], ""),
+        (ONLY6, [""], ""),
+        (ONLY4, ["0.0.0.0"], ""),
+        (ONLY6, ["::"], ""),
+        (ONLY4, ["0.0.0.0", "::"], "portMappings[1] publishes nothing on ::: the container has no IPv6 address"),
+        (ONLY4, ["::", "0.0.0.0"], "portMappings[0] publishes nothing on ::: the container has no IPv6 address"),
+        (ONLY6, ["0.0.0.0", "::"], "portMappings[0] publishes nothing on 0.0.0.0: the container has no IPv4 address"),
+        # What nerdctl writes where no address was given, for networks of IPv6 alone, too.
+        (ONLY6, ["0.0.0.0"], "portMappings[0] publishes nothing on 0.0.0.0: the container has no IPv4 address"),
+    ],
+)
+def test_every_address_of_a_family_that_the_container_lacks(
+    verb: str, only: dict[str, Any], hosts: list[str], left_out: str, netns: int
+) -> None:
+    """``-p 8080:80`` works whichever wildcards a runtime writes for it; what has no effect is noted."""
+    answer = call(RecordingEngine(), verb=verb, conf=published(only, *hosts), netns=netns)
+    assert answer.exit_code == 0
+    assert answer.stderr == (f"dataplane: runtimeConfig.{left_out}\n" if left_out else "")
+
+
+def test_localhost_of_ipv6_is_noted(netns: int) -> None:
+    """A port on ::1 cannot be reached even where the container has IPv6; beside 127.0.0.1 that is no reason to fail."""
+    entries = [{"hostPort": 8080, "containerPort": 80, "hostIP": host} for host in ("127.0.0.1", "::1")]
+    answer = call(RecordingEngine(), conf=configuration(runtimeConfig={"portMappings": entries}), netns=netns)
+    assert answer.exit_code == 0
+    assert answer.stderr == (
+        "dataplane: runtimeConfig.portMappings[1] publishes nothing on ::1: "
+        "the kernel has no route from there to a container\n"
+    )
+
+
+def test_both_families_of_different_ports_are_no_dual_publication(netns: int) -> None:
+    """:: leading to another container port than 0.0.0.0 is a wish of its own, and refused where it cannot be met."""
+    conf = published(ONLY4, "0.0.0.0", "::")
+    conf["runtimeConfig"]["portMappings"][1]["containerPort"] = 81
+    error = error_of(call(RecordingEngine(), conf=conf, netns=netns))
+    assert error["details"].startswith("runtimeConfig.portMappings[1].hostIP: :: is IPv6")
+
+
+def test_a_range_that_a_family_lacks_is_one_note(netns: int) -> None:
+    """However many ports have no effect for the same reason, it is said once."""
+    entries = [
+        {"hostPort": port, "containerPort": port, "hostIP": host}
+        for host in ("0.0.0.0", "::")
+        for port in range(20000, 20500)
+    ]
+    conf = published(ONLY4) | {"runtimeConfig": {"portMappings": entries}}
+    answer = call(RecordingEngine(), conf=conf, netns=netns)
+    assert answer.stderr.startswith("dataplane: runtimeConfig.portMappings[500] and 499 more publish nothing on ::")
+    assert answer.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("verb", ["ADD", "DEL", "CHECK"])
+def test_a_container_id_that_is_too_long(verb: str, netns: int) -> None:
+    """255 characters are fine; of one more the limit is named, and not the character set, which it keeps to."""
+    call_with = partial(call, conf=configuration(), netns=netns)
+    assert call_with(RecordingEngine(), env=environment(verb, CNI_CONTAINERID="x" * 255)).exit_code == 0
+    error = error_of(call_with(RecordingEngine(), env=environment(verb, CNI_CONTAINERID="x" * 256)))
+    assert error["code"] == Code.INVALID_ENVIRONMENT
+    assert error["details"] == f"CNI_CONTAINERID: '{'x' * 64}'... is 256 characters long, and 255 is the limit"
 
 
 @pytest.mark.parametrize("verb", ["ADD", "CHECK"])
