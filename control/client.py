@@ -19,8 +19,8 @@ from dataplane.netns import scoped
 SOCKET_PATH = scoped("/run/dataplane") + "/agent.sock"
 CONNECT_TIMEOUT = 1.0
 """Seconds. A local connect blocks only while the agent's backlog is full."""
-ANSWER_TIMEOUT = 60.0
-"""Seconds without a byte of the answer."""
+ANSWER_TIMEOUT = 30.0
+"""Seconds without a byte of the answer: many times what the longest request takes, less than runtimes wait."""
 
 
 class AgentUnreachableError(EngineError):

@@ -22,9 +22,10 @@ from control.model import (
     PortMapping,
     Request,
 )
+from dataplane.doors import PortFlags
 from dataplane.types import IfIndex, Protocol
 
-SCHEMA = 1
+SCHEMA = 2
 
 
 def encode(attachment: Attachment) -> str:
@@ -38,7 +39,8 @@ def encode(attachment: Attachment) -> str:
             "interfaces": list(request.host_interfaces),
             "mappings": [_encode_mapping(mapping) for mapping in request.mappings],
             "netns": [request.netns, request.netns_inode],
-            "device": [device.index, device.name, device.port],
+            "device": [device.index, device.name, device.port, device.routed],
+            "portFlags": [device.port_flags.hairpin, device.port_flags.isolated],
             "options": {
                 "snat": options.snat,
                 "masqAll": options.masq_all,
@@ -80,7 +82,7 @@ def decode(document: str) -> Attachment:
             netns=raw["netns"][0],
             netns_inode=raw["netns"][1],
         ),
-        device=Device(IfIndex(device[0]), device[1], IfIndex(device[2])),
+        device=Device(IfIndex(device[0]), device[1], IfIndex(device[2]), PortFlags(*raw["portFlags"]), device[3]),
     )
 
 

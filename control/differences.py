@@ -19,8 +19,8 @@ def differences(kernel: Kernel, wanted: Desired, skeleton: str | None) -> Iterat
         found = kernel.sysctls.read(name)
         if found != value:
             yield f"sysctl {name} is {found}, not {value}"
-    for port, flags in wanted.ports.items():
-        yield from _of_port(kernel, port, flags)
+    for port, use in wanted.ports.items():
+        yield from port_differences(kernel, port, use.needs)
 
 
 def _of_ruleset(kernel: Kernel, wanted: Desired, skeleton: str | None) -> Iterator[str]:
@@ -54,12 +54,13 @@ def _of_programs(kernel: Kernel, wanted: Desired) -> Iterator[str]:
             yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
 
 
-def _of_port(kernel: Kernel, port: int, wanted: PortFlags) -> Iterator[str]:
+def port_differences(kernel: Kernel, port: IfIndex, needs: PortFlags) -> Iterator[str]:
+    """What a bridge port lacks."""
     try:
-        found = kernel.links.port_flags(IfIndex(port))
+        found = kernel.links.port_flags(port)
     except LinkError:
         yield f"link {port} is no bridge port any more"
         return
     for name in ("hairpin", "isolated"):
-        if getattr(wanted, name) and not getattr(found, name):
+        if getattr(needs, name) and not getattr(found, name):
             yield f"bridge port {port} is not {name}"

@@ -7,8 +7,8 @@ One engine, two hosts: the agent keeps one open, a plugin without an agent opens
 same lock, so they may even coexist.
 
 State and kernel move together: a change is noted in the journal, made in the kernel, and then committed. When a note
-outlives its request (a crash, a failed undo), or the kernel turns out not to be what the state says, ``resync`` makes
-the kernel equal to the state, in one transaction for nftables.
+outlives its request (a crash, a failed undo), or the kernel turns out not to be what the state says, the reconciler
+makes the kernel equal to the state.
 """
 
 from __future__ import annotations
@@ -16,30 +16,31 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from control import hooks, planner, ruleset
-from control.differences import differences
+from control import planner, ruleset
+from control.differences import differences, port_differences
 from control.errors import DeviceNotFoundError, DifferenceError, EngineError, NotReadyError, PortConflictError
 from control.hooks import NetworkFacts, use_of
 from control.lock import locked
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device, IngressPolicy, Request
 from control.planner import Desired
+from control.reconciler import Reconciler
 from control.settings import Settings, SettingsError, read_settings
+from control.skeleton import Skeleton
 from control.store import Store
 from dataplane.apply import apply, apply_all
-from dataplane.doors import Kernel, Link
+from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.errors import DataplaneError, ForeignChainError, NftError
 from dataplane.netns import scoped
-from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, SetPortFlags, SetSysctl, Step
-from dataplane.types import Address, AttachMode, IfIndex
+from dataplane.steps import DeleteRules, DetachProgram, InsertRules, RunNft, SetSysctl, Step
+from dataplane.types import Address, AttachMode
 
 RUN_DIRECTORY = Path(scoped("/run/dataplane"))
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-_SKELETON_FACT, _MARK_FACT = "skeleton", "mark"
-_NETWORK_MAPS = ("networks", "origins")
+_MARK_FACT = "mark"
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
 
@@ -84,6 +85,8 @@ class Engine:
             else:
                 self._mark = (settings or Settings()).mark
                 self.store.keep_fact(_MARK_FACT, str(self._mark))
+        self._skeleton = Skeleton(kernel.nft, self.store)
+        self._reconciler = Reconciler(kernel, self.store, self._skeleton, self._mark)
 
     def close(self) -> None:
         self.store.close()
@@ -98,7 +101,7 @@ class Engine:
             self._refuse_conflicts(attachment)
             change = self._change(request.key, attachment)
             if change.old == change.new and any(self._differences(change.after)):
-                self._resync()
+                self._reconciler.resync()
             self._make(change)
 
     def delete(self, key: AttachmentKey) -> None:
@@ -115,7 +118,7 @@ class Engine:
 
     def stale(self) -> list[Attachment]:
         """Attachments whose network namespace or device is gone: their runtime never sent a DEL."""
-        with locked(self._lock_path):
+        with self._held():
             return [one for one in self.store.attachments() if self._vanished(one)]
 
     def collect_stale(self) -> list[Attachment]:
@@ -127,7 +130,7 @@ class Engine:
 
     def check(self, request: Request) -> None:
         """Compare kernel and state with what was asked for. Raises ``DifferenceError``."""
-        with locked(self._lock_path):
+        with self._held():
             found = tuple(self._checked(request))
         if found:
             raise DifferenceError(found)
@@ -136,19 +139,39 @@ class Engine:
         """Whether an ADD can be served. Raises ``NotReadyError`` with the reason."""
         try:
             with self._settled():
-                self.kernel.nft.skeleton_text()
                 self.kernel.programs.load()
         except DataplaneError as error:
             raise NotReadyError(str(error)) from error
 
+    def problems(self) -> list[str]:
+        """What is not as all attachments ask for, a sentence each."""
+        with self._held():
+            unusable = [] if self._unusable is None else [str(self._unusable)]
+            vanished = [
+                f"attachment {one.key} is of a container that is gone; dpctl gc removes it"
+                for one in self.store.attachments()
+                if self._vanished(one)
+            ]
+            return [*unusable, *vanished, *self._reconciler.problems()]
+
+    def reconcile(self) -> tuple[list[str], list[str]]:
+        """Make the kernel what the attachments ask for; the problems before and those that are left. Raises the
+        kernel's error where it refuses."""
+        before = self.problems()
+        if self._unusable is not None:
+            raise self._unusable
+        with self._held():
+            self._reconciler.resync()
+        return before, self.problems()
+
     def attachments(self) -> list[Attachment]:
         """All attachments."""
-        with locked(self._lock_path):
+        with self._held():
             return list(self.store.attachments())
 
     def networks(self) -> dict[str, NetworkFacts]:
         """All networks and what the state keeps about them."""
-        with locked(self._lock_path):
+        with self._held():
             return self.store.facts(self.store.network_names().values())
 
     def set_checksum_mode(self, network: str, mode: ChecksumPolicy) -> None:
@@ -156,37 +179,52 @@ class Engine:
         with self._settled():
             if network not in self.store.network_names().values():
                 raise EngineError(f'no attachment on network "{network}": its mode comes with its first ADD')
-            before = self._everything()
+            before = self._reconciler.everything()
             former = self.store.facts([network])[network].checksum
             batch = self.store.begin(())
             self.store.set_checksum(network, mode)
-            after = self._everything()
+            after = self._reconciler.everything()
+            steps = (*planner.plan(before, after, self._mark), *self._reconciler.host_addresses(after))
             try:
-                apply((*planner.plan(before, after, self._mark), *self._host_addresses(after)), self.kernel)
+                apply(steps, self.kernel)
             except DataplaneError:
                 self.store.set_checksum(network, former)
                 raise
             self.store.end(batch)
 
     def teardown(self) -> list[str]:
-        """Remove everything of ours from the kernel and the state; what was removed, a line each."""
-        with locked(self._lock_path):
-            everything = self._everything(living=False)
-            steps = planner.plan(everything, self._nothing(), self._mark, former=self.store.former_sysctls())
+        """Remove everything of ours from the kernel and the state; what was removed, a line each.
+
+        What the kernel refuses does not stop the rest; it is raised at the end, as one error, and the state is kept for
+        another try.
+        """
+        with self._held():
+            everything, nothing = self._reconciler.everything(living=False), self._reconciler.nothing()
+            steps = planner.plan(everything, nothing, self._mark, former=self.store.former_sysctls())
             removed = [f"attachment {one.key}" for one in self.store.attachments()]
             removed += [f"program {s.program} of device {s.ifindex}" for s in steps if isinstance(s, DetachProgram)]
-            self.store.begin(self.store.attachments())
+            self.store.begin(())
+            errors = apply_all((step for step in steps if not isinstance(step, RunNft)), self.kernel)
+            try:
+                if self.kernel.nft.skeleton_text():
+                    self.kernel.nft.run(ruleset.removal())
+                    removed.append("table inet dataplane")
+                removed += self.kernel.programs.unload()
+            except DataplaneError as error:
+                errors.append(error)
+            if errors:
+                raise EngineError("; ".join(map(str, errors)))
             self.store.clear()
-            mine = [step for step in steps if not isinstance(step, RunNft)]
-            removed += [f"not removed: {error}" for error in apply_all(mine, self.kernel)]
-            if self.kernel.nft.skeleton_text():
-                self.kernel.nft.run(ruleset.removal())
-                removed.append("table inet dataplane")
-            removed += self.kernel.programs.unload()
             self.store.settle()
         return removed
 
     # -- one change ---------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _held(self) -> Iterator[None]:
+        with locked(self._lock_path):
+            self.store.follow()
+            yield
 
     @contextmanager
     def _settled(self, *, removing: bool = False) -> Iterator[None]:
@@ -197,10 +235,10 @@ class Engine:
         """
         if self._unusable is not None and not removing:
             raise self._unusable
-        with locked(self._lock_path):
-            if self._repair_is_due(removing=removing):
+        with self._held():
+            if self._reconciler.is_due(removing=removing):
                 try:
-                    self._resync()
+                    self._reconciler.resync()
                 except DataplaneError:
                     if not removing:
                         raise
@@ -223,7 +261,9 @@ class Engine:
             return
         change = self._change(key, None)
         batch = self.store.begin([old])
-        errors = apply_all(self._steps(change), self.kernel)
+        steps = self._steps(change)
+        with self._skeleton.untouched_by(_transactions(steps)):
+            errors = apply_all(steps, self.kernel)
         if not errors:
             self._commit(change, batch)
             return
@@ -231,28 +271,27 @@ class Engine:
         # attachment is gone either way; where the repair fails, its note stays and the next request tries again.
         self.store.commit(key, None)
         try:
-            self._resync()
+            self._reconciler.resync()
         except DataplaneError:
             return
 
     def _make(self, change: _Change) -> None:
-        if change.regroups and self.kernel.nft.skeleton_text() != self.store.fact(_SKELETON_FACT):
-            self._resync()
         try:
             self._attempt(change)
         except NftError as error:
             if isinstance(error, ForeignChainError) or error.errno not in {errno.ENOENT, errno.EEXIST}:
                 raise
-            # Our table was flushed, is another version's, or holds elements that the state knows nothing of.
-            self._resync()
+            # Elements were taken away, or are there that the state knows nothing of.
+            self._reconciler.resync()
             self._attempt(change)
 
     def _attempt(self, change: _Change) -> None:
-        steps = (*self._host_addresses(change.after), *self._steps(change))
+        steps = (*self._reconciler.host_addresses(change.after), *self._steps(change))
         self._remember_sysctls(steps)
         batch = self.store.begin(change.touched)
         try:
-            apply(steps, self.kernel)
+            with self._skeleton.untouched_by(_transactions(steps)):
+                apply(steps, self.kernel)
         except DataplaneError as error:
             # Undone, as far as that went; if something resisted, the note stays and the next request repairs.
             if not getattr(error, "__notes__", ()):
@@ -262,7 +301,7 @@ class Engine:
 
     def _commit(self, change: _Change, batch: int) -> None:
         if change.regroups:
-            self.store.keep_fact(_SKELETON_FACT, self.kernel.nft.skeleton_text())
+            self._skeleton.keep()
         self.store.commit(change.key, change.new, batch)
         self.store.forget_sysctls(change.before.device_sysctls.keys() - change.after.device_sysctls.keys())
 
@@ -277,7 +316,24 @@ class Engine:
             mine = () if one is None else (one,)
             return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._mark)
 
-        return _Change(key, old, new, state(old), state(new))
+        before, after = state(old), state(new)
+        return _Change(key, old, new, before if new is None else self._as_found(before, after), after)
+
+    def _as_found(self, before: Desired, after: Desired) -> Desired:
+        """``before`` without the settings that the kernel does not have any more: others change sysctls and port flags
+        too, and a device may have been made anew under its name. What is still wanted is thus set again."""
+        wanted = {**after.host_sysctls, **after.device_sysctls}
+        lost = {name for name, value in wanted.items() if self.kernel.sysctls.read(name) != value}
+        return replace(
+            before,
+            host_sysctls={name: value for name, value in before.host_sysctls.items() if name not in lost},
+            device_sysctls={name: value for name, value in before.device_sysctls.items() if name not in lost},
+            ports={
+                port: use
+                for port, use in before.ports.items()
+                if port not in after.ports or not any(port_differences(self.kernel, port, use.needs))
+            },
+        )
 
     def _steps(self, change: _Change) -> tuple[Step, ...]:
         filters = planner.flow_filters(change.touched, _LOOPBACK)
@@ -289,18 +345,6 @@ class Engine:
             *planner.plan(change.before, change.after, self._mark, former=former),
             *planner.flush_flows(filters),
         )
-
-    def _host_addresses(self, wanted: Desired) -> list[Step]:
-        """Tell the checksum program the host's addresses, if wildcard ports are to be proved against them."""
-        if not hooks.needs_host_addresses(wanted.entries):
-            return []
-        self.kernel.programs.load()
-        entries = hooks.host_address_entries(self.kernel.links.host_addresses())
-        return [
-            PutEntry(map_name, key, value)
-            for (map_name, key), value in entries.items()
-            if self.kernel.programs.get(map_name, key) != value
-        ]
 
     def _remember_sysctls(self, steps: Iterable[Step]) -> None:
         for step in steps:
@@ -316,80 +360,36 @@ class Engine:
         if bridge is None and port is not None and port.master:
             bridge = self.kernel.links.get(port.master)
         if bridge is not None:
-            device = Device(bridge.index, bridge.name, _port_of(bridge, port))
+            device = self._bridge(bridge, port if port and port.master == bridge.index else None, request)
             if request.options.ingress_policy is IngressPolicy.ISOLATED and not device.port:
                 raise DeviceNotFoundError(
                     f"prevResult.interfaces: none is a port of bridge {bridge.name}; ingressPolicy isolated needs one"
                 )
             return device
         if port is not None:
-            return Device(port.index, port.name)
+            return Device(port.index, port.name, routed=True)
         names = ", ".join(request.host_interfaces) or "none"
         raise DeviceNotFoundError(f"prevResult.interfaces: none of the host's is there ({names})")
+
+    def _bridge(self, bridge: Link, port: Link | None, request: Request) -> Device:
+        if port is None:
+            return Device(bridge.index, bridge.name)
+        old = self.store.get(request.key)
+        flags = old.device.port_flags if old is not None and old.device.port == port.index else PortFlags()
+        # What is not going to be changed need not be read.
+        if flags == PortFlags() and (request.mappings or request.options.ingress_policy is IngressPolicy.ISOLATED):
+            flags = self.kernel.links.port_flags(port.index)
+        return Device(bridge.index, bridge.name, port.index, flags)
 
     def _refuse_conflicts(self, attachment: Attachment) -> None:
         for (_, address, protocol, port), holder in self.store.holders(attachment):
             where = "" if address in {"v4", "v6"} else f" on {address}"
+            held = self.store.get(holder)
+            hint = "; that container is gone: dpctl gc frees the port" if held and self._vanished(held) else ""
             raise PortConflictError(
                 f"could not publish {port}/{protocol}{where}: already published by container "
-                f'"{holder.container}" (network "{holder.network}")'
+                f'"{holder.container}" (network "{holder.network}"){hint}'
             )
-
-    # -- the whole state ----------------------------------------------------------------------------------------------
-
-    def _nothing(self) -> Desired:
-        return planner.desired((), (), {}, self._mark)
-
-    def _everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
-        """What the whole state, and attachments besides, ask of the kernel.
-
-        Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
-        asked for (``living=False``), to take it away.
-        """
-        besides = tuple(besides)
-        attachments = (*self.store.attachments(), *besides)
-        uses = {*self.store.all_uses(), *map(use_of, besides)}
-        gone = {use.device for use in uses if self.kernel.links.get(use.device) is None} if living else set()
-        facts = self.store.facts({one.key.network for one in attachments})
-        return planner.desired(attachments, uses, facts, self._mark, gone=frozenset(gone))
-
-    def _repair_is_due(self, *, removing: bool) -> bool:
-        """A change was interrupted; or no table was made yet (which nothing is removed from); or the programs are
-        another version's, or lost."""
-        if self.store.interrupted() or (self.store.fact(_SKELETON_FACT) is None and not removing):
-            return True
-        return not self.kernel.programs.loaded() and bool(self._everything().hooks)
-
-    def _resync(self) -> None:
-        """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
-        self.store.begin(())
-        everything = self._everything()
-        left = self._everything(self.store.touched(), living=False)
-        nft = self.kernel.nft
-        nft.run(ruleset.skeleton(self._mark, everything.groups) + ruleset.fill(everything.elements))
-        self.store.keep_fact(_SKELETON_FACT, nft.skeleton_text())
-        former = self.store.former_sysctls()
-        # First away with what an interrupted change may have left, then all that should be there once more.
-        away = planner.plan(left, everything, self._mark, former=former)
-        again = planner.plan(self._nothing(), everything, self._mark)
-        steps = [step for step in (*away, *again) if not isinstance(step, RunNft | SetPortFlags)]
-        errors = apply_all([*self._surplus_entries(everything), *steps, *self._host_addresses(everything)], self.kernel)
-        # A foreign chain that is gone is one network's trouble, which CHECK and status tell, and nobody else's.
-        serious = [error for error in errors if not isinstance(error, ForeignChainError)]
-        if serious:
-            raise serious[0]
-        self.store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
-        self.store.settle()
-
-    def _surplus_entries(self, everything: Desired) -> list[Step]:
-        if not self.kernel.programs.loaded():
-            return []
-        return [
-            DropEntry(map_name, key)
-            for map_name in _NETWORK_MAPS
-            for key, value in self.kernel.programs.entries(map_name)
-            if (map_name, key) not in everything.entries and not hooks.is_manual(map_name, value)
-        ]
 
     # -- CHECK --------------------------------------------------------------------------------------------------------
 
@@ -405,7 +405,7 @@ class Engine:
         yield from self._differences(self._change(request.key, None).before)
 
     def _differences(self, wanted: Desired) -> Iterator[str]:
-        return differences(self.kernel, wanted, self.store.fact(_SKELETON_FACT))
+        return differences(self.kernel, wanted, self._skeleton.text)
 
     def _vanished(self, attachment: Attachment) -> bool:
         if self.kernel.links.get(attachment.device.index) is None:
@@ -452,5 +452,6 @@ def running_kernel(attach: AttachMode = AttachMode.AUTO) -> Kernel:
     )
 
 
-def _port_of(bridge: Link, port: Link | None) -> IfIndex:
-    return port.index if port is not None and port.master == bridge.index else IfIndex(0)
+def _transactions(steps: Iterable[Step]) -> int:
+    """How many transactions of nftables these steps are; more where rules of foreign chains are among them."""
+    return sum(2 if isinstance(step, InsertRules | DeleteRules) else isinstance(step, RunNft) for step in steps)

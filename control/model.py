@@ -11,11 +11,13 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from control.conditions import Condition
+from dataplane.doors import PortFlags
 from dataplane.types import Address, IfIndex, Protocol
 
 # SPEC 1.1: "starts with an alphanumeric character, optionally followed by any combination of one or more alphanumeric
 # characters, underscore, dot or hyphen"; the length is ours, far above any runtime's 64.
-_IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]{0,254}")
+_IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
+_MAX_IDENTIFIER = 255
 # The kernel allows more; what runtimes use fits this, and it is harmless in every text and path.
 _IFNAME = re.compile(r"[a-zA-Z0-9_.\-]{1,15}")
 
@@ -30,6 +32,10 @@ class InvalidValueError(ValueError):
 
 def identifier(value: str, field: str) -> str:
     """Check a container ID or network name. Raises ``InvalidValueError``."""
+    if len(value) > _MAX_IDENTIFIER:
+        raise InvalidValueError(
+            field, f"{value[:64]!r}... is {len(value)} characters long, and {_MAX_IDENTIFIER} is the limit"
+        )
     if not _IDENTIFIER.fullmatch(value):
         raise InvalidValueError(
             field, f"{value[:64]!r} is not letters, digits, '_', '.' and '-', starting with a letter or digit"
@@ -169,6 +175,10 @@ class Device:
     name: str
     port: IfIndex = field(default=IfIndex(0))
     """The host veth, where the device is a bridge; else 0."""
+    port_flags: PortFlags = field(default=PortFlags())
+    """What the port's flags were before us, as far as we may change them."""
+    routed: bool = False
+    """It is a host veth: its container and the network's others reach each other by routes, not over a bridge."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,17 @@ IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
 
 
 @dataclass(frozen=True, slots=True)
+class PortUse:
+    """The flags that a bridge port needs (True, or None for whichever it has), and those that it had before us."""
+
+    needs: PortFlags
+    former: PortFlags
+
+
+_UNUSED_PORT = PortUse(PortFlags(), PortFlags())
+
+
+@dataclass(frozen=True, slots=True)
 class Desired:
     """What should be in the kernel for some attachments."""
 
@@ -54,7 +65,7 @@ class Desired:
     """Set when needed, never set back: others rely on them by then."""
     device_sysctls: Mapping[str, str]
     """Set back with the last attachment that needs them."""
-    ports: Mapping[IfIndex, PortFlags]
+    ports: Mapping[IfIndex, PortUse]
 
 
 def desired(
@@ -83,7 +94,7 @@ def desired(
         ),
         device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
         ports={
-            one.device.port: _port_flags(one) for one in attachments if one.device.port and one.device.index not in gone
+            one.device.port: _port_use(one) for one in attachments if one.device.port and one.device.index not in gone
         },
     )
 
@@ -98,6 +109,7 @@ def plan(before: Desired, after: Desired, mark: int, *, former: Mapping[str, str
         *_set_sysctls(before, after, former or {}),
         *_set_port_flags(before, after),
         *_run_nft(before, after, mark),
+        *_release_ports(before, after),
         *_remove_hooks(before, after),
     )
 
@@ -171,13 +183,23 @@ def _set_sysctls(before: Desired, after: Desired, former: Mapping[str, str]) -> 
 
 
 def _set_port_flags(before: Desired, after: Desired) -> Iterable[Step]:
-    for port, flags in after.ports.items():
-        former = before.ports.get(port, PortFlags())
-        # Only what we turned on is turned off: the bridge plugin has keys for both flags, too.
-        hairpin = False if former.hairpin and not flags.hairpin else flags.hairpin
-        isolated = False if former.isolated and not flags.isolated else flags.isolated
-        if flags != former:
+    for port, use in after.ports.items():
+        held = before.ports.get(port, _UNUSED_PORT).needs
+        if use.needs != held:
+            # What we turned on gets its former value back: the bridge plugin has keys for both flags, too.
+            hairpin = use.needs.hairpin or (use.former.hairpin if held.hairpin else None)
+            isolated = use.needs.isolated or (use.former.isolated if held.isolated else None)
             yield SetPortFlags(port, PortFlags(hairpin, isolated))
+
+
+def _release_ports(before: Desired, after: Desired) -> Iterable[Step]:
+    for port, use in before.ports.items():
+        if port not in after.ports and use.needs != PortFlags():
+            flags = PortFlags(
+                hairpin=use.former.hairpin if use.needs.hairpin else None,
+                isolated=use.former.isolated if use.needs.isolated else None,
+            )
+            yield SetPortFlags(port, flags, optional=True)
 
 
 def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
@@ -202,13 +224,14 @@ def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
         yield DeleteRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
 
 
-def _port_flags(attachment: Attachment) -> PortFlags:
+def _port_use(attachment: Attachment) -> PortUse:
     # br_netfilter rewrites a bridged packet in place, without routing it: to come back to its sender through a
     # published port, it must be allowed to leave by the port it came in by.
-    return PortFlags(
+    needs = PortFlags(
         hairpin=True if attachment.request.mappings else None,
         isolated=True if attachment.options.ingress_policy is IngressPolicy.ISOLATED else None,
     )
+    return PortUse(needs, attachment.device.port_flags)
 
 
 def _hook_order(hook: tuple[Program, IfIndex]) -> tuple[int, int]:

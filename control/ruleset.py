@@ -59,6 +59,8 @@ SETS = tuple(
         Set(f"masq_all{version}", _ON_DEVICE[version]),
         # Sources that are masqueraded when they leave their network ("ipMasq").
         Set(f"egress{version}", _HOST_KEY[version][:1]),
+        # Members with a device of their own (ptp): a neighbour's packets leave by another device, and stay as they are.
+        Set(f"routed{version}", _ON_DEVICE[version]),
     )
 )
 
@@ -73,6 +75,10 @@ CHAINS: tuple[Chain, ...] = (
     Chain("source_published"),
 )
 
+_EGRESS = (
+    "{ip} saddr @egress{version} oif . {ip} saddr != @members{version} oif . {ip} daddr != @routed{version}"
+    " {ip} daddr != {multicast} masquerade"
+)
 _RULES = (
     Rule("loopback_guard", 'iif != "lo" ip daddr 127.0.0.0/8 counter drop'),
     *(
@@ -83,8 +89,8 @@ _RULES = (
     Rule("forward", "ct status dnat meta mark set meta mark | {mark} accept"),
     Rule("forward", "ct state established,related accept"),
     Rule("source", "ct status & (dnat | snat) == dnat jump source_published"),
-    Rule("source", "ip saddr @egress4 oif . ip saddr != @members4 ip daddr != 224.0.0.0/4 masquerade"),
-    Rule("source", "ip6 saddr @egress6 oif . ip6 saddr != @members6 ip6 daddr != ff00::/8 masquerade"),
+    Rule("source", _EGRESS.format(ip="ip", version=4, multicast="224.0.0.0/4")),
+    Rule("source", _EGRESS.format(ip="ip6", version=6, multicast="ff00::/8")),
     Rule("source_published", "oif . ip daddr @masq_all4 masquerade"),
     Rule("source_published", "oif . ip6 daddr @masq_all6 masquerade"),
     Rule("source_published", "ip saddr 127.0.0.0/8 oif . ip daddr @snat4 masquerade"),
@@ -202,6 +208,8 @@ def elements(attachment: Attachment) -> Iterator[Element]:
     for address in request.addresses:
         on_device = (device, address)
         yield Element(f"members{address.version}", on_device, comment=owner)
+        if attachment.device.routed:
+            yield Element(f"routed{address.version}", on_device, comment=owner)
         if options.ip_masq:
             yield Element(f"egress{address.version}", (address,), comment=owner)
     for address in targets(attachment):

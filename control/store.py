@@ -76,15 +76,18 @@ class Store:
     """The state behind one file. Use as a context manager, or call ``close``."""
 
     def __init__(self, path: Path) -> None:
+        self._path = path
+        self._db, self._inode = _opened(path)
+
+    def follow(self) -> None:
+        """Open the file again if another one is there by its name, or none: others use that one."""
         try:
-            path.touch(mode=0o600)
-            try:
-                self._db = _open(path)
-            except sqlite3.DatabaseError as error:
-                _set_aside(path, error)
-                self._db = _open(path)
-        except (OSError, sqlite3.Error) as error:
-            raise StateError(f"could not open the state {path}: {error}") from error
+            there = self._path.stat().st_ino
+        except OSError:
+            there = 0
+        if there != self._inode:
+            self._db.close()
+            self._db, self._inode = _opened(self._path)
 
     def close(self) -> None:
         self._db.close()
@@ -266,6 +269,27 @@ class Store:
                 yield use_of(decode(row[0]))
 
 
+def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
+    """The file, made if there is none, and its inode. Raises ``StateError``."""
+    try:
+        if not path.exists():
+            # SQLite would play the log of a file that was deleted into the new one.
+            _remove_log(path)
+            path.touch(mode=0o600)
+        try:
+            return _open(path), path.stat().st_ino
+        except sqlite3.DatabaseError as error:
+            _set_aside(path, error)
+            return _open(path), path.stat().st_ino
+    except (OSError, sqlite3.Error) as error:
+        raise StateError(f"could not open the state {path}: {error}") from error
+
+
+def _remove_log(path: Path) -> None:
+    for suffix in ("-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
@@ -290,8 +314,7 @@ def _set_aside(path: Path, reason: sqlite3.Error) -> None:
         " containers that run must be restarted to be published again",
         file=sys.stderr,
     )
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _remove_log(path)
     path.rename(aside)
     path.touch(mode=0o600)
 

@@ -6,11 +6,12 @@ apply_all(steps, kernel)      every one, whatever fails; for tearing down, where
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Iterable
 
 from dataplane.abi import U32
 from dataplane.doors import Kernel, PortFlags
-from dataplane.errors import DataplaneError
+from dataplane.errors import DataplaneError, LinkError
 from dataplane.steps import (
     AttachProgram,
     DeleteRules,
@@ -90,14 +91,8 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             return (lambda: kernel.nft.insert_rules(chain, rules, owner)) if before else _nothing
         case SetSysctl():
             return _set_sysctl(kernel, step)
-        case SetPortFlags(ifindex, flags):
-            former = kernel.links.port_flags(ifindex)
-            kernel.links.set_port_flags(ifindex, flags)
-            back = PortFlags(
-                hairpin=None if flags.hairpin is None else former.hairpin,
-                isolated=None if flags.isolated is None else former.isolated,
-            )
-            return lambda: kernel.links.set_port_flags(ifindex, back)
+        case SetPortFlags():
+            return _set_port_flags(kernel, step)
         case FlushFlows(filters):
             kernel.flows.flush(filters)
             return _nothing
@@ -124,6 +119,21 @@ def _set_sysctl(kernel: Kernel, step: SetSysctl) -> Undo:
         return _nothing
     kernel.sysctls.write(step.name, step.value)
     return _nothing if former is None else lambda: kernel.sysctls.write(step.name, former)
+
+
+def _set_port_flags(kernel: Kernel, step: SetPortFlags) -> Undo:
+    try:
+        former = kernel.links.port_flags(step.ifindex)
+    except LinkError as error:
+        if step.optional and error.errno == errno.ENODEV:
+            return _nothing
+        raise
+    kernel.links.set_port_flags(step.ifindex, step.flags)
+    back = PortFlags(
+        hairpin=None if step.flags.hairpin is None else former.hairpin,
+        isolated=None if step.flags.isolated is None else former.isolated,
+    )
+    return lambda: kernel.links.set_port_flags(step.ifindex, back)
 
 
 def _nothing() -> None:

@@ -27,6 +27,10 @@ class Nft(Door):
     def run(self, transaction: Transaction) -> None:
         """Apply all of it or nothing. Raises ``NftError`` with the kernel's errno."""
 
+    def generation(self) -> int:
+        """How many transactions this namespace has seen, of ours and of others: equal to an earlier answer when
+        nothing was changed since. Raises ``NftError``."""
+
     def contains(self, element: Element) -> bool:
         """Whether the kernel holds this element, with this value where it has one."""
 
@@ -35,6 +39,9 @@ class Nft(Door):
 
     def skeleton_text(self) -> str:
         """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
+
+    def sizes(self) -> dict[str, int]:
+        """How many elements each set and map of our table holds; empty where the table is not there."""
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""

@@ -43,6 +43,7 @@ class FakeNft:
         self._foreign: dict[ChainRef, list[tuple[str, str]]] = {}
         self.log: list[str] = []
         self.fail: NftError | None = None
+        self._generation = 1
 
     def run(self, transaction: Transaction) -> None:
         if not transaction:
@@ -54,7 +55,11 @@ class FakeNft:
         for command in transaction.commands:
             table = self._apply(table, command)
         self._table = table
+        self._generation += 1
         self.log.append(transaction.text())
+
+    def generation(self) -> int:
+        return self._generation
 
     def contains(self, element: Element) -> bool:
         held = self._table.elements.get(element.set_name, {}) if self._table else {}
@@ -77,13 +82,18 @@ class FakeNft:
         lines = [declared.declaration() for declared in self._table.sets.values()]
         return "\n".join([*lines, *self._chain_lines(self._table)])
 
+    def sizes(self) -> dict[str, int]:
+        return {name: len(held) for name, held in self._table.elements.items()} if self._table else {}
+
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         if chain not in self._foreign:
             raise ForeignChainError.from_errno("accept our traffic in chain", str(chain), errno.ENOENT)
         self._foreign[chain][:0] = [(rule, owner.text) for rule in rules]
+        self._generation += 1
 
     def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
-        if chain in self._foreign:
+        if self.rule_handles(chain, owner):
+            self._generation += 1
             self._foreign[chain][:] = [rule for rule in self._foreign[chain] if rule[1] != owner.text]
 
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
@@ -98,6 +108,18 @@ class FakeNft:
         """``nft flush ruleset``."""
         self._table = None
         self._foreign.clear()
+        self._generation += 1
+
+    def stranger(self) -> None:
+        """Somebody else's transaction, on a table of their own."""
+        self._generation += 1
+
+    def flush_table(self) -> None:
+        """``nft flush table inet dataplane``: its rules go; chains, sets and elements stay."""
+        assert self._table is not None  # noqa: S101 - a test that flushes nothing is wrong
+        for rules in self._table.rules.values():
+            rules.clear()
+        self._generation += 1
 
     @staticmethod
     def _chain_lines(table: _Table) -> Iterator[str]:
@@ -193,17 +215,20 @@ class FakeLinks:
     def __init__(self) -> None:
         self._links: dict[IfIndex, Link] = {}
         self._flags: dict[IfIndex, PortFlags] = {}
+        self._last = 1
         self.addresses: tuple[Address, ...] = ()
 
     def link(self, name: str, kind: str = "veth", master: int = 0) -> Link:
-        """Make a link, with the next free index."""
-        made = Link(IfIndex(max(self._links, default=1) + 1), name, kind, IfIndex(master))
+        """Make a link, with an index that no other has had."""
+        self._last += 1
+        made = Link(IfIndex(self._last), name, kind, IfIndex(master))
         self._links[made.index] = made
         return made
 
     def remove(self, index: IfIndex) -> None:
         """Take a link away."""
         del self._links[index]
+        self._flags.pop(index, None)
 
     def find(self, name: str) -> Link | None:
         return next((link for link in self._links.values() if link.name == name), None)

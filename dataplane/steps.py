@@ -95,10 +95,11 @@ class SetSysctl:
 
 @dataclass(frozen=True, slots=True)
 class SetPortFlags:
-    """Set bridge port flags; undone by setting the former ones."""
+    """Set bridge port flags; undone by setting the former ones. A port that vanished is fine if ``optional``."""
 
     ifindex: IfIndex
     flags: PortFlags
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)

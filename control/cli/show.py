@@ -11,11 +11,9 @@ from dataclasses import dataclass
 import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
-from control.engine import Engine, open_engine
-from control.errors import DifferenceError
+from control.engine import open_engine
 from control.model import Attachment
-from control.ruleset import targets
-from dataplane.errors import DataplaneError
+from control.ruleset import group_of, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +28,8 @@ class _Port:
     container: str
     network: str
     ifname: str
+    conditions: str
+    """What else must be true of a packet, in nft's words; empty for nothing."""
 
 
 @click.command()
@@ -42,7 +42,7 @@ def status(need_agent: bool, as_json: bool) -> int:
     """
     agent = _agent(need=need_agent)
     with open_engine() as engine:
-        problems = _problems(engine)
+        problems = engine.problems()
         attachments = engine.attachments()
         networks = engine.networks()
         hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
@@ -76,7 +76,9 @@ def status(need_agent: bool, as_json: bool) -> int:
     click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
     for problem in problems:
         click.echo(f"PROBLEM      {problem}")
-    if not problems:
+    if problems:
+        click.echo("what to do   dpctl reconcile puts back what others took away")
+    else:
         click.echo("state        the kernel is what the attachments ask for")
     return EXIT_PROBLEM if problems else 0
 
@@ -123,7 +125,7 @@ def ports(as_json: bool) -> None:
         print_json({"ports": [{name: getattr(port, name) for name in fields} for port in found]})
         return
     print_table(
-        ("HOST", "PORT", "LEADS TO", "CONTAINER", "NETWORK"),
+        ("HOST", "PORT", "LEADS TO", "CONTAINER", "NETWORK", "WHEN"),
         [
             (
                 port.host_address,
@@ -131,6 +133,7 @@ def ports(as_json: bool) -> None:
                 _endpoint(port.container_address, port.container_port),
                 port.container[:12],
                 port.network,
+                port.conditions or "always",
             )
             for port in found
         ],
@@ -150,18 +153,6 @@ def _agent(*, need: bool) -> dict[str, object] | None:
     except WireError as error:
         raise AgentUnreachableError(f"the agent does not speak this version's protocol: {error}; restart it") from None
     return {"pid": pong.pid, "version": pong.version}
-
-
-def _problems(engine: Engine) -> list[str]:
-    problems: list[str] = []
-    for one in engine.attachments():
-        try:
-            engine.check(one.request)
-        except DifferenceError as error:
-            problems += [difference for difference in error.differences if difference not in problems]
-        except DataplaneError as error:
-            problems.append(str(error))
-    return problems
 
 
 def _described(one: Attachment) -> dict[str, object]:
@@ -202,6 +193,7 @@ def _ports(one: Attachment) -> list[_Port]:
             container=one.key.container,
             network=one.key.network,
             ifname=one.key.ifname,
+            conditions=" ".join(map(str, group_of(one, target.version).conditions)),
         )
         for target in targets(one)
         for mapping in one.request.mappings

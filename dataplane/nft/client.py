@@ -15,6 +15,7 @@ from functools import cached_property
 from typing import Any
 
 from dataplane.errors import ForeignChainError, MissingDependencyError, NftError
+from dataplane.nft.generation import generation
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, PortRange
 from dataplane.nft.transaction import Transaction
 
@@ -30,6 +31,10 @@ class LibNftables:
         """Apply all of it or nothing. Raises ``NftError``."""
         if transaction:
             self._command(transaction.text(), "change", f"table {TABLE}")
+
+    def generation(self) -> int:
+        """How many transactions this namespace has seen, of ours and of others. Raises ``NftError``."""
+        return generation()
 
     def contains(self, element: Element) -> bool:
         """Whether the kernel holds this element, with this value where it has one."""
@@ -51,6 +56,17 @@ class LibNftables:
     def skeleton_text(self) -> str:
         """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
         return self._list(stateless=True, terse=True)
+
+    def sizes(self) -> dict[str, int]:
+        """How many elements each set and map of our table holds; empty where the table is not there."""
+        try:
+            answer = self._json(f"list table {TABLE}")
+        except NftError as error:
+            if error.errno == errno.ENOENT:
+                return {}
+            raise
+        sets = (entry.get("set") or entry.get("map") for entry in answer)
+        return {declared["name"]: len(declared.get("elem", ())) for declared in sets if declared}
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""

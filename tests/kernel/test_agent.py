@@ -75,6 +75,15 @@ def test_agent_and_plugin_share_one_state(world: World) -> None:
     assert "808" not in world.ruleset()
 
 
+def test_a_state_that_was_deleted_is_not_used_any_more(world: World) -> None:
+    """The agent goes on with the file that plugins and commands see, not with the one that was deleted."""
+    start(world)
+    world.attach("web", plan.FRONT, publish("8080:80"))
+    world.host.run("rm", "/run/dataplane/state.db")
+    world.attach("late", plan.FRONT, publish("8081:80"))
+    assert [one["container"] for one in json.loads(world.dpctl("ps", "--json"))["attachments"]] == ["late"]
+
+
 def test_stopping_the_agent_leaves_the_dataplane(world: World) -> None:
     """SIGTERM ends it with status 0; ports and programs stay, the socket goes, and the next agent starts."""
     agent = start(world)

@@ -161,6 +161,31 @@ def foreign_rules(nft: Nft) -> None:
         nft.insert_rules(nowhere, ("accept",), OWNER)
 
 
+def generations(nft: Nft) -> None:
+    """Each transaction that was applied counts once, whosoever; reading and what is refused do not."""
+    first = nft.generation()
+    nft.run(skeleton() + Transaction((create(WEB),)))
+    assert nft.generation() == first + 1
+    nft.contains(WEB)
+    nft.skeleton_text()
+    assert refused(nft, create(WEB)) == errno.EEXIST
+    assert nft.generation() == first + 1
+    nft.insert_rules(FOREIGN, ruleset.accept_rules(IfIndex(10)), OWNER)
+    assert nft.generation() == first + 2
+    nft.delete_rules(FOREIGN, OWNER)
+    nft.delete_rules(FOREIGN, OWNER)
+    assert nft.generation() == first + 3
+
+
+def sizes(nft: Nft) -> None:
+    """Elements are counted by set, a range as one."""
+    assert nft.sizes() == {}
+    nft.run(skeleton() + Transaction((create(WEB), create(SCTP), create(MEMBER), create(span(20000, 29999)))))
+    counted = {name: size for name, size in nft.sizes().items() if size}
+    assert counted == {"publish4": 2, "members4": 1, "ranges4": 1}
+    assert nft.sizes()["publish6"] == 0
+
+
 def ruleset_conditions() -> tuple[Condition, ...]:
     """Conditions of every kind that can be written."""
     return parse(["ip", "saddr", "!=", "10.0.0.0/8", "iifname", "eth1"], 4)
@@ -177,6 +202,8 @@ NFT_CASES = [
     ranges,
     sets_in_use,
     foreign_rules,
+    generations,
+    sizes,
 ]
 
 

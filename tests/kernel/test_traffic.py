@@ -160,6 +160,18 @@ def test_egress_is_masqueraded_outside_and_not_inside(world: World) -> None:
     assert seen(ask(admin.netns, plan.HOST4, 8080)) == ("web", str(admin.address(4)))
 
 
+def test_egress_of_a_routed_network(world: World) -> None:
+    """ipMasq after ptp: neighbours, by veths alone, see each other; the outside sees the host."""
+    world.network(plan.FRONT, main="ptp", ipMasq=True)
+    web = world.attach("web", plan.FRONT, publish("8080:80"))
+    shop = world.attach("shop", plan.FRONT)
+    world.serve(web)
+    serve(world.elsewhere, "elsewhere", "tcp", 80, "::")
+    for version in (4, 6):
+        assert seen(ask(shop.netns, web.address(version), 80)) == ("web", str(shop.address(version)))
+    assert seen(ask(shop.netns, ELSEWHERE4, 80)) == ("elsewhere", str(ELSEWHERE4 - 8))
+
+
 def test_masq_all_hides_every_client(world: World) -> None:
     """With masqAll the container sees the host's address for every client."""
     world.network(plan.FRONT, masqAll=True)

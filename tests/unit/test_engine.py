@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
-from dataclasses import dataclass
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -17,46 +15,14 @@ from control.errors import BusyError, DeviceNotFoundError, DifferenceError, Engi
 from control.lock import locked
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, Request
 from control.settings import SettingsError
-from dataplane.doors import Link, PortFlags
+from dataplane.doors import PortFlags
 from dataplane.errors import BpfError, NftError
 from dataplane.fakes import FakeDoors
 from dataplane.nft.objects import Element, Port
 from dataplane.nft.transaction import Transaction, create, delete
 from dataplane.types import Program, Protocol
 from support.attachments import key, port, request
-
-
-@dataclass
-class World:
-    """An engine, the fakes behind it, and the links they know."""
-
-    engine: Engine
-    doors: FakeDoors
-    bridge: Link
-    directory: Path
-
-    def attach(self, container: str, address: str, *mappings: object, **more: object) -> Request:
-        """ADD a container by a host veth of its own."""
-        veth = self.doors.links.link(f"veth{container}", "veth", self.bridge.index)
-        made = request(container, address, *mappings, interfaces=("br-front", veth.name), **more)  # type: ignore[arg-type]
-        self.engine.add(made)
-        return made
-
-    def published(self, host_port: int, target: str, container_port: int = 80) -> bool:
-        """Whether the kernel leads this TCP port to that target."""
-        value = (IPv4Address(target), Port(container_port))
-        return self.doors.nft.contains(Element("publish4", (Protocol.TCP, Port(host_port)), value))
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    """One bridge, no attachment."""
-    doors = FakeDoors()
-    bridge = doors.links.link("br-front", "bridge")
-    doors.links.addresses = (IPv4Address("192.0.2.1"),)
-    engine = Engine(doors.kernel(), tmp_path)
-    yield World(engine, doors, bridge, tmp_path)
-    engine.close()
+from support.fakeworld import World
 
 
 def test_add_publishes_and_check_agrees(world: World) -> None:
@@ -121,6 +87,17 @@ def test_a_port_that_is_taken_is_refused_by_its_holders_name(world: World) -> No
         world.attach("other", "10.11.0.3", port(8080))
     assert world.doors.nft.table_text() == before
     assert [one.key.container for one in world.engine.attachments()] == ["web"]
+
+
+def test_a_port_whose_holder_is_gone_can_be_freed(world: World) -> None:
+    """Where a runtime never sent the DEL, the error of the next ADD names the command that does its work."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.links.remove(world.bridge.index)
+    world.bridge = world.doors.links.link("br-front", "bridge")
+    with pytest.raises(PortConflictError, match="that container is gone: dpctl gc frees the port"):
+        world.attach("other", "10.11.0.3", port(8080))
+    world.engine.collect_stale()
+    world.attach("other", "10.11.0.3", port(8080))
 
 
 def test_a_host_address_and_the_wildcard_do_not_conflict(world: World) -> None:
@@ -286,6 +263,19 @@ def test_teardown_leaves_nothing(world: World) -> None:
     assert world.engine.attachments() == []
     world.attach("web", "10.11.0.2", port(8080))
     assert world.published(8080, "10.11.0.2")
+
+
+def test_a_teardown_that_the_kernel_refuses_can_be_repeated(world: World) -> None:
+    """What can be removed is removed, the error says what could not, and the state lives until all is gone."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.nft.fail = NftError.from_errno("change", "table inet dataplane", errno.EPERM)
+    with pytest.raises(EngineError, match="Operation not permitted"):
+        world.engine.teardown()
+    assert not world.doors.programs.hooked(world.bridge.index)
+    assert [one.key.container for one in world.engine.attachments()] == ["web"]
+    world.engine.teardown()
+    assert world.doors.nft.table_text() == ""
+    assert world.engine.attachments() == []
 
 
 def test_a_lock_that_others_hold_is_a_request_to_try_again(world: World) -> None:

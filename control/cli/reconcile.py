@@ -1,0 +1,33 @@
+"""``dpctl reconcile``: put back what others took away."""
+
+from __future__ import annotations
+
+import click
+
+from control.cli.output import EXIT_PROBLEM, json_option, print_json
+from control.engine import open_engine
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only say what is wrong.")
+@json_option
+def reconcile(dry_run: bool, as_json: bool) -> int:
+    """Make the kernel what the attachments ask for, and say what was wrong.
+
+    Table, programs, sysctls and bridge port flags are written anew, from the state; connections go on. Exit status 3
+    when something is wrong still: an attachment whose device is gone (dpctl gc removes it), a foreign chain that is
+    not there.
+    """
+    with open_engine() as engine:
+        found, left = (engine.problems(),) * 2 if dry_run else engine.reconcile()
+    if as_json:
+        print_json({"found": found, "left": left, "dry_run": dry_run})
+        return EXIT_PROBLEM if left else 0
+    for problem in found:
+        click.echo(f"{'PROBLEM ' if problem in left else 'repaired'}  {problem}")
+    for problem in left:
+        if problem not in found:
+            click.echo(f"PROBLEM   {problem}")
+    if not found and not left:
+        click.echo("the kernel is what the attachments ask for")
+    return EXIT_PROBLEM if left else 0

@@ -1,0 +1,57 @@
+"""Whether chains, sets and rules of our table are still as they were written, at the price of one message.
+
+The state keeps the skeleton's text, and the generation of the ruleset at which it was last found right. As long as the
+kernel answers with that generation nobody has changed anything, and the table, which takes milliseconds to list by
+the thousand elements, need not be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from control.store import Store
+from dataplane.doors import Nft
+
+_TEXT, _GENERATION = "skeleton", "generation"
+
+
+class Skeleton:
+    """See the module. The caller holds the state's lock."""
+
+    def __init__(self, nft: Nft, store: Store) -> None:
+        self._nft, self._store = nft, store
+
+    @property
+    def text(self) -> str | None:
+        """The skeleton as it was last written; None where it never was."""
+        return self._store.fact(_TEXT)
+
+    def keep(self) -> None:
+        """Take what is there now for right: it was just written."""
+        # In this order, so that a change by somebody else in between is found by the next look, and not missed.
+        generation = self._nft.generation()
+        self._store.keep_fact(_TEXT, self._nft.skeleton_text())
+        self._store.keep_fact(_GENERATION, str(generation))
+
+    def intact(self) -> bool:
+        """Whether the skeleton is as it was last written. Never written is not intact."""
+        generation = str(self._nft.generation())
+        if generation == self._store.fact(_GENERATION):
+            return True
+        if self._nft.skeleton_text() != self.text:
+            return False
+        self._store.keep_fact(_GENERATION, generation)
+        return True
+
+    @contextmanager
+    def untouched_by(self, transactions: int) -> Iterator[None]:
+        """Go on trusting the skeleton over so many transactions of our own, which change elements only.
+
+        Any other number of transactions meanwhile means that somebody else was there, too.
+        """
+        before = self._nft.generation()
+        yield
+        after = self._nft.generation()
+        if self._store.fact(_GENERATION) == str(before) and after - before == transactions:
+            self._store.keep_fact(_GENERATION, str(after))
