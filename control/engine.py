@@ -157,9 +157,11 @@ class Engine:
     def reconcile(self) -> tuple[list[str], list[str]]:
         """Make the kernel what the attachments ask for; the problems before and those that are left. Raises the
         kernel's error where it refuses."""
-        before = self.problems()
         if self._unusable is not None:
             raise self._unusable
+        before = self.problems()
+        if not before:
+            return [], []
         with self._held():
             self._reconciler.resync()
         return before, self.problems()

@@ -135,6 +135,16 @@ def test_reconcile_puts_back_and_says_what(world: World) -> None:
     assert world.published(8080, "10.11.0.2")
 
 
+def test_reconcile_makes_nothing_where_nothing_is_wrong(world: World) -> None:
+    """A host without attachments gets no table, and one that is well no transaction."""
+    assert world.engine.reconcile() == ([], [])
+    assert world.doors.nft.table_text() == ""
+    world.attach("web", "10.11.0.2", port(8080))
+    generation = world.doors.nft.generation()
+    assert world.engine.reconcile() == ([], [])
+    assert world.doors.nft.generation() == generation
+
+
 def test_problems_of_a_container_that_is_gone_name_the_remedy(world: World, tmp_path: Path) -> None:
     """What reconcile cannot put right, gc can: the problem says so and stays."""
     netns = tmp_path / "netns"
