@@ -1,20 +1,32 @@
-"""The door to rtnetlink: links, their bridge port flags and the host's addresses.
+"""The door to rtnetlink: links, their bridge port flags and the host's addresses, in this process's namespace.
 
-Be aware: a ``NetlinkLinks`` belongs to the network namespace and the thread it was first used in.
+Source: include/uapi/linux/{rtnetlink,if_link,if_addr}.h.
 """
 
 from __future__ import annotations
 
 import errno
-from functools import cached_property
-from ipaddress import IPv4Address, IPv6Address, ip_address
-from typing import Any
+import socket
+import struct
+from ipaddress import ip_address
 
 from dataplane.doors import Link, PortFlags
 from dataplane.errors import LinkError
+from dataplane.netlink import DUMP, NESTED, attribute, attributes, exchange, text, text_attribute
 from dataplane.types import Address, IfIndex
 
 _MAX_NAME = 15  # IFNAMSIZ - 1
+
+_LINK = struct.Struct("=BxHiII")  # ifinfomsg: family, type, index, flags, change
+_ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefix length, flags, scope, index
+_GETLINK, _SETLINK, _GETADDR = 18, 19, 22  # RTM_*
+_AF_BRIDGE = 7
+_U32, _U8 = struct.Struct("=I"), struct.Struct("=B")
+
+_NAME, _MASTER, _PROTINFO, _LINKINFO = 3, 10, 12, 18  # IFLA_*
+_KIND, _PORT_KIND, _PORT = 1, 4, 5  # IFLA_INFO_KIND, _SLAVE_KIND, _SLAVE_DATA
+_HAIRPIN, _ISOLATED = 4, 33  # IFLA_BRPORT_MODE, _ISOLATED
+_ADDRESS_OF_PEER, _LOCAL = 1, 2  # IFA_ADDRESS, IFA_LOCAL; without a peer they are the same, or there is the first alone
 
 
 class NetlinkLinks:
@@ -24,86 +36,74 @@ class NetlinkLinks:
         """The link with this name, or None, also for what cannot be a link's name."""
         if not name or "\0" in name or not _encodable(name):
             return None
-        return self._link(ifname=name)
+        return _link(_get_link(IfIndex(0), name))
 
     def get(self, index: IfIndex) -> Link | None:
         """The link with this index, or None."""
-        return self._link(index=index)
+        return _link(_get_link(index)) if index else None
 
     def host_addresses(self) -> tuple[Address, ...]:
         """Addresses of this namespace in numeric order, loopback and IPv6 link-local ones excluded."""
-        found: set[IPv4Address | IPv6Address] = set()
-        for message in self._retried("get_addr"):
-            address = ip_address(message.get("IFA_LOCAL") or message.get("IFA_ADDRESS"))
+        found: set[Address] = set()
+        for body in _route("read", "the host's addresses", _GETADDR, DUMP, _ADDRESS.pack(0, 0, 0, 0, 0)):
+            about = attributes(body[_ADDRESS.size :])
+            address = ip_address(about.get(_LOCAL) or about[_ADDRESS_OF_PEER])
             if not address.is_loopback and not (address.version == 6 and address.is_link_local):
                 found.add(address)
         return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
     def port_flags(self, index: IfIndex) -> PortFlags:
         """The bridge port flags of a link. Raises ``LinkError`` where it is no bridge port."""
-        port = self._port(self._message(index=index), index)
-        return PortFlags(bool(port.get_attr("IFLA_BRPORT_MODE")), bool(port.get_attr("IFLA_BRPORT_ISOLATED")))
+        about = attributes(_attributes_of(_get_link(index)).get(_LINKINFO, b""))
+        if text(about.get(_PORT_KIND, b"")) != "bridge":
+            raise LinkError.from_errno("read the bridge port flags of", f"link {index}", errno.ENODEV)
+        port = attributes(about.get(_PORT, b""))
+        return PortFlags(any(port.get(_HAIRPIN, b"")), any(port.get(_ISOLATED, b"")))
 
     def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
         """Change the bridge port flags of a link; None leaves one as it is. Raises ``LinkError``."""
-        wanted = {"mode": flags.hairpin, "isolated": flags.isolated}
-        changes = {name: int(value) for name, value in wanted.items() if value is not None}
+        wanted = ((_HAIRPIN, flags.hairpin), (_ISOLATED, flags.isolated))
+        changes = b"".join(attribute(kind, _U8.pack(value)) for kind, value in wanted if value is not None)
         if changes:
-            self._request("brport", "set", index=index, **changes)
+            body = _LINK.pack(_AF_BRIDGE, 0, index, 0, 0) + attribute(_PROTINFO | NESTED, changes)
+            _route("set the bridge port flags of", f"link {index}", _SETLINK, 0, body)
 
-    @cached_property
-    def _netlink(self) -> Any:
-        # Imported here: 100 ms that the exec path of a plugin with an agent never pays.
-        from pyroute2.iproute.linux import IPRoute  # noqa: PLC0415
 
-        return IPRoute()
-
-    def _link(self, **selector: Any) -> Link | None:
-        message = self._message(**selector)
-        if message is None:
+def _get_link(index: IfIndex, name: str = "") -> bytes | None:
+    body = _LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
+    if name:
+        body += text_attribute(_NAME, name)
+    try:
+        answers = _route("read", f"link {name or index}", _GETLINK, 0, body)
+    except LinkError as error:
+        if error.errno == errno.ENODEV:
             return None
-        about = message.get_attr("IFLA_LINKINFO")
-        return Link(
-            index=IfIndex(message["index"]),
-            name=message.get_attr("IFLA_IFNAME"),
-            kind=(about.get_attr("IFLA_INFO_KIND") or "") if about else "",
-            master=IfIndex(message.get_attr("IFLA_MASTER") or 0),
-        )
+        raise
+    return answers[0] if answers else None
 
-    def _message(self, **selector: Any) -> Any:
-        try:
-            answer = self._request("link", "get", **selector)
-        except LinkError as error:
-            if error.errno == errno.ENODEV:
-                return None
-            raise
-        return answer[0] if answer else None
 
-    @staticmethod
-    def _port(message: Any, index: IfIndex) -> Any:
-        about = message.get_attr("IFLA_LINKINFO") if message else None
-        kind = about.get_attr("IFLA_INFO_SLAVE_KIND") if about else None
-        port = about.get_attr("IFLA_INFO_SLAVE_DATA") if about else None
-        if port is None or kind != "bridge":
-            raise LinkError.from_errno("read the bridge port flags of", f"link {index}", errno.ENODEV)
-        return port
+def _link(answer: bytes | None) -> Link | None:
+    if answer is None:
+        return None
+    found = _attributes_of(answer)
+    about = attributes(found.get(_LINKINFO, b""))
+    return Link(
+        index=IfIndex(_LINK.unpack_from(answer)[2]),
+        name=text(found[_NAME]),
+        kind=text(about.get(_KIND, b"")),
+        master=IfIndex(_U32.unpack(found[_MASTER])[0] if _MASTER in found else 0),
+    )
 
-    def _retried(self, method: str) -> list[Any]:
-        # A dump that was interrupted by a change (NLM_F_DUMP_INTR) may lack entries: it is asked for again.
-        for _ in range(8):
-            try:
-                return list(getattr(self._netlink, method)())
-            except _netlink_errors() as error:
-                if _code(error) != errno.EINTR and "DUMP_INTR" not in repr(error):
-                    raise LinkError.from_errno("read", "the host's addresses", _code(error)) from error
-        raise LinkError("read", "the host's addresses", "they changed during each of 8 readings", errno.EINTR)
 
-    def _request(self, method: str, *arguments: str, **selector: Any) -> Any:
-        try:
-            return getattr(self._netlink, method)(*arguments, **selector)
-        except _netlink_errors() as error:
-            thing = ", ".join(f"{key} {value}" for key, value in selector.items())
-            raise LinkError.from_errno(f"{arguments[0]} {method}", thing, _code(error)) from error
+def _attributes_of(answer: bytes | None) -> dict[int, bytes]:
+    return attributes(answer[_LINK.size :]) if answer else {}
+
+
+def _route(verb: str, thing: str, kind: int, flags: int, body: bytes) -> list[bytes]:
+    try:
+        return exchange(socket.NETLINK_ROUTE, kind, flags, body)
+    except OSError as error:
+        raise LinkError(verb, thing, error.strerror or str(error), error.errno or 0) from error
 
 
 def _encodable(name: str) -> bool:
@@ -111,13 +111,3 @@ def _encodable(name: str) -> bool:
         return len(name.encode()) <= _MAX_NAME
     except UnicodeEncodeError:
         return False
-
-
-def _netlink_errors() -> tuple[type[Exception], ...]:
-    from pyroute2.netlink.exceptions import NetlinkDumpInterrupted, NetlinkError  # noqa: PLC0415
-
-    return NetlinkError, NetlinkDumpInterrupted, OSError
-
-
-def _code(error: Exception) -> int:
-    return int(getattr(error, "code", 0) or getattr(error, "errno", 0) or 0)

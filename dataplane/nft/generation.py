@@ -9,53 +9,22 @@ Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 from __future__ import annotations
 
 import errno
-import socket
-import struct
 
 from dataplane.errors import NftError
+from dataplane.netlink import attributes, exchange
 
-_NETLINK_NETFILTER = 12
+_NETFILTER = 12  # NETLINK_NETFILTER
 _GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
-_NLMSG_ERROR = 2
-_NLM_F_REQUEST = 1
-_NFTA_GEN_ID = 1
-
-_HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
-_GENMSG = struct.Struct(">BBH")  # nfgenmsg: family, version, resource
-_ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
-_ERRNO = struct.Struct("=i")
-_GEN_ID = struct.Struct(">I")
-_TIMEOUT = 5.0  # seconds; the kernel answers before send returns
-_WHAT = "the generation of the ruleset"
+_GENMSG = bytes(4)  # nfgenmsg: any family
+_GEN_ID = 1  # NFTA_GEN_ID, 32 bits in network order
 
 
 def generation() -> int:
     """The number of the last transaction. Raises ``NftError``."""
-    request = _HEADER.pack(_HEADER.size + _GENMSG.size, _GETGEN, _NLM_F_REQUEST, 0, 0) + _GENMSG.pack(0, 0, 0)
+    what = "the generation of the ruleset"
     try:
-        with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, _NETLINK_NETFILTER) as netlink:
-            netlink.settimeout(_TIMEOUT)
-            netlink.send(request)
-            answer = netlink.recv(4096)
+        for answer in exchange(_NETFILTER, _GETGEN, 0, _GENMSG):
+            return int.from_bytes(attributes(answer[len(_GENMSG) :])[_GEN_ID], "big")
     except OSError as error:
-        raise NftError.from_errno("read", _WHAT, error.errno or 0) from error
-    return parse(answer)
-
-
-def parse(answer: bytes) -> int:
-    """The number in the kernel's answer. Raises ``NftError``, also for what is no such answer."""
-    try:
-        _, kind, _, _, _ = _HEADER.unpack_from(answer)
-        if kind == _NLMSG_ERROR:
-            (number,) = _ERRNO.unpack_from(answer, _HEADER.size)
-            raise NftError.from_errno("read", _WHAT, -number)
-        at = _HEADER.size + _GENMSG.size
-        while at < len(answer):
-            length, attribute = _ATTRIBUTE.unpack_from(answer, at)
-            if attribute == _NFTA_GEN_ID:
-                found: int = _GEN_ID.unpack_from(answer, at + _ATTRIBUTE.size)[0]
-                return found
-            at += max(_ATTRIBUTE.size, length + 3 & ~3)
-    except struct.error:
-        pass
-    raise NftError.from_errno("read", _WHAT, errno.EPROTO)
+        raise NftError.from_errno("read", what, error.errno or 0) from error
+    raise NftError.from_errno("read", what, errno.ENOMSG)

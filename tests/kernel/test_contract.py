@@ -272,6 +272,18 @@ def test_links_kernel(sandbox: Sandbox) -> None:
     sandbox.call(_links_on_kernel)
 
 
+def _all_addresses() -> int:
+    return len(NetlinkLinks().host_addresses())
+
+
+def test_a_long_dump_is_read_to_its_end(sandbox: Sandbox) -> None:
+    """A host with more addresses than one message of the kernel can hold has all of them."""
+    sandbox.bridge("br0")
+    batch = "".join(f"address add 10.{number // 250}.{number % 250}.1/32 dev br0\n" for number in range(2000))
+    sandbox.run("ip", "-batch", "-", input=batch)
+    assert sandbox.call(_all_addresses) == 2000
+
+
 def sysctls_case(sysctls: Sysctls) -> None:
     """Sysctls are read back as written; one that is not there is None, and an error to write."""
     sysctls.write("net/ipv4/ip_forward", "1")

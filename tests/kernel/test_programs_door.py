@@ -22,6 +22,7 @@ from dataplane import abi
 from dataplane.abi import ChecksumCounts, EventKind, NetworkEntry
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError
+from dataplane.netlink import CREATE, attribute, text_attribute
 from dataplane.programs import clsact, loading, syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
@@ -372,9 +373,9 @@ def test_a_foreign_clsact_filter_survives(sandbox: Sandbox) -> None:
 
     def run() -> tuple[int, int]:
         fd, device = foreign_program(), index("lo")
-        body = clsact._tc(device, 1, clsact._EGRESS, 500) + clsact._text(clsact._KIND, "bpf")
-        options = clsact._attribute(clsact._BPF_FD, struct.pack("=I", fd)) + clsact._text(clsact._BPF_NAME, "foreign")
-        clsact._send(clsact._NEWTFILTER, clsact._CREATE, body + clsact._attribute(clsact._OPTIONS, options), device)
+        body = clsact._tc(device, 1, clsact._EGRESS, 500) + text_attribute(clsact._KIND, "bpf")
+        options = attribute(clsact._BPF_FD, struct.pack("=I", fd)) + text_attribute(clsact._BPF_NAME, "foreign")
+        clsact._send(clsact._NEWTFILTER, CREATE, body + attribute(clsact._OPTIONS, options), device)
         attach_all(AttachMode.CLSACT, "lo")
         between = len(clsact.filters(device))
         for program in Program:
