@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -200,6 +201,8 @@ def test_conditions_narrow_a_published_port(world: World) -> None:
     world.serve(world.attach("web", plan.FRONT, publish("8080:80")))
     assert ask(world.client, plan.HOST4, 8080, timeout=0.4) is None
     assert seen(ask(world.elsewhere, plan.HOST4, 8080)) == ("web", str(ELSEWHERE4))
+    shown = {one["conditions"] for one in json.loads(world.dpctl("ports", "--json"))["ports"]}
+    assert shown == {f"ip saddr != {plan.CLIENT4}", f"ip6 saddr != {plan.CLIENT6}"}
     world.serve(world.attach("rest", plan.BACK, publish("8080:80")))
     assert seen(ask(world.client, plan.HOST4, 8080)) == ("rest", str(plan.CLIENT4))
     assert seen(ask(world.elsewhere, plan.HOST4, 8080)) == ("web", str(ELSEWHERE4))
