@@ -39,6 +39,7 @@ from dataplane.steps import DeleteRules, DetachProgram, InsertRules, RunNft, Set
 from dataplane.types import Address, AttachMode
 
 RUN_DIRECTORY = Path(scoped("/run/dataplane"))
+STATE_FILE = "state.db"
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _MARK_FACT = "mark"
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
@@ -79,7 +80,7 @@ class Engine:
         self._lock_path = directory / "lock"
         self._unusable = settings if isinstance(settings, SettingsError) else None
         with locked(self._lock_path):
-            self.store = Store(directory / "state.db")
+            self.store = Store(directory / STATE_FILE)
             if isinstance(settings, SettingsError):
                 self._mark = int(self.store.fact(_MARK_FACT) or Settings().mark)
             else:

@@ -184,22 +184,17 @@ def _set_sysctls(before: Desired, after: Desired, former: Mapping[str, str]) -> 
 
 def _set_port_flags(before: Desired, after: Desired) -> Iterable[Step]:
     for port, use in after.ports.items():
-        held = before.ports.get(port, _UNUSED_PORT).needs
-        if use.needs != held:
+        held = before.ports.get(port, _UNUSED_PORT)
+        if use.needs != held.needs:
             # What we turned on gets its former value back: the bridge plugin has keys for both flags, too.
-            hairpin = use.needs.hairpin or (use.former.hairpin if held.hairpin else None)
-            isolated = use.needs.isolated or (use.former.isolated if held.isolated else None)
-            yield SetPortFlags(port, PortFlags(hairpin, isolated))
+            back = held.former.where(held.needs)
+            yield SetPortFlags(port, PortFlags(use.needs.hairpin or back.hairpin, use.needs.isolated or back.isolated))
 
 
 def _release_ports(before: Desired, after: Desired) -> Iterable[Step]:
     for port, use in before.ports.items():
         if port not in after.ports and use.needs != PortFlags():
-            flags = PortFlags(
-                hairpin=use.former.hairpin if use.needs.hairpin else None,
-                isolated=use.former.isolated if use.needs.isolated else None,
-            )
-            yield SetPortFlags(port, flags, optional=True)
+            yield SetPortFlags(port, use.former.where(use.needs), optional=True)
 
 
 def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:

@@ -10,7 +10,7 @@ import errno
 from collections.abc import Callable, Iterable
 
 from dataplane.abi import U32
-from dataplane.doors import Kernel, PortFlags
+from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError, LinkError
 from dataplane.steps import (
     AttachProgram,
@@ -129,11 +129,7 @@ def _set_port_flags(kernel: Kernel, step: SetPortFlags) -> Undo:
             return _nothing
         raise
     kernel.links.set_port_flags(step.ifindex, step.flags)
-    back = PortFlags(
-        hairpin=None if step.flags.hairpin is None else former.hairpin,
-        isolated=None if step.flags.isolated is None else former.isolated,
-    )
-    return lambda: kernel.links.set_port_flags(step.ifindex, back)
+    return lambda: kernel.links.set_port_flags(step.ifindex, former.where(step.flags))
 
 
 def _nothing() -> None:

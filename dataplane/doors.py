@@ -93,6 +93,13 @@ class PortFlags:
     isolated: bool | None = None
     """IFLA_BRPORT_ISOLATED: no frames between two ports that carry it."""
 
+    def where(self, named: PortFlags) -> PortFlags:
+        """These flags, as far as ``named`` names them: what to write to take ``named`` back."""
+        return PortFlags(
+            hairpin=None if named.hairpin is None else self.hairpin,
+            isolated=None if named.isolated is None else self.isolated,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Hooked:

@@ -82,7 +82,7 @@ def _exchange(family: int, kind: int, flags: int, body: bytes) -> tuple[list[byt
         netlink.settimeout(_TIMEOUT)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, wanted, 1, 0) + body)
         while True:
-            for message, marks, content in _messages(netlink.recv(_BUFFER)):
+            for message, marks, content in _messages(_received(netlink)):
                 whole = whole and not marks & _INTERRUPTED
                 if message not in {_ERROR, _DONE}:
                     answers.append(content)
@@ -92,6 +92,14 @@ def _exchange(family: int, kind: int, flags: int, body: bytes) -> tuple[list[byt
                 if code:
                     raise OSError(-code, os.strerror(-code))
                 return answers, whole
+
+
+def _received(netlink: socket.socket) -> bytes:
+    try:
+        return netlink.recv(_BUFFER)
+    except TimeoutError:
+        # Python's own has no errno, and callers tell their users the kernel's words for it.
+        raise OSError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from None
 
 
 def _messages(raw: bytes) -> Iterator[tuple[int, int, bytes]]:

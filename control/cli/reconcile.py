@@ -19,7 +19,10 @@ def reconcile(dry_run: bool, as_json: bool) -> int:
     not there.
     """
     with open_engine() as engine:
-        found, left = (engine.problems(),) * 2 if dry_run else engine.reconcile()
+        if dry_run:
+            found = left = engine.problems()
+        else:
+            found, left = engine.reconcile()
     if as_json:
         print_json({"found": found, "left": left, "dry_run": dry_run})
         return EXIT_PROBLEM if left else 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from ipaddress import IPv4Address
 
 from control.checksum import KnownMapping
-from control.engine import RUN_DIRECTORY, open_engine
+from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine
 from control.model import Attachment, PortMapping
 from control.ruleset import targets
 from dataplane.links import NetlinkLinks
@@ -14,7 +14,7 @@ from dataplane.links import NetlinkLinks
 def known_mappings() -> list[KnownMapping]:
     """Every published IPv4 port: what a stale checksum can be proved against."""
     try:
-        (RUN_DIRECTORY / "state.db").stat()
+        (RUN_DIRECTORY / STATE_FILE).stat()
     except FileNotFoundError:
         # An engine would make one, and a host that publishes nothing is left as it is.
         return []

@@ -89,39 +89,18 @@ class World:
         self._join("client", "uplink0", f"{HOST_ADDRESS}/24", f"{CLIENT_ADDRESS}/24", HOST_ADDRESS)
         self._join("elsewhere", "uplink1", "198.51.100.1/24", f"{ELSEWHERE_ADDRESS}/24", "198.51.100.1")
         for container in CONTAINERS:
-            result = self._driver.add(
-                self._conflists[container.network],
-                container.name,
-                str(container.netns),
-                "eth0",
-                {"portMappings": list(container.ports)},
-                container.arguments,
-            )
+            result = self._driver.add(*self._attachment(container))
             self.addresses[container.name] = _address(result)
 
     def check(self) -> None:
         """CHECK every attachment. Raises the plugin's error."""
         for container in CONTAINERS:
-            self._driver.check(
-                self._conflists[container.network],
-                container.name,
-                str(container.netns),
-                "eth0",
-                {"portMappings": list(container.ports)},
-                container.arguments,
-            )
+            self._driver.check(*self._attachment(container))
 
     def remove(self) -> None:
         """DEL every attachment, and delete the namespaces."""
         for container in reversed(CONTAINERS):
-            self._driver.delete(
-                self._conflists[container.network],
-                container.name,
-                str(container.netns),
-                "eth0",
-                {"portMappings": list(container.ports)},
-                container.arguments,
-            )
+            self._driver.delete(*self._attachment(container))
         for name in ("client", "elsewhere", *(container.name for container in CONTAINERS)):
             _ip("netns", "delete", name)
 
@@ -129,6 +108,12 @@ class World:
         """Addresses that host-local still holds."""
         found = (path for path in (self._directory / "leases").glob("*/*") if path.name[:1].isdigit())
         return sorted(path.name for path in found)
+
+    def _attachment(self, container: Container) -> tuple[ConfList, str, str, str, dict[str, object], Mapping[str, str]]:
+        """What the driver's verbs are given for a container."""
+        ports: dict[str, object] = {"portMappings": list(container.ports)}
+        conflist = self._conflists[container.network]
+        return conflist, container.name, str(container.netns), "eth0", ports, container.arguments
 
     def _write_conflist(self, name: str) -> ConfList:
         bridge, subnet = _BRIDGES[name]
