@@ -16,6 +16,7 @@ from dataplane.steps import (
     AttachProgram,
     DeleteRules,
     DetachProgram,
+    DistrustSource,
     DropEntry,
     FlushFlows,
     ForgetCounts,
@@ -26,9 +27,10 @@ from dataplane.steps import (
     SetPortFlags,
     SetSysctl,
     Step,
+    TrustSource,
 )
 
-Undo = Callable[[], None]
+Undo = Callable[[], object]
 
 
 def apply(steps: Iterable[Step], kernel: Kernel) -> None:
@@ -81,6 +83,8 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
         case RunNft(do, undo):
             kernel.nft.run(do)
             return lambda: kernel.nft.run(undo)
+        case InsertRules(chain, _, _, optional=True) if not kernel.nft.has_chain(chain):
+            return _nothing
         case InsertRules(chain, rules, owner):
             kernel.nft.delete_rules(chain, owner)
             kernel.nft.insert_rules(chain, rules, owner)
@@ -93,6 +97,12 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             return _set_sysctl(kernel, step)
         case SetPortFlags():
             return _set_port_flags(kernel, step)
+        case TrustSource(zone, address):
+            added = kernel.firewalld.running() and kernel.firewalld.add_source(zone, address)
+            return (lambda: kernel.firewalld.remove_source(zone, address)) if added else _nothing
+        case DistrustSource(zone, address):
+            removed = kernel.firewalld.running() and kernel.firewalld.remove_source(zone, address)
+            return (lambda: kernel.firewalld.add_source(zone, address)) if removed else _nothing
         case FlushFlows(filters):
             kernel.flows.flush(filters)
             return _nothing

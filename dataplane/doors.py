@@ -5,6 +5,7 @@
     Programs    BPF programs, hooks, maps      programs/
     Flows       conntrack entries              conntrack.py
     Sysctls     /proc/sys/net                  sysctl.py
+    Firewalld   zones of a running firewalld   firewalld.py
 
 Each has one real implementation and one fake (``fakes.py``); ``tests/kernel/test_contract.py`` runs the same cases on
 both.
@@ -16,13 +17,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol as Door
 
-from dataplane.nft.objects import ChainRef, Comment, Element
+from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Table
 from dataplane.nft.transaction import Transaction
 from dataplane.types import Address, AttachMode, IfIndex, Program, Protocol
 
 
 class Nft(Door):
-    """nftables, our own table only."""
+    """nftables, our own tables only: the main one, where a method does not ask for one."""
 
     def run(self, transaction: Transaction) -> None:
         """Apply all of it or nothing. Raises ``NftError`` with the kernel's errno."""
@@ -34,14 +35,18 @@ class Nft(Door):
     def contains(self, element: Element) -> bool:
         """Whether the kernel holds this element, with this value where it has one."""
 
-    def table_text(self) -> str:
-        """Our table as ``nft list table`` prints it; empty where it is not there."""
+    def table_text(self, table: Table = TABLE) -> str:
+        """A table of ours as ``nft list table`` prints it; empty where it is not there."""
 
-    def skeleton_text(self) -> str:
-        """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
+    def skeleton_text(self, table: Table = TABLE) -> str:
+        """A table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
+
+    def chains(self, table: Table = TABLE) -> dict[str, int]:
+        """The chains of a table of ours, and how many rules each holds, counting jumps to it; empty where the table is
+        not there. Cheap, however much it holds. Raises ``NftError``."""
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""
@@ -49,8 +54,14 @@ class Nft(Door):
     def delete_rules(self, chain: ChainRef, owner: Comment) -> None:
         """Remove the rules of a foreign chain that carry the owner's comment; no such chain is fine."""
 
+    def has_chain(self, chain: ChainRef) -> bool:
+        """Whether a foreign chain is there."""
+
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
         """Handles of the rules in a foreign chain that carry the owner's comment."""
+
+
+_NO_LINK = IfIndex(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +74,20 @@ class Link:
     """IFLA_INFO_KIND: "bridge", "veth" ...; empty for hardware and loopback."""
     master: IfIndex
     """The bridge it is a port of, or 0."""
+    mac: str = ""
+    """In lower case with colons; empty for a link that has none."""
+    mtu: int = 0
+    up: bool = False
+    """IFF_UP: somebody wants it up."""
+    running: bool = False
+    """It carries frames: its operational state (RFC 2863) is up, or unknown as that of loopback."""
+    promiscuous: bool = False
+    """IFF_PROMISC: somebody wants all frames. A bridge wants them of its ports, a packet socket for a while; neither is
+    meant."""
+    peer: IfIndex = _NO_LINK
+    """The other end of a veth pair: its index in *its* network namespace."""
+    alias: str = ""
+    """IFLA_IFALIAS: a remark that people and programs may leave."""
 
 
 class Links(Door):
@@ -73,6 +98,9 @@ class Links(Door):
 
     def get(self, index: IfIndex) -> Link | None:
         """The link with this index, or None."""
+
+    def towards(self, address: Address) -> Link | None:
+        """The link by which packets to this address leave; None where there is no route, or it is the host's own."""
 
     def host_addresses(self) -> tuple[Address, ...]:
         """Addresses of this namespace in numeric order, loopback and IPv6 link-local ones excluded."""
@@ -178,6 +206,24 @@ class Sysctls(Door):
         """Set it. Raises ``KernelError``."""
 
 
+class Firewalld(Door):
+    """A firewalld that may run beside us, and decides of forwarded packets by the zone of their source."""
+
+    def running(self) -> bool:
+        """Whether one runs. Cheap where there is no system bus. Raises ``FirewalldError`` where that is no clear no."""
+
+    def add_source(self, zone: str, address: Address) -> bool:
+        """Put an address into a zone until firewalld is reloaded; whether it was not there before. Raises
+        ``FirewalldError``, also where none runs."""
+
+    def remove_source(self, zone: str, address: Address) -> bool:
+        """Take an address out of a zone; whether it was there. No such zone, and no firewalld, is fine. Raises
+        ``FirewalldError``."""
+
+    def sources(self, zone: str) -> frozenset[Address]:
+        """The single addresses in a zone. Raises ``FirewalldError``, also where none runs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Kernel:
     """All doors together."""
@@ -187,3 +233,4 @@ class Kernel:
     programs: Programs
     flows: Flows
     sysctls: Sysctls
+    firewalld: Firewalld

@@ -49,5 +49,16 @@ class BpfError(KernelError):
     """bpf(2) refused, or a program did not compile or verify."""
 
 
+class FirewalldError(DataplaneError):
+    """firewalld refused, did not answer, or does not run."""
+
+    def __init__(self, verb: str, thing: str, cause: str, hint: str = "") -> None:
+        self.verb, self.thing, self.cause, self.hint = verb, thing, cause, hint
+        super().__init__(f"could not {verb} {thing}: {cause}" + (f"; {hint}" if hint else ""))
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.verb, self.thing, self.cause, self.hint)
+
+
 class MissingDependencyError(DataplaneError):
     """A system library, binding or mount that this host lacks; the text says which package or command provides it."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from dataplane.doors import FlowFilter, Hooked, Kernel, Link, PortFlags
-from dataplane.errors import BpfError, ForeignChainError, KernelError, LinkError, NftError
-from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set
+from dataplane.errors import BpfError, FirewalldError, ForeignChainError, KernelError, LinkError, NftError
+from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Command, Transaction
 from dataplane.types import Address, AttachMode, IfIndex, Program
 
@@ -39,7 +40,7 @@ class FakeNft:
     """``Nft`` in memory. ``log`` has the text of every transaction that was applied."""
 
     def __init__(self) -> None:
-        self._table: _Table | None = None
+        self._tables: dict[Table, _Table] = {}
         self._foreign: dict[ChainRef, list[tuple[str, str]]] = {}
         self.log: list[str] = []
         self.fail: NftError | None = None
@@ -51,10 +52,10 @@ class FakeNft:
         if self.fail is not None:
             error, self.fail = self.fail, None
             raise error
-        table = self._table.copy() if self._table else None
+        tables = {table: held.copy() for table, held in self._tables.items()}
         for command in transaction.commands:
-            table = self._apply(table, command)
-        self._table = table
+            _apply(tables, command)
+        self._tables = tables
         self._generation += 1
         self.log.append(transaction.text())
 
@@ -62,28 +63,41 @@ class FakeNft:
         return self._generation
 
     def contains(self, element: Element) -> bool:
-        held = self._table.elements.get(element.set_name, {}) if self._table else {}
-        found = held.get(element.key)
+        table = self._tables.get(element.table)
+        found = table.elements.get(element.set_name, {}).get(element.key) if table else None
         return found is not None and (not element.value or found.value == element.value)
 
-    def table_text(self) -> str:
-        if self._table is None:
+    def table_text(self, table: Table = TABLE) -> str:
+        held = self._tables.get(table)
+        if held is None:
             return ""
-        lines = [f"table {TABLE} {{"]
-        for name, declared in self._table.sets.items():
+        lines = [f"table {table} {{"]
+        for name, declared in held.sets.items():
             lines.append(f"\t{declared.kind} {name} {{")
-            lines += [f"\t\t{element.body()}" for element in self._table.elements[name].values()]
+            lines += [f"\t\t{element.body()}" for element in held.elements[name].values()]
             lines.append("\t}")
-        return "\n".join([*lines, *self._chain_lines(self._table), "}", ""])
+        return "\n".join([*lines, *self._chain_lines(held), "}", ""])
 
-    def skeleton_text(self) -> str:
-        if self._table is None:
+    def skeleton_text(self, table: Table = TABLE) -> str:
+        held = self._tables.get(table)
+        if held is None:
             return ""
-        lines = [declared.declaration() for declared in self._table.sets.values()]
-        return "\n".join([*lines, *self._chain_lines(self._table)])
+        lines = [f"table {table}", *(declared.declaration() for declared in held.sets.values())]
+        return "\n".join([*lines, *self._chain_lines(held)])
 
     def sizes(self) -> dict[str, int]:
-        return {name: len(held) for name, held in self._table.elements.items()} if self._table else {}
+        held = self._tables.get(TABLE)
+        return {name: len(elements) for name, elements in held.elements.items()} if held else {}
+
+    def chains(self, table: Table = TABLE) -> dict[str, int]:
+        held = self._tables.get(table)
+        if held is None:
+            return {}
+        words = [rule.split() for rules in held.rules.values() for rule in rules]
+        return {
+            name: len(rules) + sum(list(pair) == ["jump", name] for rule in words for pair in pairwise(rule))
+            for name, rules in held.rules.items()
+        }
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         if chain not in self._foreign:
@@ -96,6 +110,9 @@ class FakeNft:
             self._generation += 1
             self._foreign[chain][:] = [rule for rule in self._foreign[chain] if rule[1] != owner.text]
 
+    def has_chain(self, chain: ChainRef) -> bool:
+        return chain in self._foreign
+
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
         rules = self._foreign.get(chain, [])
         return tuple(handle for handle, (_, comment) in enumerate(rules, 1) if comment == owner.text)
@@ -106,7 +123,7 @@ class FakeNft:
 
     def flush_ruleset(self) -> None:
         """``nft flush ruleset``."""
-        self._table = None
+        self._tables.clear()
         self._foreign.clear()
         self._generation += 1
 
@@ -114,10 +131,9 @@ class FakeNft:
         """Somebody else's transaction, on a table of their own."""
         self._generation += 1
 
-    def flush_table(self) -> None:
-        """``nft flush table inet dataplane``: its rules go; chains, sets and elements stay."""
-        assert self._table is not None  # noqa: S101 - a test that flushes nothing is wrong
-        for rules in self._table.rules.values():
+    def flush_table(self, table: Table = TABLE) -> None:
+        """``nft flush table``: its rules go; chains, sets and elements stay."""
+        for rules in self._tables[table].rules.values():
             rules.clear()
         self._generation += 1
 
@@ -127,28 +143,27 @@ class FakeNft:
             yield f"\t{chain.declaration()}"
             yield from (f"\t\t{rule}" for rule in table.rules[name])
 
-    @staticmethod
-    def _apply(table: _Table | None, command: Command) -> _Table | None:
-        if command.target is None:
-            if command.verb == "add":
-                return table or _Table()
-            if table is None:
+
+def _apply(tables: dict[Table, _Table], command: Command) -> None:
+    if command.target is command.table and command.verb == "add":
+        tables.setdefault(command.table, _Table())
+        return
+    table = tables.get(command.table)
+    if table is None:
+        raise _nft_error(errno.ENOENT)
+    match command.target:
+        case Table():
+            del tables[command.table]
+        case Set() as declared:
+            _apply_set(table, command.verb, declared)
+        case Chain() as chain:
+            _apply_chain(table, command.verb, chain)
+        case Rule(chain_name, text):
+            if chain_name not in table.chains:
                 raise _nft_error(errno.ENOENT)
-            return None
-        if table is None:
-            raise _nft_error(errno.ENOENT)
-        match command.target:
-            case Set() as declared:
-                _apply_set(table, command.verb, declared)
-            case Chain() as chain:
-                _apply_chain(table, command.verb, chain)
-            case Rule(chain_name, text):
-                if chain_name not in table.chains:
-                    raise _nft_error(errno.ENOENT)
-                table.rules[chain_name].append(text)
-            case Element() as element:
-                _apply_element(table, command.verb, element)
-        return table
+            table.rules[chain_name].append(text)
+        case Element() as element:
+            _apply_element(table, command.verb, element)
 
 
 def _apply_set(table: _Table, verb: str, declared: Set) -> None:
@@ -217,6 +232,7 @@ class FakeLinks:
         self._flags: dict[IfIndex, PortFlags] = {}
         self._last = 1
         self.addresses: tuple[Address, ...] = ()
+        self.routes: dict[Address, Link] = {}
 
     def link(self, name: str, kind: str = "veth", master: int = 0) -> Link:
         """Make a link, with an index that no other has had."""
@@ -235,6 +251,9 @@ class FakeLinks:
 
     def get(self, index: IfIndex) -> Link | None:
         return self._links.get(index)
+
+    def towards(self, address: Address) -> Link | None:
+        return self.routes.get(address)
 
     def host_addresses(self) -> tuple[Address, ...]:
         return self.addresses
@@ -337,6 +356,48 @@ class FakeSysctls:
         self.values[name] = value
 
 
+class FakeFirewalld:
+    """``Firewalld`` in memory; none runs until ``start``."""
+
+    def __init__(self) -> None:
+        self._zones: dict[str, set[Address]] | None = None
+
+    def start(self, *zones: str) -> None:
+        """Let it run, with these zones, all empty; what an older one held is forgotten, as a reload forgets it."""
+        self._zones = {zone: set() for zone in zones}
+
+    def stop(self) -> None:
+        """Let none run."""
+        self._zones = None
+
+    def running(self) -> bool:
+        return self._zones is not None
+
+    def add_source(self, zone: str, address: Address) -> bool:
+        held = self._held("put", f"{address} into", zone)
+        if address in held:
+            return False
+        if any(address in others for others in (self._zones or {}).values()):
+            raise FirewalldError("put", f'{address} into firewalld zone "{zone}"', "ZONE_CONFLICT")
+        held.add(address)
+        return True
+
+    def remove_source(self, zone: str, address: Address) -> bool:
+        held = (self._zones or {}).get(zone, set())
+        there = address in held
+        held.discard(address)
+        return there
+
+    def sources(self, zone: str) -> frozenset[Address]:
+        return frozenset(self._held("list", "the sources of", zone))
+
+    def _held(self, verb: str, what: str, zone: str) -> set[Address]:
+        if self._zones is None or zone not in self._zones:
+            cause = "firewalld does not run" if self._zones is None else f"INVALID_ZONE: {zone}"
+            raise FirewalldError(verb, f'{what} firewalld zone "{zone}"', cause)
+        return self._zones[zone]
+
+
 @dataclass(frozen=True, slots=True)
 class FakeDoors:
     """The fakes under their own types, for tests that look behind the doors; ``kernel()`` hands them on."""
@@ -346,6 +407,7 @@ class FakeDoors:
     programs: FakePrograms = field(default_factory=FakePrograms)
     flows: FakeFlows = field(default_factory=FakeFlows)
     sysctls: FakeSysctls = field(default_factory=FakeSysctls)
+    firewalld: FakeFirewalld = field(default_factory=FakeFirewalld)
 
     def kernel(self) -> Kernel:
-        return Kernel(self.nft, self.links, self.programs, self.flows, self.sysctls)
+        return Kernel(self.nft, self.links, self.programs, self.flows, self.sysctls, self.firewalld)

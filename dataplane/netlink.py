@@ -4,7 +4,8 @@
     exchange(socket.NETLINK_ROUTE, GETADDR, DUMP, body)  -> [body, body ...]
 
 Why not pyroute2, which ``dataplane.conntrack`` uses: importing it takes as long as all the rest of an ADD without an
-agent, and these are single messages. What is refused, or answered by none in time, is an ``OSError`` with its errno.
+agent, and these are single messages. What is refused, or answered by none in time, is an ``OSError`` with its errno;
+where the kernel says more than that (extended acknowledgement, since 4.12), its words follow in brackets.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import errno
 import os
 import socket
 import struct
+import time
 from collections.abc import Iterator
 
 DUMP = 0x300
@@ -23,7 +25,10 @@ NESTED = 0x8000
 """NLA_F_NESTED, in the type of an attribute."""
 
 _REQUEST, _ACK, _INTERRUPTED = 0x1, 0x4, 0x10
+_CAPPED, _EXTENDED = 0x100, 0x200  # NLM_F_* of an acknowledgement: no copy of the request; attributes follow
 _ERROR, _DONE = 2, 3
+_SOL_NETLINK, _CAP_ACK, _EXT_ACK = 270, 10, 11
+_WORDS = 1  # NLMSGERR_ATTR_MSG
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _TYPE_MASK = 0x3FFF
@@ -31,29 +36,35 @@ _ERRNO = struct.Struct("=i")
 
 _TIMEOUT = 5.0  # seconds; the kernel answers at once, or not at all
 _BUFFER = 1 << 16  # bytes; the kernel fills no more than 32 KiB at a time
-_MAX_DUMPS = 8
+_PAUSE = 0.001  # seconds before an interrupted dump is asked for again: who changes things may need this processor
 
 
 def exchange(family: int, kind: int, flags: int, body: bytes) -> list[bytes]:
     """One request of a netlink family; the bodies of the answers. Raises ``OSError``.
 
-    A dump that a change interrupted may lack objects: it is asked for again.
+    A dump that a change interrupted may lack objects: it is asked for again, for a few seconds.
     """
-    for _ in range(_MAX_DUMPS):
+    end = time.monotonic() + _TIMEOUT
+    while True:
         answers, whole = _exchange(family, kind, flags, body)
         if whole:
             return answers
-    raise OSError(errno.EAGAIN, f"it changed during each of {_MAX_DUMPS} readings")
+        if time.monotonic() > end:
+            raise OSError(errno.EAGAIN, f"it changed during each reading, for {_TIMEOUT:g} s")
+        time.sleep(_PAUSE)
 
 
 def attributes(raw: bytes) -> dict[int, bytes]:
     """Attributes by their type, the last where one comes twice."""
-    found: dict[int, bytes] = {}
+    return dict(each_attribute(raw))
+
+
+def each_attribute(raw: bytes) -> Iterator[tuple[int, bytes]]:
+    """Attributes in their order, (type, value): for those that may come twice."""
     while len(raw) >= _ATTRIBUTE.size:
         length, kind = _ATTRIBUTE.unpack_from(raw)
-        found[kind & _TYPE_MASK] = raw[_ATTRIBUTE.size : length]
+        yield kind & _TYPE_MASK, raw[_ATTRIBUTE.size : length]
         raw = raw[_aligned(max(length, _ATTRIBUTE.size)) :]
-    return found
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -80,6 +91,8 @@ def _exchange(family: int, kind: int, flags: int, body: bytes) -> tuple[list[byt
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, family) as netlink:
         netlink.bind((0, 0))
         netlink.settimeout(_TIMEOUT)
+        for option in (_CAP_ACK, _EXT_ACK):
+            netlink.setsockopt(_SOL_NETLINK, option, 1)
         netlink.send(_HEADER.pack(_HEADER.size + len(body), kind, wanted, 1, 0) + body)
         while True:
             for message, marks, content in _messages(_received(netlink)):
@@ -90,8 +103,20 @@ def _exchange(family: int, kind: int, flags: int, body: bytes) -> tuple[list[byt
                 # Both carry an errno: 0 is the acknowledgement, and the usual end of a dump.
                 (code,) = _ERRNO.unpack_from(content)
                 if code:
-                    raise OSError(-code, os.strerror(-code))
+                    raise OSError(-code, os.strerror(-code) + _said(message, marks, content))
                 return answers, whole
+
+
+def _said(message: int, marks: int, content: bytes) -> str:
+    """What the kernel says about a refusal besides its errno, with brackets; empty where it says nothing."""
+    if not marks & _EXTENDED:
+        return ""
+    start = _ERRNO.size
+    if message == _ERROR:  # it carries the request's header, and all of the request unless that was left out
+        length, *_ = _HEADER.unpack_from(content, start)
+        start += _HEADER.size if marks & _CAPPED else _aligned(length)
+    words = text(attributes(content[start:]).get(_WORDS, b""))
+    return f" ({words})" if words else ""
 
 
 def _received(netlink: socket.socket) -> bytes:

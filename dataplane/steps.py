@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.nft.objects import ChainRef, Comment
 from dataplane.nft.transaction import Transaction
-from dataplane.types import IfIndex, Program
+from dataplane.types import Address, IfIndex, Program
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +68,13 @@ class RunNft:
 
 @dataclass(frozen=True, slots=True)
 class InsertRules:
-    """Put rules in front of a foreign chain; undone by deleting them. Rules of this owner there are replaced."""
+    """Put rules in front of a foreign chain; undone by deleting them. Rules of this owner there are replaced. No such
+    chain is fine if ``optional``."""
 
     chain: ChainRef
     rules: tuple[str, ...]
     owner: Comment
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,22 @@ class SetPortFlags:
 
 
 @dataclass(frozen=True, slots=True)
+class TrustSource:
+    """Put an address into a zone of firewalld, if one runs; undone by taking it out, unless it was in there before."""
+
+    zone: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
+class DistrustSource:
+    """Take an address out of a zone of firewalld, if one runs; undone by putting it back, if it was in there."""
+
+    zone: str
+    address: Address
+
+
+@dataclass(frozen=True, slots=True)
 class FlushFlows:
     """Delete conntrack entries. Not undone: a flow that still lives is tracked anew with its next packet."""
 
@@ -121,5 +139,7 @@ Step = (
     | DeleteRules
     | SetSysctl
     | SetPortFlags
+    | TrustSource
+    | DistrustSource
     | FlushFlows
 )

@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import IntEnum, StrEnum
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network, IPv6Address, IPv6Interface, IPv6Network
 from typing import NewType
 
 IfIndex = NewType("IfIndex", int)
 """Index of a link in the network namespace of this process; 0 is no link."""
 
 Address = IPv4Address | IPv6Address
+Interface = IPv4Interface | IPv6Interface
+"""An address with its prefix length: 10.11.0.2/24."""
+Network = IPv4Network | IPv6Network
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A route as CNI 1.1 describes one; what is None is left to the kernel."""
+
+    destination: Network
+    gateway: Address | None = None
+    mtu: int | None = None
+    advmss: int | None = None
+    priority: int | None = None
+    table: int | None = None
+    scope: int | None = None
 
 
 class Protocol(StrEnum):

@@ -15,13 +15,15 @@ from functools import cached_property
 from typing import Any
 
 from dataplane.errors import ForeignChainError, MissingDependencyError, NftError
+from dataplane.nft.chains import chains
 from dataplane.nft.generation import generation
-from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, PortRange
+from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, PortRange, Table
 from dataplane.nft.transaction import Transaction
 
 _ERROR = re.compile(r"Error: (?:Could not process rule: )?(?P<cause>[^\n;]+)")
 _VALUE = re.compile(r'elements = \{ .* : (?P<value>[^"]*?) \}')
 _ERRNO = {os.strerror(number): number for number in errno.errorcode}
+_NO_FAMILY = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 
 
 class LibNftables:
@@ -29,8 +31,13 @@ class LibNftables:
 
     def run(self, transaction: Transaction) -> None:
         """Apply all of it or nothing. Raises ``NftError``."""
-        if transaction:
-            self._command(transaction.text(), "change", f"table {TABLE}")
+        if not transaction:
+            return
+        tables = transaction.tables
+        try:
+            self._command(transaction.text(), "change", f"table {', '.join(tables)}")
+        except NftError as error:
+            raise explained(error, tables) from None
 
     def generation(self) -> int:
         """How many transactions this namespace has seen, of ours and of others. Raises ``NftError``."""
@@ -38,7 +45,7 @@ class LibNftables:
 
     def contains(self, element: Element) -> bool:
         """Whether the kernel holds this element, with this value where it has one."""
-        command = f"get element {TABLE} {element.set_name} {element.key_text()}"
+        command = f"get element {element.table} {element.set_name} {element.key_text()}"
         try:
             answer = self._command(command, "read", f"element {element}")
         except NftError as error:
@@ -49,24 +56,23 @@ class LibNftables:
         ranges = [str(atom) for atom in element.key if isinstance(atom, PortRange)]
         return all(text in answer for text in ranges) and (not element.value or _value(answer) == element.value_text())
 
-    def table_text(self) -> str:
-        """Our table as ``nft list table`` prints it; empty where it is not there."""
-        return self._list(stateless=False, terse=False)
+    def table_text(self, table: Table = TABLE) -> str:
+        """A table of ours as ``nft list table`` prints it; empty where it is not there."""
+        return self._list(table, stateless=False, terse=False)
 
-    def skeleton_text(self) -> str:
-        """Our table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
-        return self._list(stateless=True, terse=True)
+    def skeleton_text(self, table: Table = TABLE) -> str:
+        """A table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
+        return self._list(table, stateless=True, terse=True)
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
-        try:
-            answer = self._json(f"list table {TABLE}")
-        except NftError as error:
-            if error.errno == errno.ENOENT:
-                return {}
-            raise
-        sets = (entry.get("set") or entry.get("map") for entry in answer)
+        sets = (entry.get("set") or entry.get("map") for entry in self._objects(f"table {TABLE}"))
         return {declared["name"]: len(declared.get("elem", ())) for declared in sets if declared}
+
+    def chains(self, table: Table = TABLE) -> dict[str, int]:
+        """The chains of a table of ours, and how many rules each holds, counting jumps to it; empty where the table is
+        not there. Raises ``NftError``."""
+        return chains(table)
 
     def insert_rules(self, chain: ChainRef, rules: tuple[str, ...], owner: Comment) -> None:
         """Put rules in front of a foreign chain, each with the owner's comment. Raises ``NftError``."""
@@ -80,15 +86,13 @@ class LibNftables:
             text = "".join(f"delete rule {chain} handle {handle}\n" for handle in handles)
             self._foreign(text, "remove our rules from chain", chain)
 
+    def has_chain(self, chain: ChainRef) -> bool:
+        """Whether a foreign chain is there."""
+        return any("chain" in entry for entry in self._objects(f"chain {chain}"))
+
     def rule_handles(self, chain: ChainRef, owner: Comment) -> tuple[int, ...]:
         """Handles of the rules in a foreign chain that carry the owner's comment."""
-        try:
-            answer = self._json(f"list chain {chain}")
-        except NftError as error:
-            if error.errno == errno.ENOENT:
-                return ()
-            raise
-        rules = (entry["rule"] for entry in answer if "rule" in entry)
+        rules = (entry["rule"] for entry in self._objects(f"chain {chain}") if "rule" in entry)
         return tuple(int(rule["handle"]) for rule in rules if rule.get("comment") == owner.text)
 
     def _foreign(self, text: str, verb: str, chain: ChainRef) -> None:
@@ -110,13 +114,13 @@ class LibNftables:
         library.set_numeric_proto_output(False)
         return library
 
-    def _list(self, *, stateless: bool, terse: bool) -> str:
+    def _list(self, table: Table, *, stateless: bool, terse: bool) -> str:
         library = self._library
         library.set_stateless_output(stateless)
         # The bindings know the flag, but offer no method for it.
         before = library._Nftables__set_output_flag("terse", terse)  # noqa: SLF001
         try:
-            return self._command(f"list table {TABLE}", "list", f"table {TABLE}")
+            return self._command(f"list table {table}", "list", f"table {table}")
         except NftError as error:
             if error.errno == errno.ENOENT:
                 return ""
@@ -125,11 +129,16 @@ class LibNftables:
             library._Nftables__set_output_flag("terse", before)  # noqa: SLF001
             library.set_stateless_output(False)
 
-    def _json(self, command: str) -> list[dict[str, Any]]:
+    def _objects(self, listed: str) -> list[dict[str, Any]]:
+        """What a table or chain consists of; nothing where it is not there."""
         library = self._library
         library.set_json_output(True)
         try:
-            output = self._command(command, "read", TABLE)
+            output = self._command(f"list {listed}", "read", listed)
+        except NftError as error:
+            if error.errno == errno.ENOENT:
+                return []
+            raise
         finally:
             library.set_json_output(False)
         answer: list[dict[str, Any]] = json.loads(output)["nftables"] if output else []
@@ -140,6 +149,14 @@ class LibNftables:
         if code:
             raise _error(errors, verb, thing)
         return str(output)
+
+
+def explained(error: NftError, tables: tuple[Table, ...]) -> NftError:
+    """The error of a change to these tables, with what the kernel lacks where it knows no filters for bridges."""
+    if Table.BRIDGE not in tables or error.errno not in _NO_FAMILY:
+        return error
+    hint = "checking the frames of a bridge needs a kernel with CONFIG_NF_TABLES_BRIDGE"
+    return NftError(error.verb, error.thing, error.cause, error.errno, hint)
 
 
 def _error(errors: str, verb: str, thing: str) -> NftError:

@@ -6,7 +6,7 @@
 
 What a user or a container chose reaches nft text only inside an ``Element`` (addresses, numbers, protocols: by type) or
 a ``Comment`` (allow-listed), and the names of foreign chains only as ``ChainRef`` (allow-listed). Link names never do:
-links are matched by index.
+links are matched by index. The names of chains in ``Table.ADMIN`` are the one exception, and allow-listed as well.
 """
 
 from __future__ import annotations
@@ -14,13 +14,25 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 from typing import NewType
 
 from dataplane.types import Address, IfIndex, Protocol
 
-TABLE = "inet dataplane"
-"""Our table: the only one that is created, changed or listed to make anything work."""
+
+class Table(StrEnum):
+    """Our tables, by family and name: the only ones that are created, changed or listed to make anything work."""
+
+    MAIN = "inet dataplane"
+    """Ports, masquerade, forwarding: nothing in it is anybody else's."""
+    ADMIN = "inet dataplane_admin"
+    """Chains that users fill with rules of their own."""
+    BRIDGE = "bridge dataplane"
+    """What is decided of frames, before there is an IP packet."""
+
+
+TABLE = Table.MAIN
 
 Port = NewType("Port", int)
 
@@ -50,10 +62,33 @@ class LinkIndex:
         return f'"{int(self.index):016d}"'
 
 
-Atom = Address | Protocol | Port | PortRange | LinkIndex
-"""One part of an element: an address, a protocol, a port, a range of ports or the index of a link."""
+@dataclass(frozen=True, slots=True)
+class EtherAddress:
+    """A MAC address. Raises ``ValueError`` unless it is six bytes."""
 
-_ATOMS = (int, PortRange, LinkIndex, IPv4Address, IPv6Address, Protocol)
+    octets: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.octets) != _ETHER_LEN:
+            raise ValueError(f"not a MAC address: {self.octets[:16]!r}")
+
+    @classmethod
+    def parse(cls, text: str) -> EtherAddress:
+        """``02:42:ac:11:00:02``, in either case. Raises ``ValueError``."""
+        if not _ETHER.fullmatch(text):
+            raise ValueError(f"not a MAC address: {text[:64]!r}")
+        return cls(bytes.fromhex(text.replace(":", "")))
+
+    def __str__(self) -> str:
+        return self.octets.hex(":")
+
+
+Atom = Address | Protocol | Port | PortRange | LinkIndex | EtherAddress
+"""One part of an element: an address, a protocol, a port, a range of ports, the index of a link or a MAC address."""
+
+_ATOMS = (int, PortRange, LinkIndex, EtherAddress, IPv4Address, IPv6Address, Protocol)
+_ETHER_LEN = 6
+_ETHER = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 
 MAX_COMMENT = 128
 """Bytes of a comment: NFTNL_UDATA_COMMENT_MAXLEN of libnftnl."""
@@ -95,6 +130,7 @@ class Set:
     value: tuple[str, ...] = ()
     interval: bool = False
     """Keys may be ranges. Dearer to change than a plain set."""
+    table: Table = field(default=TABLE, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_name(self.name)
@@ -107,7 +143,7 @@ class Set:
         """``map inet dataplane publish4 { type inet_proto . inet_service : ipv4_addr . inet_service; }``"""
         of = " . ".join(self.key) + (" : " + " . ".join(self.value) if self.value else "")
         flags = " flags interval;" if self.interval else ""
-        return f"{self.kind} {TABLE} {self.name} {{ type {of};{flags} }}"
+        return f"{self.kind} {self.table} {self.name} {{ type {of};{flags} }}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,12 +151,13 @@ class Chain:
     """A chain that others jump to."""
 
     name: str
+    table: Table = field(default=TABLE, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_name(self.name)
+        _check_chain(self.name, self.table)
 
     def declaration(self) -> str:
-        return f"chain {TABLE} {self.name}"
+        return f"chain {self.table} {self.name}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +173,7 @@ class BaseChain(Chain):
 
     def declaration(self) -> str:
         return (
-            f"chain {TABLE} {self.name} "
+            f"chain {self.table} {self.name} "
             f"{{ type {self.type} hook {self.hook} priority {self.priority}; policy accept; }}"
         )
 
@@ -147,14 +184,15 @@ class Rule:
 
     chain: str
     text: str
+    table: Table = field(default=TABLE, kw_only=True)
 
     def __post_init__(self) -> None:
-        _check_name(self.chain)
+        _check_chain(self.chain, self.table)
         if not _RULE.fullmatch(self.text):
             raise ValueError(f"not a rule of ours: {self.text[:64]!r}")
 
     def declaration(self) -> str:
-        return f"rule {TABLE} {self.chain} {self.text}"
+        return f"rule {self.table} {self.chain} {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +203,7 @@ class Element:
     key: tuple[Atom, ...]
     value: tuple[Atom, ...] = ()
     comment: Comment | None = field(default=None, compare=False)
+    table: Table = field(default=TABLE, kw_only=True)
 
     def __post_init__(self) -> None:
         _check_name(self.set_name)
@@ -214,6 +253,14 @@ class ChainRef:
 def _check_name(name: str) -> None:
     if not _NAME.fullmatch(name):
         raise ValueError(f"not a name of ours: {name[:64]!r}")
+
+
+def _check_chain(name: str, table: Table) -> None:
+    # Users name the chains of that table, as they would name chains of their own.
+    if table is not Table.ADMIN:
+        _check_name(name)
+    elif not _FOREIGN_NAME.fullmatch(name):
+        raise ValueError(f"not the name of a chain: {name[:64]!r}")
 
 
 def _atoms(atoms: Iterable[Atom]) -> str:

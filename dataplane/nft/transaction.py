@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
 
-from dataplane.nft.objects import TABLE, Chain, Element, Rule, Set
+from dataplane.nft.objects import TABLE, Chain, Element, Rule, Set, Table
 
 Verb = Literal["add", "create", "delete", "flush"]
 
@@ -22,10 +22,15 @@ _ELEMENTS_PER_COMMAND = 500
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A verb of nft and what it is applied to; None is our table itself."""
+    """A verb of nft and what it is applied to."""
 
     verb: Verb
-    target: Set | Chain | Rule | Element | None = None
+    target: Table | Set | Chain | Rule | Element
+
+    @property
+    def table(self) -> Table:
+        """The table that it changes."""
+        return self.target if isinstance(self.target, Table) else self.target.table
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,22 +45,27 @@ class Transaction:
     def __add__(self, other: Transaction) -> Transaction:
         return Transaction(self.commands + other.commands)
 
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """The tables that it changes, in the order in which it comes to them."""
+        return tuple(dict.fromkeys(command.table for command in self.commands))
+
     def text(self) -> str:
         """nft text, a command a line; elements of one set share a line."""
         return "".join(f"{line}\n" for line in self._lines())
 
     def _lines(self) -> Iterator[str]:
-        for (verb, set_name), run in groupby(self.commands, key=_batch):
+        for (verb, table, set_name), run in groupby(self.commands, key=_batch):
             if set_name is None:
                 yield from (_line(command) for command in run)
                 continue
             bodies = [c.target.body(comment=verb != "delete") for c in run if isinstance(c.target, Element)]
             for start in range(0, len(bodies), _ELEMENTS_PER_COMMAND):
                 chunk = ", ".join(bodies[start : start + _ELEMENTS_PER_COMMAND])
-                yield f"{verb} element {TABLE} {set_name} {{ {chunk} }}"
+                yield f"{verb} element {table} {set_name} {{ {chunk} }}"
 
 
-def add(target: Set | Chain | Rule | Element | None = None) -> Command:
+def add(target: Table | Set | Chain | Rule | Element = TABLE) -> Command:
     """``add``: exists already is fine, except for a map key with another value."""
     return Command("add", target)
 
@@ -65,7 +75,7 @@ def create(target: Element) -> Command:
     return Command("create", target)
 
 
-def delete(target: Set | Chain | Element | None = None) -> Command:
+def delete(target: Table | Set | Chain | Element = TABLE) -> Command:
     """``delete``: missing is an error."""
     return Command("delete", target)
 
@@ -75,17 +85,17 @@ def flush(target: Set | Chain) -> Command:
     return Command("flush", target)
 
 
-def _batch(command: Command) -> tuple[Verb, str | None]:
-    return command.verb, command.target.set_name if isinstance(command.target, Element) else None
+def _batch(command: Command) -> tuple[Verb, Table, str | None]:
+    return command.verb, command.table, command.target.set_name if isinstance(command.target, Element) else None
 
 
 def _line(command: Command) -> str:
     target = command.target
-    if target is None:
-        return f"{command.verb} table {TABLE}"
+    if isinstance(target, Table):
+        return f"{command.verb} table {target}"
     if isinstance(target, Set | Chain) and command.verb in {"flush", "delete"}:
         kind = target.kind if isinstance(target, Set) else "chain"
-        return f"{command.verb} {kind} {TABLE} {target.name}"
+        return f"{command.verb} {kind} {target.table} {target.name}"
     if isinstance(target, Element):
-        return f"{command.verb} element {TABLE} {target}"
+        return f"{command.verb} element {target.table} {target}"
     return f"{command.verb} {target.declaration()}"
