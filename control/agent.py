@@ -1,10 +1,11 @@
-"""The agent: hosts one engine, answers calls on a unix socket.
+r"""The agent: hosts one engine, answers calls on a unix socket.
 
-    runtime -> plugin -> /run/dataplane/agent.sock -> a thread reads the call -> the engine's thread -> answer
+    runtime -> plugin -> /run/dataplane/agent.sock -> a thread serves the call -> answer
+                                                        \-> the engine's thread, for each request to the engine
 
-Calls are read by a thread each, so that a slow peer holds up nobody; the engine runs them in one thread of its own, in
-the order in which they are complete. What a call means is a *frontend's* affair ("cni" is the plugin's), found by entry
-point: this module moves text and a file descriptor.
+Calls are served by a thread each, so that a slow peer, an address server or duplicate address detection hold up nobody;
+the engine works in one thread of its own, a request at a time. What a call means is a *frontend's* affair ("cni" is the
+plugin's), found by entry point: this module moves text and a file descriptor.
 
 Be aware: only root may call (SO_PEERCRED, checked by uid); the directory is 0750 and the socket 0600 besides.
 """
@@ -20,11 +21,14 @@ import struct
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
+from typing import TypeVar
 
 from control.engine import Engine
-from control.errors import EngineError
+from control.errors import AbandonedError, EngineError
+from control.model import AttachmentKey, Request
 from control.transport import receive_call, send_answer
 from control.wire import Answer, CniCall, Ping, Pong, WireError
 
@@ -38,19 +42,71 @@ _PAUSE = 0.05  # seconds
 
 _UCRED = struct.Struct("3i")
 
-Frontend = Callable[[CniCall, int | None, Engine], Answer]
-"""Serves a call: (call, descriptor of the network namespace or None, engine) -> answer. Never raises."""
+T = TypeVar("T")
 
 
 class AgentRunningError(EngineError):
     """Another agent listens on the socket."""
 
 
+class CallersEngine:
+    """The engine as one caller's thread has it: its requests are run in the engine's own thread, in turn."""
+
+    def __init__(self, engine: Engine, thread: ThreadPoolExecutor, connection: socket.socket) -> None:
+        self._engine, self._thread, self._connection = engine, thread, connection
+
+    def heed(self) -> None:
+        if _hung_up(self._connection):
+            raise AbandonedError("the caller hung up while its call waited")
+
+    def add(self, request: Request) -> None:
+        self._run(lambda: self._engine.add(request))
+
+    def delete(self, key: AttachmentKey) -> None:
+        self._run(lambda: self._engine.delete(key))
+
+    def check(self, request: Request) -> None:
+        self._run(lambda: self._engine.check(request))
+
+    def collect(self, network: str, valid: frozenset[tuple[str, str]]) -> None:
+        self._run(lambda: self._engine.collect(network, valid))
+
+    def status(self, network: str) -> None:
+        self._run(lambda: self._engine.status(network))
+
+    def _run(self, request: Callable[[], T]) -> T:
+        return self._thread.submit(self._unless_abandoned, request).result()
+
+    def _unless_abandoned(self, request: Callable[[], T]) -> T:
+        self.heed()
+        return request()
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """A call that was served, for the log. Its words are a stranger's: print their ``repr``."""
+
+    plugin: str
+    verb: str
+    container: str
+    ifname: str
+    milliseconds: float
+    exit_code: int
+    trace: str
+    error: str
+    """The CNI error, in JSON; empty where there was none."""
+
+
+Report = Callable[[Served], None]
+Frontend = Callable[[CniCall, int | None, CallersEngine], Answer]
+"""Serves a call: (call, descriptor of the network namespace or None, engine) -> answer. Never raises."""
+
+
 class Agent:
     """See the module. ``serve`` blocks until ``stop`` is called from another thread or a signal's code."""
 
-    def __init__(self, engine: Engine, path: Path, frontend: Frontend) -> None:
-        self._engine, self._frontend, self._path = engine, frontend, path
+    def __init__(self, engine: Engine, path: Path, frontend: Frontend, report: Report) -> None:
+        self._engine, self._frontend, self._path, self._report = engine, frontend, path, report
         self._only = _be_the_only_one(path)
         self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._callers = ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="caller")
@@ -94,19 +150,19 @@ class Agent:
                 if isinstance(call, Ping):
                     send_answer(connection, Pong(version=version("dataplane"), pid=os.getpid()))
                 else:
-                    served = self._engine_thread.submit(self._serve, connection, call, netns).result()
-                    if served is not None:
-                        send_answer(connection, served)
+                    if _hung_up(connection):
+                        return
+                    engine = CallersEngine(self._engine, self._engine_thread, connection)
+                    began = time.monotonic()
+                    answer = self._frontend(call, netns, engine)
+                    send_answer(connection, answer)
+                    self._report(_served(call, answer, time.monotonic() - began))
         except (OSError, WireError):
             # A peer that does not speak the protocol, or went away, gets no answer; it has its own time limit.
             return
         finally:
             if netns is not None:
                 os.close(netns)
-
-    def _serve(self, connection: socket.socket, call: CniCall, netns: int | None) -> Answer | None:
-        # Whoever hung up while the call waited has done the work itself by now, and perhaps undone it: too late.
-        return None if _hung_up(connection) else self._frontend(call, netns, self._engine)
 
 
 def load_frontend() -> Frontend:
@@ -138,6 +194,12 @@ def _listen(path: Path) -> socket.socket:
         os.umask(former)
     listener.listen(MAX_CALLS)
     return listener
+
+
+def _served(call: CniCall, answer: Answer, seconds: float) -> Served:
+    verb, container, ifname = (call.environment.get(f"CNI_{name}", "") for name in ("COMMAND", "CONTAINERID", "IFNAME"))
+    error = answer.stdout if answer.exit_code else ""
+    return Served(call.plugin, verb, container, ifname, seconds * 1000, answer.exit_code, call.trace, error)
 
 
 def _hung_up(connection: socket.socket) -> bool:

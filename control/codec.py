@@ -25,7 +25,7 @@ from control.model import (
 from dataplane.doors import PortFlags
 from dataplane.types import IfIndex, Protocol
 
-SCHEMA = 2
+SCHEMA = 3
 
 
 def encode(attachment: Attachment) -> str:
@@ -34,11 +34,13 @@ def encode(attachment: Attachment) -> str:
     return json.dumps(
         {
             "schema": SCHEMA,
-            "key": [request.key.network, request.key.container, request.key.ifname],
+            "key": [request.key.network, request.key.container, request.key.ifname, request.key.plugin],
             "addresses": [str(address) for address in request.addresses],
             "interfaces": list(request.host_interfaces),
             "mappings": [_encode_mapping(mapping) for mapping in request.mappings],
             "netns": [request.netns, request.netns_inode],
+            "guardedMac": request.guarded_mac,
+            "leaseDir": request.lease_dir,
             "device": [device.index, device.name, device.port, device.routed],
             "portFlags": [device.port_flags.hairpin, device.port_flags.isolated],
             "options": {
@@ -49,7 +51,9 @@ def encode(attachment: Attachment) -> str:
                 "checksum": options.checksum,
                 "conditionsV4": [_encode_condition(one) for one in options.conditions4],
                 "conditionsV6": [_encode_condition(one) for one in options.conditions6],
-                "forwardChains": [[one.family, one.table, one.chain] for one in options.forward_chains],
+                "forwardChains": [[one.family, one.table, one.chain, one.optional] for one in options.forward_chains],
+                "adminChain": options.admin_chain,
+                "firewalldZone": options.firewalld_zone,
             },
         },
         separators=(",", ":"),
@@ -78,9 +82,13 @@ def decode(document: str) -> Attachment:
                 conditions4=tuple(_decode_condition(one) for one in options["conditionsV4"]),
                 conditions6=tuple(_decode_condition(one) for one in options["conditionsV6"]),
                 forward_chains=tuple(ForeignChain(*one) for one in options["forwardChains"]),
+                admin_chain=options["adminChain"],
+                firewalld_zone=options["firewalldZone"],
             ),
             netns=raw["netns"][0],
             netns_inode=raw["netns"][1],
+            guarded_mac=raw["guardedMac"],
+            lease_dir=raw["leaseDir"],
         ),
         device=Device(IfIndex(device[0]), device[1], IfIndex(device[2]), PortFlags(*raw["portFlags"]), device[3]),
     )

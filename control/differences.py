@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control import ruleset
+from control import adminchain, ruleset, spoofcheck, zones
 from control.planner import Desired
 from dataplane.doors import Kernel, PortFlags
 from dataplane.errors import LinkError
@@ -21,6 +21,9 @@ def differences(kernel: Kernel, wanted: Desired, skeleton: str | None) -> Iterat
             yield f"sysctl {name} is {found}, not {value}"
     for port, use in wanted.ports.items():
         yield from port_differences(kernel, port, use.needs)
+    yield from adminchain.differences(kernel.nft, wanted.admin_chains)
+    yield from spoofcheck.differences(kernel.nft, wanted.guards)
+    yield from zones.differences(kernel.firewalld, wanted.sources)
 
 
 def _of_ruleset(kernel: Kernel, wanted: Desired, skeleton: str | None) -> Iterator[str]:
@@ -34,6 +37,8 @@ def _of_ruleset(kernel: Kernel, wanted: Desired, skeleton: str | None) -> Iterat
         if not kernel.nft.contains(element):
             yield f"element {element.set_name} {{ {element.body(comment=False)} }} is missing"
     for chain, device in sorted(wanted.accepts, key=str):
+        if chain.optional and not kernel.nft.has_chain(ruleset.chain_ref(chain)):
+            continue
         found = kernel.nft.rule_handles(ruleset.chain_ref(chain), ruleset.accept_owner(device))
         if len(found) != len(ruleset.accept_rules(device)):
             yield f"chain {chain} has {len(found)} of the {len(ruleset.accept_rules(device))} accepts that it needs"

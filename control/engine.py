@@ -20,10 +20,18 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from control import planner, ruleset
+from control import adminchain, planner, ruleset, spoofcheck
 from control.differences import differences, port_differences
-from control.errors import DeviceNotFoundError, DifferenceError, EngineError, NotReadyError, PortConflictError
+from control.errors import (
+    DeviceNotFoundError,
+    DifferenceError,
+    EngineError,
+    LimitedConnectivityError,
+    NotReadyError,
+    PortConflictError,
+)
 from control.hooks import NetworkFacts, use_of
+from control.ipam.leases import LeaseStore, Owner
 from control.lock import locked
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device, IngressPolicy, Request
 from control.planner import Desired
@@ -35,6 +43,7 @@ from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.errors import DataplaneError, ForeignChainError, NftError
 from dataplane.netns import scoped
+from dataplane.nft.objects import Table
 from dataplane.steps import DeleteRules, DetachProgram, InsertRules, RunNft, SetSysctl, Step
 from dataplane.types import Address, AttachMode
 
@@ -54,6 +63,8 @@ class _Change:
     new: Attachment | None
     before: Desired
     after: Desired
+    considered: frozenset[AttachmentKey]
+    """Whose attachments ``before`` and ``after`` are about."""
 
     @property
     def touched(self) -> list[Attachment]:
@@ -79,6 +90,7 @@ class Engine:
         self.kernel = kernel
         self._lock_path = directory / "lock"
         self._unusable = settings if isinstance(settings, SettingsError) else None
+        self.agent_required = isinstance(settings, Settings) and settings.agent_required
         with locked(self._lock_path):
             self.store = Store(directory / STATE_FILE)
             if isinstance(settings, SettingsError):
@@ -91,6 +103,9 @@ class Engine:
 
     def close(self) -> None:
         self.store.close()
+
+    def heed(self) -> None:
+        """Whether the answer is still wanted; here, in the caller's own process, it always is."""
 
     # -- requests -----------------------------------------------------------------------------------------------------
 
@@ -123,11 +138,16 @@ class Engine:
             return [one for one in self.store.attachments() if self._vanished(one)]
 
     def collect_stale(self) -> list[Attachment]:
-        """Remove what ``stale`` finds, and return it. Raises an ``ExceptionGroup`` after having tried all."""
+        """Remove what ``stale`` finds, with the leases of its addresses, and return it. Raises an ``ExceptionGroup``
+        after having tried all."""
         with self._settled(removing=True):
             found = [one for one in self.store.attachments() if self._vanished(one)]
             self._delete_all(one.key for one in found)
-            return found
+        for one in found:
+            if one.request.lease_dir:
+                store = LeaseStore(one.key.network, Path(one.request.lease_dir))
+                store.release(Owner(one.key.container, one.key.ifname))
+        return found
 
     def check(self, request: Request) -> None:
         """Compare kernel and state with what was asked for. Raises ``DifferenceError``."""
@@ -136,13 +156,30 @@ class Engine:
         if found:
             raise DifferenceError(found)
 
-    def status(self) -> None:
-        """Whether an ADD can be served. Raises ``NotReadyError`` with the reason."""
+    def require_kernel(self) -> None:
+        """See that everything is there that an ADD needs. Raises ``NotReadyError``."""
         try:
             with self._settled():
                 self.kernel.programs.load()
         except DataplaneError as error:
             raise NotReadyError(str(error)) from error
+
+    def status(self, network: str) -> None:
+        """Whether an ADD can be served. Raises ``NotReadyError`` with the reason, or where containers of the network
+        are not served either ``LimitedConnectivityError``."""
+        try:
+            self.require_kernel()
+        except NotReadyError as error:
+            if self._is_limited(network):
+                raise LimitedConnectivityError(str(error)) from error
+            raise
+
+    def _is_limited(self, network: str) -> bool:
+        try:
+            with self._held():
+                return any(self.store.attachments(network)) and any(self._reconciler.problems())
+        except DataplaneError:
+            return True  # it cannot even be looked at
 
     def problems(self) -> list[str]:
         """What is not as all attachments ask for, a sentence each."""
@@ -196,7 +233,8 @@ class Engine:
             self.store.end(batch)
 
     def teardown(self) -> list[str]:
-        """Remove everything of ours from the kernel and the state; what was removed, a line each.
+        """Remove everything of ours from the kernel and the state; what was removed, a line each. Rules that users put
+        into an admin chain are not ours.
 
         What the kernel refuses does not stop the rest; it is raised at the end, as one error, and the state is kept for
         another try.
@@ -209,9 +247,7 @@ class Engine:
             self.store.begin(())
             errors = apply_all((step for step in steps if not isinstance(step, RunNft)), self.kernel)
             try:
-                if self.kernel.nft.skeleton_text():
-                    self.kernel.nft.run(ruleset.removal())
-                    removed.append("table inet dataplane")
+                removed += self._remove_tables()
                 removed += self.kernel.programs.unload()
             except DataplaneError as error:
                 errors.append(error)
@@ -220,6 +256,21 @@ class Engine:
             self.store.clear()
             self.store.settle()
         return removed
+
+    def _remove_tables(self) -> Iterator[str]:
+        nft = self.kernel.nft
+        if nft.skeleton_text():
+            nft.run(ruleset.removal())
+            yield f"table {Table.MAIN}"
+        if nft.chains(Table.BRIDGE):
+            nft.run(spoofcheck.rebuild((), there=True))
+            yield f"table {Table.BRIDGE}"
+        admin = nft.chains(Table.ADMIN)
+        if filled := adminchain.filled(admin):
+            yield f"table {Table.ADMIN} stays: chain {', '.join(filled)} holds rules that are not ours"
+        elif admin:
+            nft.run(adminchain.removal())
+            yield f"table {Table.ADMIN}"
 
     # -- one change ---------------------------------------------------------------------------------------------------
 
@@ -311,7 +362,7 @@ class Engine:
     def _change(self, key: AttachmentKey, new: Attachment | None) -> _Change:
         old = self.store.get(key)
         ours = [one for one in (old, new) if one is not None]
-        others = self.store.sharing(ours, key)
+        others = tuple(dict.fromkeys((*self.store.sharing(ours, key), *self.store.siblings(key))))
         uses = self.store.uses([one.device for one in ours], key)
         facts = self.store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
@@ -320,7 +371,8 @@ class Engine:
             return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._mark)
 
         before, after = state(old), state(new)
-        return _Change(key, old, new, before if new is None else self._as_found(before, after), after)
+        considered = frozenset({key, *(one.key for one in others)})
+        return _Change(key, old, new, before if new is None else self._as_found(before, after), after, considered)
 
     def _as_found(self, before: Desired, after: Desired) -> Desired:
         """``before`` without the settings that the kernel does not have any more: others change sysctls and port flags
@@ -343,9 +395,15 @@ class Engine:
         if filters:
             local = (*_LOOPBACK, *self.kernel.links.host_addresses())
             filters = planner.flow_filters(change.touched, local)
-        former = self.store.former_sysctls()
+        plan = planner.plan(
+            change.before,
+            change.after,
+            self._mark,
+            former=self.store.former_sysctls(),
+            guarded_elsewhere=self.store.guards_others(change.considered),
+        )
         return (
-            *planner.plan(change.before, change.after, self._mark, former=former),
+            *plan,
             *planner.flush_flows(filters),
         )
 
@@ -371,14 +429,23 @@ class Engine:
             return device
         if port is not None:
             return Device(port.index, port.name, routed=True)
+        # Of a container whose link has no end here (macvlan, host-device), packets leave by whatever routes say.
+        routed = (self.kernel.links.towards(address) for address in request.addresses)
+        way = None if request.host_interfaces else next(filter(None, routed), None)
+        if way is not None:
+            return Device(way.index, way.name)
         names = ", ".join(request.host_interfaces) or "none"
-        raise DeviceNotFoundError(f"prevResult.interfaces: none of the host's is there ({names})")
+        raise DeviceNotFoundError(
+            f"prevResult.interfaces: none of the host's is there ({names}), and the host has no route to the container"
+        )
 
     def _bridge(self, bridge: Link, port: Link | None, request: Request) -> Device:
         if port is None:
             return Device(bridge.index, bridge.name)
-        old = self.store.get(request.key)
-        flags = old.device.port_flags if old is not None and old.device.port == port.index else PortFlags()
+        # A part of this interface that was there before may have changed them already, and knows what they were.
+        known = (self.store.get(request.key), *self.store.siblings(request.key))
+        former = (one.device.port_flags for one in known if one is not None and one.device.port == port.index)
+        flags = next((one for one in former if one != PortFlags()), PortFlags())
         # What is not going to be changed need not be read.
         if flags == PortFlags() and (request.mappings or request.options.ingress_policy is IngressPolicy.ISOLATED):
             flags = self.kernel.links.port_flags(port.index)
@@ -387,6 +454,11 @@ class Engine:
     def _refuse_conflicts(self, attachment: Attachment) -> None:
         for (_, address, protocol, port), holder in self.store.holders(attachment):
             where = "" if address in {"v4", "v6"} else f" on {address}"
+            if holder.siblings(attachment.key):
+                raise PortConflictError(
+                    f"could not publish {port}/{protocol}{where}: plugin {holder.plugin} of the same conflist has done"
+                    " so; leave port mappings to one of them"
+                )
             held = self.store.get(holder)
             hint = "; that container is gone: dpctl gc frees the port" if held and self._vanished(held) else ""
             raise PortConflictError(
@@ -403,7 +475,8 @@ class Engine:
             return
         if stored.request.mappings != request.mappings or stored.options != request.options:
             yield f"attachment {request.key} was added with other settings than these"
-        if set(stored.request.addresses) != set(request.addresses):
+        # Plugins that come later in the chain may have added some.
+        if not set(stored.request.addresses) <= set(request.addresses):
             yield f"attachment {request.key} was added with other addresses than prevResult's"
         yield from self._differences(self._change(request.key, None).before)
 
@@ -441,6 +514,7 @@ def open_engine(directory: Path = RUN_DIRECTORY) -> Iterator[Engine]:
 def running_kernel(attach: AttachMode = AttachMode.AUTO) -> Kernel:
     """The doors of the kernel that this process runs on. Nothing is opened before it is used."""
     from dataplane.conntrack import NetlinkFlows  # noqa: PLC0415
+    from dataplane.firewalld import SystemFirewalld  # noqa: PLC0415
     from dataplane.links import NetlinkLinks  # noqa: PLC0415
     from dataplane.nft.client import LibNftables  # noqa: PLC0415
     from dataplane.programs.door import KernelPrograms  # noqa: PLC0415
@@ -452,6 +526,7 @@ def running_kernel(attach: AttachMode = AttachMode.AUTO) -> Kernel:
         programs=KernelPrograms(attach),
         flows=NetlinkFlows(),
         sysctls=ProcSysctls(),
+        firewalld=SystemFirewalld(),
     )
 
 

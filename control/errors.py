@@ -13,6 +13,10 @@ class PortConflictError(EngineError):
     """A host port is held by another attachment; the text names it."""
 
 
+class NoAddressError(EngineError):
+    """No address can be leased: a range set is exhausted, or the one asked for is another container's."""
+
+
 class DeviceNotFoundError(EngineError):
     """None of the host interfaces that the request names exists."""
 
@@ -29,5 +33,13 @@ class NotReadyError(EngineError):
     """STATUS: an ADD would fail now; the text says why and what to do."""
 
 
+class LimitedConnectivityError(NotReadyError):
+    """STATUS: an ADD would fail now, and containers that are attached may not be reachable either."""
+
+
 class BusyError(EngineError):
     """Another request held the lock for too long: try again later."""
+
+
+class AbandonedError(EngineError):
+    """The caller hung up while its call waited: it has done the work itself by now, and perhaps undone it."""

@@ -52,6 +52,7 @@ class Use:
     groups: tuple[Group, ...]
     """Condition groups, without the skeleton's own."""
     forward_chains: tuple[ForeignChain, ...]
+    admin_chain: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +80,7 @@ def use_of(attachment: Attachment) -> Use:
         forwards6=reached and 6 in versions,
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
         forward_chains=options.forward_chains,
+        admin_chain=options.admin_chain,
     )
 
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from control.conditions import Condition
+from control.nftwords import KEYWORDS
 from dataplane.doors import PortFlags
 from dataplane.types import Address, IfIndex, Protocol
 
@@ -20,6 +21,12 @@ _IDENTIFIER = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.\-]*")
 _MAX_IDENTIFIER = 255
 # The kernel allows more; what runtimes use fits this, and it is harmless in every text and path.
 _IFNAME = re.compile(r"[a-zA-Z0-9_.\-]{1,15}")
+# What nft reads as the name of a chain or table, and firewalld as that of a zone (its own limit is 17 characters).
+_CHAIN = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.\-]{0,63}")
+_ZONE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_\-]{0,16}")
+
+DEFAULT_PLUGIN = "dataplane"
+"""The plugin that does everything behind somebody else's main plugin."""
 
 
 class InvalidValueError(ValueError):
@@ -50,21 +57,47 @@ def interface_name(value: str, field: str) -> str:
     return value
 
 
+def chain_name(value: str, field: str) -> str:
+    """Check the name of an nftables chain. Raises ``InvalidValueError``."""
+    if not _CHAIN.fullmatch(value) or value in KEYWORDS:
+        raise InvalidValueError(field, f"{value[:64]!r} cannot be the name of a chain")
+    return value
+
+
+def zone_name(value: str, field: str) -> str:
+    """Check the name of a zone of firewalld. Raises ``InvalidValueError``."""
+    if not _ZONE.fullmatch(value):
+        raise InvalidValueError(field, f"{value[:64]!r} is not 1 to 17 letters, digits, '_' and '-'")
+    return value
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class AttachmentKey:
-    """One interface of one container on one network: what ADD makes and DEL removes."""
+    """One interface of one container on one network, and the plugin that serves it: what ADD makes and DEL removes.
+
+    Several plugins of one conflist may be ours (bridge, portmap, firewall): each has a part of its own, which its DEL
+    removes, and the kernel gets what all parts ask for.
+    """
 
     network: str
     container: str
     ifname: str
+    plugin: str = DEFAULT_PLUGIN
 
     def __post_init__(self) -> None:
         identifier(self.network, "name")
         identifier(self.container, "CNI_CONTAINERID")
         interface_name(self.ifname, "CNI_IFNAME")
+        identifier(self.plugin, "type")
 
     def __str__(self) -> str:
-        return f"{self.network}/{self.container}/{self.ifname}"
+        part = "" if self.plugin == DEFAULT_PLUGIN else f" ({self.plugin})"
+        return f"{self.network}/{self.container}/{self.ifname}{part}"
+
+    def siblings(self, other: AttachmentKey) -> bool:
+        """Whether both are parts of one interface."""
+        mine, theirs = (self.network, self.container, self.ifname), (other.network, other.container, other.ifname)
+        return mine == theirs and self != other
 
 
 class IngressPolicy(StrEnum):
@@ -119,14 +152,14 @@ class ForeignChain:
     family: str
     table: str
     chain: str
-
-    _NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.\-]{0,63}")
+    optional: bool = False
+    """Where there is no such chain, nothing is missing."""
 
     def __post_init__(self) -> None:
         if self.family not in {"ip", "ip6", "inet"}:
             raise InvalidValueError("forwardChains", f"family {self.family[:32]!r} is not ip, ip6 or inet")
         for what, name in (("table", self.table), ("chain", self.chain)):
-            if not self._NAME.fullmatch(name):
+            if not _CHAIN.fullmatch(name) or name in KEYWORDS:
                 raise InvalidValueError("forwardChains", f"{name[:64]!r} cannot be the name of a {what}")
 
     def __str__(self) -> str:
@@ -148,6 +181,16 @@ class Options:
     conditions4: tuple[Condition, ...] = ()
     conditions6: tuple[Condition, ...] = ()
     forward_chains: tuple[ForeignChain, ...] = ()
+    admin_chain: str = ""
+    """A chain of ours that users fill; what the host forwards enters it first. Empty: none."""
+    firewalld_zone: str = ""
+    """The zone of firewalld that the container's addresses belong to, where firewalld runs. Empty: none."""
+
+    def __post_init__(self) -> None:
+        if self.admin_chain:
+            chain_name(self.admin_chain, "adminChain")
+        if self.firewalld_zone:
+            zone_name(self.firewalld_zone, "firewalldZone")
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +208,10 @@ class Request:
     """CNI_NETNS, for garbage collection and for people."""
     netns_inode: int = 0
     """st_ino of the namespace, 0 where unknown."""
+    guarded_mac: str = ""
+    """The only MAC that the container may send from; empty: any."""
+    lease_dir: str = ""
+    """Where the addresses are leased, if by us: the directory of all networks' leases."""
 
 
 @dataclass(frozen=True, slots=True)

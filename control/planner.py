@@ -14,12 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import chain
 
-from control import hooks, ruleset
+from control import adminchain, hooks, ruleset, spoofcheck, zones
 from control.hooks import Entries, NetworkFacts, Use, use_of
 from control.model import Attachment, ForeignChain, IngressPolicy
 from control.ruleset import Group
+from control.spoofcheck import GuardedPort
 from dataplane.doors import FlowFilter, PortFlags
-from dataplane.nft.objects import Element
+from dataplane.nft.objects import Comment, Element, EtherAddress
+from dataplane.nft.transaction import Transaction
 from dataplane.steps import (
     AttachProgram,
     DeleteRules,
@@ -66,6 +68,11 @@ class Desired:
     device_sysctls: Mapping[str, str]
     """Set back with the last attachment that needs them."""
     ports: Mapping[IfIndex, PortUse]
+    admin_chains: frozenset[str]
+    """Made when needed, never removed: what is in them is somebody's work."""
+    guards: frozenset[GuardedPort]
+    sources: frozenset[tuple[str, Address]]
+    """(zone of firewalld, address): counts where firewalld runs."""
 
 
 def desired(
@@ -93,22 +100,38 @@ def desired(
             [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
         ),
         device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
-        ports={
-            one.device.port: _port_use(one) for one in attachments if one.device.port and one.device.index not in gone
-        },
+        ports=_port_uses(one for one in attachments if one.device.port and one.device.index not in gone),
+        admin_chains=frozenset(use.admin_chain for use in everybodys if use.admin_chain),
+        guards=frozenset(map(_guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
+        sources=frozenset(
+            (one.options.firewalld_zone, address)
+            for one in attachments
+            if one.options.firewalld_zone
+            for address in one.request.addresses
+        ),
     )
 
 
-def plan(before: Desired, after: Desired, mark: int, *, former: Mapping[str, str] | None = None) -> tuple[Step, ...]:
+def plan(
+    before: Desired,
+    after: Desired,
+    mark: int,
+    *,
+    former: Mapping[str, str] | None = None,
+    guarded_elsewhere: bool = False,
+) -> tuple[Step, ...]:
     """Steps from one desired state to another, in the order that never opens what is closed.
 
-    ``former`` holds the values that device sysctls had before us.
+    ``former`` holds the values that device sysctls had before us; ``guarded_elsewhere`` tells whether bridge ports are
+    guarded that belong to neither state.
     """
     return (
         *_build_hooks(before, after),
         *_set_sysctls(before, after, former or {}),
         *_set_port_flags(before, after),
+        *_guard_ports(before, after, elsewhere=guarded_elsewhere),
         *_run_nft(before, after, mark),
+        *zones.change(before.sources, after.sources),
         *_release_ports(before, after),
         *_remove_hooks(before, after),
     )
@@ -211,12 +234,37 @@ def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
     )
     if do:
         yield RunNft(ruleset.guarded(mark, do), ruleset.guarded(mark, undo))
+    if chains := after.admin_chains - before.admin_chains:
+        yield RunNft(adminchain.transaction(chains), Transaction())
     accept = sorted(after.accepts - before.accepts, key=str)
     retract = sorted(before.accepts - after.accepts, key=str)
     for foreign, device in accept:
-        yield InsertRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
+        rules, owner = ruleset.accept_rules(device), ruleset.accept_owner(device)
+        yield InsertRules(ruleset.chain_ref(foreign), rules, owner, optional=foreign.optional)
     for foreign, device in retract:
         yield DeleteRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
+
+
+def _guard_ports(before: Desired, after: Desired, *, elsewhere: bool) -> Iterable[Step]:
+    do = spoofcheck.change(before.guards, after.guards, elsewhere=elsewhere)
+    if do:
+        yield RunNft(do, spoofcheck.change(after.guards, before.guards, elsewhere=elsewhere))
+
+
+def _guard(attachment: Attachment) -> GuardedPort:
+    key = attachment.key
+    owner = Comment.owner(key.network, key.container, key.ifname)
+    return GuardedPort(attachment.device.port, EtherAddress.parse(attachment.request.guarded_mac), owner)
+
+
+def _port_uses(attachments: Iterable[Attachment]) -> dict[IfIndex, PortUse]:
+    uses: dict[IfIndex, PortUse] = {}
+    for one in attachments:
+        use, other = _port_use(one), uses.get(one.device.port, _UNUSED_PORT)
+        # Parts of one interface share its port; those that need something know what was there before all of them.
+        needs = PortFlags(use.needs.hairpin or other.needs.hairpin, use.needs.isolated or other.needs.isolated)
+        uses[one.device.port] = PortUse(needs, other.former if use.former == PortFlags() else use.former)
+    return uses
 
 
 def _port_use(attachment: Attachment) -> PortUse:

@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 
-from control import hooks, planner, ruleset
+from control import adminchain, hooks, planner, ruleset, spoofcheck
 from control.differences import differences
 from control.hooks import use_of
 from control.model import Attachment
@@ -24,7 +24,8 @@ from control.store import Store
 from dataplane.abi import U32
 from dataplane.apply import apply_all
 from dataplane.doors import Kernel
-from dataplane.errors import ForeignChainError, LinkError
+from dataplane.errors import FirewalldError, ForeignChainError, LinkError
+from dataplane.nft.objects import Table
 from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, Step
 from dataplane.types import IfIndex, Program
 
@@ -68,7 +69,12 @@ class Reconciler:
         self._store.begin(())
         everything = self.everything()
         left = self.everything(self._store.touched(), living=False)
-        self._kernel.nft.run(ruleset.skeleton(self._mark, everything.groups) + ruleset.fill(everything.elements))
+        self._kernel.nft.run(
+            ruleset.skeleton(self._mark, everything.groups)
+            + ruleset.fill(everything.elements)
+            + adminchain.transaction(everything.admin_chains)
+        )
+        self._kernel.nft.run(spoofcheck.rebuild(everything.guards, there=bool(self._kernel.nft.chains(Table.BRIDGE))))
         self._skeleton.keep()
         former = self._store.former_sysctls()
         # First away with what an interrupted change may have left, then all that should be there once more.
@@ -76,9 +82,9 @@ class Reconciler:
         again = planner.plan(self.nothing(), everything, self._mark)
         steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
         errors = apply_all([*self._surplus(everything), *steps, *self.host_addresses(everything)], self._kernel)
-        # A foreign chain or a bridge port that is gone is one network's trouble, which CHECK and status tell, and
-        # nobody else's.
-        serious = [error for error in errors if not isinstance(error, ForeignChainError | LinkError)]
+        # A foreign chain, a bridge port or a zone that is gone is one network's trouble, which CHECK and status tell,
+        # and nobody else's.
+        serious = [error for error in errors if not isinstance(error, ForeignChainError | LinkError | FirewalldError)]
         if serious:
             raise serious[0]
         self._store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())

@@ -2,6 +2,7 @@
 
 mark_bit = 27        # of packets of published ports; choose one that nothing else on this host uses
 attach = "auto"      # how programs are hooked: "tcx", "clsact", or tcx where the kernel takes it
+agent = "optional"   # whether plugins may do the agent's work while none runs; "required": only DEL and GC
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ class Settings:
     mark: int = DEFAULT_MARK
     """Mask with one bit set."""
     attach: AttachMode = AttachMode.AUTO
+    agent_required: bool = False
+    """Without an agent nothing is attached: an ADD is refused, and STATUS says so."""
 
 
 def read_settings(path: Path | None = None) -> Settings:
@@ -45,13 +48,16 @@ def read_settings(path: Path | None = None) -> Settings:
 
 
 def _parse(raw: dict[str, object], path: Path) -> Settings:
-    unknown = sorted(set(raw) - {"mark_bit", "attach"})
+    unknown = sorted(set(raw) - {"mark_bit", "attach", "agent"})
     if unknown:
-        raise SettingsError(f"{path}: unknown key {unknown[0]!r}; known are mark_bit and attach")
+        raise SettingsError(f"{path}: unknown key {unknown[0]!r}; known are mark_bit, attach and agent")
     bit = raw.get("mark_bit", DEFAULT_MARK.bit_length() - 1)
     if isinstance(bit, bool) or not isinstance(bit, int) or not 0 <= bit < _MARK_BITS:
         raise SettingsError(f"{path}: mark_bit must be a number from 0 to 31")
     attach = raw.get("attach", AttachMode.AUTO)
     if not isinstance(attach, str) or attach not in {mode.value for mode in AttachMode}:
         raise SettingsError(f'{path}: attach must be "auto", "tcx" or "clsact"')
-    return Settings(1 << bit, AttachMode(attach))
+    agent = raw.get("agent", "optional")
+    if agent not in {"optional", "required"}:
+        raise SettingsError(f'{path}: agent must be "optional" or "required"')
+    return Settings(1 << bit, AttachMode(attach), agent == "required")

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import sqlite3
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 
@@ -27,41 +27,45 @@ from dataplane.errors import DataplaneError
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS attachments (
-    network TEXT, container TEXT, ifname TEXT,
-    device INTEGER, device_name TEXT, use TEXT, grouped INTEGER, document TEXT,
-    PRIMARY KEY (network, container, ifname)
+    network TEXT, container TEXT, ifname TEXT, plugin TEXT,
+    device INTEGER, device_name TEXT, use TEXT, grouped INTEGER, guarded INTEGER, document TEXT,
+    PRIMARY KEY (network, container, ifname, plugin)
 );
 CREATE INDEX IF NOT EXISTS attachments_by_use ON attachments (use);
 CREATE INDEX IF NOT EXISTS attachments_by_device ON attachments (device, use);
 CREATE INDEX IF NOT EXISTS attachments_by_device_name ON attachments (device_name, use);
 CREATE INDEX IF NOT EXISTS attachments_by_group ON attachments (grouped, use);
+CREATE INDEX IF NOT EXISTS attachments_guarded ON attachments (guarded) WHERE guarded;
 CREATE TABLE IF NOT EXISTS addresses (
-    address TEXT, network TEXT, container TEXT, ifname TEXT,
-    PRIMARY KEY (address, network, container, ifname)
+    address TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT,
+    PRIMARY KEY (address, network, container, ifname, plugin)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS addresses_by_key ON addresses (network, container, ifname);
+CREATE INDEX IF NOT EXISTS addresses_by_key ON addresses (network, container, ifname, plugin);
 CREATE TABLE IF NOT EXISTS ports (
-    port_group TEXT, address TEXT, protocol TEXT, port INTEGER, network TEXT, container TEXT, ifname TEXT,
+    port_group TEXT, address TEXT, protocol TEXT, port INTEGER,
+    network TEXT, container TEXT, ifname TEXT, plugin TEXT,
     PRIMARY KEY (port_group, address, protocol, port)
 ) WITHOUT ROWID;
-CREATE INDEX IF NOT EXISTS ports_by_key ON ports (network, container, ifname);
+CREATE INDEX IF NOT EXISTS ports_by_key ON ports (network, container, ifname, plugin);
 CREATE TABLE IF NOT EXISTS networks (id INTEGER PRIMARY KEY, name TEXT UNIQUE, checksum TEXT);
 CREATE TABLE IF NOT EXISTS sysctls (name TEXT PRIMARY KEY, value TEXT);
 CREATE TABLE IF NOT EXISTS journal (batch INTEGER, document TEXT);
 CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT);
 """
 
-_ONE = "SELECT document FROM attachments WHERE network = ? AND container = ? AND ifname = ?"
-_ALL = "SELECT document FROM attachments ORDER BY network, container, ifname"
-_OF_NETWORK = "SELECT document FROM attachments WHERE network = ? ORDER BY network, container, ifname"
-_HOLDER = "SELECT network, container, ifname FROM ports WHERE port_group=? AND address=? AND protocol=? AND port=?"
+_KEY = "network, container, ifname, plugin"
+_IS_KEY = "network = ? AND container = ? AND ifname = ? AND plugin = ?"
+_ONE = f"SELECT document FROM attachments WHERE {_IS_KEY}"
+_ALL = f"SELECT document FROM attachments ORDER BY {_KEY}"
+_OF_NETWORK = f"SELECT document FROM attachments WHERE network = ? ORDER BY {_KEY}"
+_HOLDER = f"SELECT {_KEY} FROM ports WHERE port_group = ? AND address = ? AND protocol = ? AND port = ?"
 _USES_BY_INDEX = "SELECT DISTINCT use FROM attachments WHERE device = ?"
 _USES_BY_NAME = "SELECT DISTINCT use FROM attachments WHERE device_name = ?"
 _UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _REMOVE = (
-    "DELETE FROM attachments WHERE network = ? AND container = ? AND ifname = ?",
-    "DELETE FROM addresses WHERE network = ? AND container = ? AND ifname = ?",
-    "DELETE FROM ports WHERE network = ? AND container = ? AND ifname = ?",
+    f"DELETE FROM attachments WHERE {_IS_KEY}",
+    f"DELETE FROM addresses WHERE {_IS_KEY}",
+    f"DELETE FROM ports WHERE {_IS_KEY}",
 )
 
 PortSlot = tuple[str, str, str, int]
@@ -103,11 +107,16 @@ class Store:
         for (document,) in found.fetchall():
             yield decode(document)
 
+    def siblings(self, key: AttachmentKey) -> tuple[Attachment, ...]:
+        """The other parts of the same interface."""
+        query = "SELECT document FROM attachments WHERE network = ? AND container = ? AND ifname = ? AND plugin != ?"
+        return tuple(decode(document) for (document,) in self._sql(query, _columns(key)).fetchall())
+
     def sharing(self, attachments: Iterable[Attachment], key: AttachmentKey) -> tuple[Attachment, ...]:
         """Attachments other than ``key`` that have an address of one of these."""
         found: dict[AttachmentKey, Attachment] = {}
         for address in {address for attachment in attachments for address in attachment.request.addresses}:
-            query = "SELECT network, container, ifname FROM addresses WHERE address = ?"
+            query = f"SELECT {_KEY} FROM addresses WHERE address = ?"
             for row in self._sql(query, (str(address),)).fetchall():
                 other = AttachmentKey(*row)
                 if other != key and other not in found and (attachment := self.get(other)):
@@ -132,6 +141,11 @@ class Store:
         """What all attachments ask of their devices, each distinct use once."""
         digests = [row[0] for row in self._sql("SELECT DISTINCT use FROM attachments ORDER BY use")]
         return tuple(self._sampled(digests, None))
+
+    def guards_others(self, keys: Collection[AttachmentKey]) -> bool:
+        """Whether an attachment besides these has a guarded port."""
+        query = f"SELECT {_KEY} FROM attachments WHERE guarded LIMIT ?"
+        return any(AttachmentKey(*row) not in keys for row in self._sql(query, (len(keys) + 1,)))
 
     def holders(self, attachment: Attachment) -> Iterator[tuple[PortSlot, AttachmentKey]]:
         """Ports that an attachment asks for and another one holds."""
@@ -248,21 +262,23 @@ class Store:
             self._sql(remove, columns)
         if attachment is not None:
             use = use_of(attachment)
+            guarded = bool(attachment.request.guarded_mac)
             digest = sha256(repr(use).encode()).hexdigest()[:16]
             self._sql(
-                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (*columns, use.device, use.device_name, digest, int(bool(use.groups)), encode(attachment)),
+                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*columns, use.device, use.device_name, digest, bool(use.groups), guarded, encode(attachment)),
             )
             addresses = {str(address) for address in attachment.request.addresses}
-            self._sql_many("INSERT INTO addresses VALUES (?, ?, ?, ?)", [(one, *columns) for one in addresses])
+            self._sql_many("INSERT INTO addresses VALUES (?, ?, ?, ?, ?)", [(one, *columns) for one in addresses])
             self._sql_many(
-                "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?)", [(*slot, *columns) for slot in port_slots(attachment)]
+                "INSERT INTO ports VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                [(*slot, *columns) for slot in port_slots(attachment)],
             )
 
     def _sampled(self, digests: Iterable[str], key: AttachmentKey | None) -> Iterator[Use]:
         # The use of any attachment with that digest is the use of all of them.
-        query = "SELECT document FROM attachments WHERE use = ? AND (network, container, ifname) != (?, ?, ?) LIMIT 1"
-        columns = _columns(key) if key else ("", "", "")
+        query = f"SELECT document FROM attachments WHERE use = ? AND ({_KEY}) != (?, ?, ?, ?) LIMIT 1"
+        columns = _columns(key) if key else ("", "", "", "")
         for digest in digests:
             row = self._sql(query, (digest, *columns)).fetchone()
             if row:
@@ -331,5 +347,5 @@ def port_slots(attachment: Attachment) -> list[PortSlot]:
     return list(slots)
 
 
-def _columns(key: AttachmentKey) -> tuple[str, str, str]:
-    return key.network, key.container, key.ifname
+def _columns(key: AttachmentKey) -> tuple[str, str, str, str]:
+    return key.network, key.container, key.ifname, key.plugin

@@ -1,11 +1,11 @@
 """Frames between the plugin and the agent: four bytes of length, big endian, then one JSON object.
 
-    plugin -> agent   {"v": 1, "call": "cni", "environment": {"CNI_COMMAND": "ADD", ...}, "stdin": "{...}",
-                       "netns_error": ""}
-    agent -> plugin   {"v": 1, "answer": "cni", "stdout": "{...}", "stderr": "", "exit_code": 0}
+    plugin -> agent   {"v": 2, "call": "cni", "environment": {"CNI_COMMAND": "ADD", ...}, "stdin": "{...}",
+                       "netns_error": "", "plugin": "dataplane", "whole": false}
+    agent -> plugin   {"v": 2, "answer": "cni", "stdout": "{...}", "stderr": "", "exit_code": 0}
 
-    anybody -> agent  {"v": 1, "call": "ping"}
-    agent -> anybody  {"v": 1, "answer": "pong", "version": "0.1.0", "pid": 4711}
+    anybody -> agent  {"v": 2, "call": "ping"}
+    agent -> anybody  {"v": 2, "answer": "pong", "version": "0.1.0", "pid": 4711}
 
 Pure: bytes in, values out. Text that is no UTF-8 (standard input is whatever a runtime wrote) crosses byte by byte.
 
@@ -16,15 +16,17 @@ of the start of a Python process.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-VERSION = 1
+VERSION = 2
 MAX_BODY = 2 << 20
 """Bytes of JSON in a frame: twice the plugin's standard input, for escapes."""
 HEADER_LENGTH = 4
 
 _DEBUG = "DATAPLANE_DEBUG"
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CARRIED = {"TRACEPARENT", _DEBUG}
 
 
@@ -36,11 +38,21 @@ class CniCall(NamedTuple):
     """One start of the plugin by a runtime; the descriptor of CNI_NETNS travels beside the frame."""
 
     environment: Mapping[str, str]
-    """Only what ``carried`` keeps."""
+    """Only what ``carried`` keeps, unless it is ``whole``."""
     stdin: str
     """Standard input, decoded with ``surrogateescape``."""
     netns_error: str = ""
     """Why CNI_NETNS could not be opened; empty where it was, or was not given."""
+    plugin: str = "dataplane"
+    """The name that the executable was started by: which plugin it is to be."""
+    whole: bool = False
+    """Whether ``environment`` is all of it: a plugin that we delegate to gets every variable."""
+
+    @property
+    def trace(self) -> str:
+        """The trace that the call belongs to (TRACEPARENT as W3C Trace Context has it); empty where there is none."""
+        found = self.environment.get("TRACEPARENT", "")
+        return found if _TRACEPARENT.fullmatch(found) else ""
 
 
 class Answer(NamedTuple):
@@ -49,6 +61,10 @@ class Answer(NamedTuple):
     stdout: str
     stderr: str = ""
     exit_code: int = 0
+
+
+AGAIN = -1
+"""In place of an exit status: call again, with the whole environment."""
 
 
 class Ping(NamedTuple):
@@ -71,7 +87,7 @@ def encode_call(call: CniCall | Ping) -> bytes:
     """The frame of a call. Raises ``WireError`` where it is larger than a frame may be."""
     if isinstance(call, Ping):
         return _frame({"call": "ping"})
-    return _frame({"call": "cni", **call._asdict(), "environment": carried(call.environment)})
+    return _frame({"call": "cni", **call._asdict(), "environment": _environment_of(call)})
 
 
 def encode_answer(answer: Answer | Pong) -> bytes:
@@ -97,7 +113,14 @@ def decode_call(body: bytes) -> CniCall | Ping:
         return Ping()
     if kind != "cni":
         raise WireError(f"unknown call {kind[:64]!r}")
-    return CniCall(message.environment(), message.text("stdin"), message.text("netns_error"))
+    whole = message.switch("whole")
+    return CniCall(
+        message.environment(whole=whole),
+        message.text("stdin"),
+        message.text("netns_error"),
+        message.text("plugin"),
+        whole,
+    )
 
 
 def decode_answer(body: bytes) -> Answer | Pong:
@@ -119,6 +142,10 @@ def _frame(fields: Mapping[str, object]) -> bytes:
     if len(body) > MAX_BODY:
         raise WireError(f"a message of {len(body)} bytes is larger than a frame may be ({MAX_BODY})")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body
+
+
+def _environment_of(call: CniCall) -> dict[str, str]:
+    return dict(call.environment) if call.whole else carried(call.environment)
 
 
 def _is_carried(name: str) -> bool:
@@ -148,12 +175,18 @@ class _Message:
             raise WireError(f"{name} is not an integer")
         return value
 
-    def environment(self) -> dict[str, str]:
+    def switch(self, name: str) -> bool:
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            raise WireError(f"{name} is neither true nor false")
+        return value
+
+    def environment(self, *, whole: bool) -> dict[str, str]:
         value = self._fields.get("environment")
         if not isinstance(value, dict):
             raise WireError("environment is not an object")
         for name in value:
-            if not _is_carried(name):
+            if not (whole or _is_carried(name)):
                 raise WireError(f"environment carries {name[:64]!r}, which is none of CNI's")
         return {name: _text(item, f"environment.{name[:64]}") for name, item in value.items()}
 

@@ -48,12 +48,13 @@ def status(need_agent: bool, as_json: bool) -> int:
         hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
         programs = sum(map(len, hooked.values()))
         ways = sorted({str(program.mode) for found in hooked.values() for program in found})
-    sizes = Counter(one.key.network for one in attachments)
+    interfaces = {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
+    sizes = Counter(network for network, _, _ in interfaces)
     if as_json:
         print_json(
             {
                 "agent": agent,
-                "attachments": len(attachments),
+                "attachments": len(interfaces),
                 "ports": sum(1 for one in attachments for _ in _ports(one)),
                 "programs": {"hooked": programs, "by": ways},
                 "networks": [
@@ -71,7 +72,7 @@ def status(need_agent: bool, as_json: bool) -> int:
         return EXIT_PROBLEM if problems else 0
     running = f"running (pid {agent['pid']})" if agent else "not running: plugins do its work in their own process"
     click.echo(f"agent        {running}")
-    click.echo(f"attachments  {len(attachments)} on {len(networks)} networks")
+    click.echo(f"attachments  {len(interfaces)} on {len(networks)} networks")
     click.echo(f"ports        {sum(1 for one in attachments for _ in _ports(one))} published")
     click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
     for problem in problems:
@@ -93,12 +94,13 @@ def ps(as_json: bool) -> None:
         print_json({"attachments": [_described(one) for one in attachments]})
         return
     print_table(
-        ("NETWORK", "CONTAINER", "IFNAME", "DEVICE", "ADDRESSES", "PORTS", "POLICY", "CHECKSUM"),
+        ("NETWORK", "CONTAINER", "IFNAME", "PLUGIN", "DEVICE", "ADDRESSES", "PORTS", "POLICY", "CHECKSUM"),
         [
             (
                 one.key.network,
                 one.key.container[:12],
                 one.key.ifname,
+                one.key.plugin,
                 one.device.name,
                 " ".join(map(str, one.request.addresses)),
                 " ".join(f"{mapping}->{mapping.container_port}" for mapping in one.request.mappings) or "-",
@@ -161,6 +163,7 @@ def _described(one: Attachment) -> dict[str, object]:
         "network": one.key.network,
         "container": one.key.container,
         "ifname": one.key.ifname,
+        "plugin": one.key.plugin,
         "device": one.device.name,
         "device_index": one.device.index,
         "netns": one.request.netns,

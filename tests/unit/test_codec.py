@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from control.conditions import parse
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
 from support.attachments import attachment, port
 
-FULL = attachment(
+_PLAIN = attachment(
     "web",
     "10.11.0.2 fd00:11::2",
     port(8080),
@@ -24,7 +25,23 @@ FULL = attachment(
         ingress_policy=IngressPolicy.ISOLATED,
         checksum=ChecksumPolicy.OBSERVE,
         conditions4=parse(["ip", "saddr", "!=", "10.0.0.0/8"], 4),
-        forward_chains=(ForeignChain("inet", "filter", "forward"),),
+        forward_chains=(
+            ForeignChain("inet", "filter", "forward"),
+            ForeignChain("ip", "filter", "FORWARD", optional=True),
+        ),
+        admin_chain="CNI-ADMIN",
+        firewalld_zone="trusted",
+    ),
+)
+FULL = replace(
+    _PLAIN,
+    request=replace(
+        _PLAIN.request,
+        key=replace(_PLAIN.key, plugin="bridge"),
+        netns="/run/netns/web",
+        netns_inode=4711,
+        guarded_mac="02:00:00:00:00:01",
+        lease_dir="/var/lib/cni/networks",
     ),
 )
 

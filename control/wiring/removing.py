@@ -1,0 +1,43 @@
+"""Removing interfaces: one attachment's, or those of a network that nobody is attached by any more."""
+
+from __future__ import annotations
+
+from control.model import AttachmentKey
+from control.wiring.wire import alias_of, alias_prefix, host_name, is_own
+from dataplane import wires
+from dataplane.errors import KernelError
+from dataplane.links import NetlinkLinks
+from dataplane.namespaces import inside
+
+_LINKS = NetlinkLinks()
+
+
+def disconnect(key: AttachmentKey, netns: int | None) -> None:
+    """Remove the interface: by its name on the host, and where another plugin made it by its name in the container.
+    Gone is fine. Raises ``KernelError``."""
+    host = _LINKS.find(host_name(key))
+    if host is not None and is_own(host, key):
+        wires.delete_link(host.index)
+    elif netns is not None:
+        inside(netns, lambda: _delete_veth(key.ifname))
+
+
+def collect(network: str, valid: frozenset[tuple[str, str]]) -> None:
+    """Remove the veths of a network whose (container, ifname) is not valid. Tries all; raises what went wrong in an
+    ``ExceptionGroup``."""
+    keep = {alias_of(AttachmentKey(network, container, ifname)) for container, ifname in valid}
+    errors: list[KernelError] = []
+    for link in wires.links():
+        if link.kind == "veth" and link.alias.startswith(alias_prefix(network)) and link.alias not in keep:
+            try:
+                wires.delete_link(link.index)
+            except KernelError as error:
+                errors.append(error)
+    if errors:
+        raise ExceptionGroup(f'could not remove every stale interface of network "{network}"', errors)
+
+
+def _delete_veth(ifname: str) -> None:
+    link = _LINKS.find(ifname)
+    if link is not None and link.kind == "veth":
+        wires.delete_link(link.index)

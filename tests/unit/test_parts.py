@@ -1,0 +1,188 @@
+"""Several plugins of ours on one interface: each has its part, and the kernel what all parts ask for."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import IPv4Address
+
+import pytest
+
+from control.errors import DeviceNotFoundError, DifferenceError, PortConflictError
+from control.model import AttachmentKey, ForeignChain, IngressPolicy, Options, PortMapping, Request
+from dataplane.doors import PortFlags
+from dataplane.nft.objects import ChainRef, Table
+from support.attachments import port
+from support.fakeworld import World
+
+KEYS = {plugin: AttachmentKey("front", "web", "eth0", plugin) for plugin in ("bridge", "portmap", "firewall")}
+OPEN = Options(ingress_policy=IngressPolicy.OPEN)
+GUARDED = "02:00:00:00:00:01"
+
+
+def part(plugin: str, options: Options, *mappings: PortMapping, mac: str = "") -> Request:
+    """What one plugin of the chain asks for."""
+    addresses = (IPv4Address("10.11.0.2"),)
+    return Request(
+        KEYS[plugin], addresses, ("br-front", "vethweb"), mappings, options, guarded_mac=mac
+    )  # the same interface for all
+
+
+@pytest.fixture
+def chain(world: World) -> list[Request]:
+    """A stock chain: bridge with ipMasq, portmap with a port, firewall with isolation."""
+    world.doors.links.link("vethweb", "veth", world.bridge.index)
+    parts = [
+        part("bridge", replace(OPEN, ip_masq=True)),
+        part("portmap", OPEN, port(8080)),
+        part("firewall", Options(ingress_policy=IngressPolicy.ISOLATED)),
+    ]
+    for one in parts:
+        world.engine.add(one)
+    return parts
+
+
+def flags(world: World) -> PortFlags:
+    """Of the container's bridge port."""
+    veth = world.doors.links.find("vethweb")
+    assert veth is not None
+    return world.doors.links.port_flags(veth.index)
+
+
+def test_the_kernel_has_what_all_parts_ask_for(world: World, chain: list[Request]) -> None:
+    """Each part's CHECK passes, and the port has the flags of two of them."""
+    for one in chain:
+        world.engine.check(one)
+    assert world.published(8080, "10.11.0.2")
+    assert flags(world) == PortFlags(hairpin=True, isolated=True)
+
+
+@pytest.mark.parametrize("order", [("firewall", "portmap", "bridge"), ("bridge", "portmap", "firewall")])
+def test_a_delete_takes_one_part(world: World, chain: list[Request], order: tuple[str, ...]) -> None:
+    """DEL of one part leaves those of the others as they are; with the last one nothing is left, in whatever order."""
+    parts = {one.key.plugin: one for one in chain}
+    for plugin in order:
+        world.engine.delete(KEYS[plugin])
+        del parts[plugin]
+        for one in parts.values():
+            world.engine.check(one)
+        assert world.published(8080, "10.11.0.2") == ("portmap" in parts)
+        assert flags(world) == PortFlags(hairpin="portmap" in parts, isolated="firewall" in parts)
+    assert world.engine.attachments() == []
+    assert "10.11.0.2" not in world.doors.nft.table_text()
+
+
+def test_a_repeated_part_is_one(world: World, chain: list[Request]) -> None:
+    """ADD of one part again changes nothing, and its DEL gives the port the flags that it had before all parts."""
+    for one in chain:
+        world.engine.add(one)
+    assert len(world.engine.attachments()) == len(chain)
+    for one in chain:
+        world.engine.delete(one.key)
+    assert flags(world) == PortFlags(hairpin=False, isolated=False)
+
+
+def test_gc_takes_all_parts(world: World, chain: list[Request]) -> None:
+    """An interface that is no longer valid loses every part; one that is valid keeps all."""
+    world.engine.collect("front", frozenset({("web", "eth0")}))
+    assert len(world.engine.attachments()) == len(chain)
+    world.engine.collect("front", frozenset())
+    assert world.engine.attachments() == []
+
+
+def test_two_parts_publish_the_same_port(world: World, chain: list[Request]) -> None:
+    """A conflist that publishes twice is told which of its own plugins did so first."""
+    with pytest.raises(PortConflictError, match="plugin portmap of the same conflist has done so"):
+        world.engine.add(part("bridge", OPEN, port(8080)))
+
+
+def test_a_lost_part_is_rebuilt_with_the_others(world: World, chain: list[Request]) -> None:
+    """A flushed ruleset comes back whole with the next ADD of one part."""
+    world.doors.nft.flush_ruleset()
+    world.engine.add(chain[2])
+    for one in chain:
+        world.engine.check(one)
+
+
+def test_guarded_ports(world: World, chain: list[Request]) -> None:
+    """The first guarded port makes the bridge table, the last one takes it away, and a flush is told and repaired."""
+    assert not world.doors.nft.chains(Table.BRIDGE)
+    guarded = replace(chain[0], guarded_mac=GUARDED)
+    world.engine.add(guarded)
+    assert GUARDED in world.doors.nft.table_text(Table.BRIDGE)
+    world.engine.check(guarded)
+    world.doors.nft.flush_ruleset()
+    with pytest.raises(DifferenceError, match=f"table {Table.BRIDGE} was wiped"):
+        world.engine.check(guarded)
+    assert world.engine.reconcile()[1] == []
+    world.engine.check(guarded)
+    second = world.doors.links.link("vethdb", "veth", world.bridge.index)
+    other = replace(
+        guarded,
+        key=AttachmentKey("front", "db", "eth0", "bridge"),
+        addresses=(IPv4Address("10.11.0.3"),),
+        host_interfaces=("br-front", second.name),
+    )
+    world.engine.add(other)
+    world.engine.delete(guarded.key)
+    world.engine.check(other)
+    world.engine.delete(other.key)
+    assert not world.doors.nft.chains(Table.BRIDGE)
+
+
+def test_admin_chains(world: World, chain: list[Request]) -> None:
+    """An admin chain comes with the first network that names it and stays; uninstall takes it while it is empty."""
+    asked = replace(chain[2], options=replace(chain[2].options, admin_chain="CNI-ADMIN"))
+    world.engine.add(asked)
+    assert world.doors.nft.chains(Table.ADMIN) == {"CNI-ADMIN": 0}
+    world.engine.check(asked)
+    world.doors.nft.flush_ruleset()
+    with pytest.raises(DifferenceError, match="chain inet dataplane_admin CNI-ADMIN is missing"):
+        world.engine.check(asked)
+    world.engine.reconcile()
+    world.engine.delete(asked.key)
+    assert world.doors.nft.chains(Table.ADMIN) == {"CNI-ADMIN": 0}
+    assert f"table {Table.ADMIN}" in world.engine.teardown()
+    assert not world.doors.nft.chains(Table.ADMIN)
+
+
+def test_zones_of_firewalld(world: World, chain: list[Request]) -> None:
+    """Where firewalld runs, addresses are in the zone that is asked for, are missed by CHECK, put back, taken out."""
+    asked = replace(chain[2], options=replace(chain[2].options, firewalld_zone="trusted"))
+    address = chain[2].addresses[0]
+    world.engine.add(asked)
+    world.engine.check(asked)
+    firewalld = world.doors.firewalld
+    firewalld.start("trusted")
+    with pytest.raises(DifferenceError, match=f"address {address} is not in firewalld zone trusted"):
+        world.engine.check(asked)
+    world.engine.reconcile()
+    assert firewalld.sources("trusted") == {address}
+    world.engine.check(asked)
+    world.engine.delete(asked.key)
+    assert firewalld.sources("trusted") == frozenset()
+
+
+def test_an_accept_where_there_is_a_chain(world: World, chain: list[Request]) -> None:
+    """An optional foreign chain gets our accept where it is, is no trouble where it is not, and gets it once it is."""
+    foreign = ForeignChain("ip", "filter", "FORWARD", optional=True)
+    asked = replace(chain[0], options=replace(chain[0].options, forward_chains=(foreign,)))
+    world.engine.add(asked)
+    world.engine.check(asked)
+    rules = world.doors.nft.foreign_chain(ChainRef("ip", "filter", "FORWARD"))
+    with pytest.raises(DifferenceError, match="chain ip filter FORWARD has 0 of the 3 accepts"):
+        world.engine.check(asked)
+    world.engine.reconcile()
+    assert len(rules) == 3
+    world.engine.delete(asked.key)
+    assert rules == []
+
+
+def test_a_container_without_an_end_on_the_host(world: World) -> None:
+    """A result without host interfaces (macvlan, or of an old version) is served by whatever link leads there."""
+    request = replace(part("portmap", OPEN, port(8080)), host_interfaces=())
+    with pytest.raises(DeviceNotFoundError, match="and the host has no route to the container"):
+        world.engine.add(request)
+    world.doors.links.routes[request.addresses[0]] = world.bridge
+    world.engine.add(request)
+    assert world.published(8080, "10.11.0.2")
+    world.engine.delete(request.key)
