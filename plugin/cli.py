@@ -1,13 +1,13 @@
 """``dpctl install`` and ``dpctl uninstall``.
 
-    dpctl install [--cni-bin DIR] [--conf DIR] [--force] [--dry-run]
-    dpctl uninstall [--cni-bin DIR] [--conf DIR]
+    dpctl install [--cni-bin DIR] [--conf DIR] [--drop-in] [--drop-in-bin DIR] [--force] [--dry-run]
+    dpctl uninstall [--cni-bin DIR] [--conf DIR] [--drop-in-bin DIR]
 
 An uninstall goes from what starts things to what ends them:
 
     the conflist      nothing new is attached
     the kernel        where that fails the executable stays, so that a DEL still works, and a second uninstall goes on
-    the executable
+    the executables
 
 Be aware: uninstall removes published ports and isolation of containers that still run, too. Remove these containers
 first; their runtime can no longer send a DEL once the executable is gone.
@@ -21,7 +21,16 @@ import click
 
 from control.cli.output import json_option, print_json, print_table
 from dataplane.errors import DataplaneError
-from plugin.install import EXECUTABLE, Change, Outcome, other_configurations, remove_conflist, remove_executable
+from plugin.install import (
+    DISTRIBUTIONS_BIN,
+    DROP_IN_BIN,
+    EXECUTABLE,
+    Change,
+    Outcome,
+    other_configurations,
+    remove_conflist,
+    remove_executables,
+)
 from plugin.install import install as install_files
 
 
@@ -36,22 +45,35 @@ _cni_bin = click.option(
 _conf = click.option(
     "--conf", type=_DIRECTORY, default=Path("/etc/cni/net.d"), show_default=True, help="Where conflists are."
 )
+_drop_in_bin = click.option(
+    "--drop-in-bin", type=_DIRECTORY, default=DROP_IN_BIN, show_default=True, help="Where drop-ins are."
+)
 
 
 @click.command()
 @_cni_bin
 @_conf
+@click.option("--drop-in", is_flag=True, help="Also install the plugin as bridge, portmap, firewall, host-local ...")
+@_drop_in_bin
 @click.option("--force", is_flag=True, help="Replace other files by these names; a copy of each is kept as *.bak.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @json_option
-def install(cni_bin: Path, conf: Path, *, force: bool, dry_run: bool, as_json: bool) -> None:
-    """Install the CNI plugin and an example conflist; a conflist that was edited is kept."""
-    changes = install_files(cni_bin, conf, force=force, dry_run=dry_run)
+def install(
+    cni_bin: Path, conf: Path, *, drop_in: bool, drop_in_bin: Path, force: bool, dry_run: bool, as_json: bool
+) -> None:
+    """Install the CNI plugin and an example conflist; a conflist that was edited is kept.
+
+    With --drop-in it also stands in for the plugins that your conflists name already, from a directory of its own:
+    theirs stay as they are, and the runtime decides by the order of its plugin directories.
+    """
+    changes = install_files(cni_bin, conf, drop_in=drop_in_bin if drop_in else None, force=force, dry_run=dry_run)
     others = other_configurations(conf)
     if as_json:
         print_json({"dry_run": dry_run, "files": _fields(changes), "other_configurations": others})
         return
     _print(changes, would=dry_run)
+    if drop_in:
+        click.echo(_how_to_use(drop_in_bin.absolute(), cni_bin.absolute()))
     if others:
         click.echo(f"note: {conf} also holds {', '.join(others)}; containerd and CRI-O use the first file by name")
 
@@ -59,9 +81,10 @@ def install(cni_bin: Path, conf: Path, *, force: bool, dry_run: bool, as_json: b
 @click.command()
 @_cni_bin
 @_conf
+@_drop_in_bin
 @json_option
-def uninstall(cni_bin: Path, conf: Path, *, as_json: bool) -> None:
-    """Remove example conflist, everything of ours from the kernel, and the plugin."""
+def uninstall(cni_bin: Path, conf: Path, drop_in_bin: Path, *, as_json: bool) -> None:
+    """Remove example conflist, everything of ours from the kernel, and the plugin with its drop-ins."""
     from control.engine import open_engine  # noqa: PLC0415 - install and --help need no kernel
 
     conflist = remove_conflist(conf)
@@ -73,13 +96,25 @@ def uninstall(cni_bin: Path, conf: Path, *, as_json: bool) -> None:
             f"could not remove everything from the kernel: {error}; the conflist is {conflist.outcome}, and "
             f"{cni_bin.absolute() / EXECUTABLE} stays until that is done: run dpctl uninstall again"
         ) from error
-    changes = (conflist, remove_executable(cni_bin))
+    changes = (conflist, *remove_executables(cni_bin, drop_in_bin))
     if as_json:
         print_json({"files": _fields(changes), "kernel": removed})
         return
     _print(changes)
     for line in removed or ["nothing of ours was in the kernel"]:
         click.echo(f"kernel: {line}")
+
+
+def _how_to_use(drop_in: Path, cni_bin: Path) -> str:
+    directories = ", ".join(f'"{one}"' for one in (drop_in, cni_bin, DISTRIBUTIONS_BIN))
+    return f"""
+to use the drop-ins, let the runtime look there first; dpctl config check FILE says what your conflists will do
+  podman      containers.conf, [network]:      cni_plugin_dirs = [{directories}]
+  nerdctl     nerdctl.toml:                    cni_path = "{drop_in}"
+  containerd  config.toml, [plugins."io.containerd.grpc.v1.cri".cni]:  bin_dir = "{drop_in}"
+  CRI-O       crio.conf, [crio.network]:       plugin_dirs = [{directories}]
+  buildkitd   buildkitd.toml, [worker.oci]:    cniBinaryPath = "{drop_in}"
+  cnitool     CNI_PATH={drop_in}:{cni_bin}"""
 
 
 def _fields(changes: tuple[Change, ...]) -> list[dict[str, str]]:

@@ -3,25 +3,34 @@
     conf = parse(parse_object(stdin))
     conf.name, conf.options.ingress_policy, conf.mappings, conf.previous
 
-    cniVersion, name, type     SPEC 1.1; versions 0.3.0 to 1.1.0 are served
+    cniVersion, name, type     SPEC 1.1; versions 0.1.0 to 1.1.0 are served
     snat                       default true: masquerade hairpin and localhost connections to published ports
     masqAll                    default false: masquerade every connection to a published port
     ipMasq                     default false: masquerade what leaves the network
     ingressPolicy              open | same-bridge (default) | isolated
     checksum                   off | observe | repair (default)
     conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py
-    forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain}
+    forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain},
+                               with "optional": true where it is no error that there is none
+    adminChain                 a chain of inet dataplane_admin for rules of your own; what is forwarded enters it
+    firewalldZone              zone of firewalld for the containers' addresses, while firewalld runs
     runtimeConfig              portMappings, see plugin/ports.py; declare it in "capabilities"
     prevResult                 see plugin/result.py
 
 Of the portmap plugin's keys ``backend`` and ``markMasqBit`` are accepted and ignored, with a note, so that a conflist
 can be moved by changing ``type`` alone. Unknown keys are ignored, as Go's plugins do, unless they are one of ours in
 another letter case: a misspelled ``ingressPolicy`` must not mean less isolation than was written.
+
+What other types have in common with this one is read by the same code, from a ``Section`` that may fold letter case:
+
+    options(section, defaults)                 the keys above, each with its own default
+    net_conf(conf, section, options, notes)    the rest: ports, prevResult
+    choice, conditions, forward_chains         single keys
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
@@ -35,29 +44,31 @@ from control.model import (
     InvalidValueError,
     Options,
     PortMapping,
+    chain_name,
     identifier,
+    zone_name,
 )
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import Json, JsonObject, Section, kind_of, shown
 from plugin.ports import Entry, port_mappings
 
-SUPPORTED_VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-UNSUPPORTED_VERSIONS = ("0.1.0", "0.2.0")
-"""Versions that exist and cannot be served: their results name no interfaces."""
+SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+"""All that there are, in order."""
 CURRENT_VERSION = SUPPORTED_VERSIONS[-1]
 
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 _KEYS = (
     "cniVersion", "name", "type", "capabilities", "runtimeConfig", "snat", "masqAll", "ipMasq", "ingressPolicy",
-    "checksum", "conditionsV4", "conditionsV6", "forwardChains", "prevResult", "args", VALID_ATTACHMENTS,
-    "backend", "markMasqBit", "externalSetMarkChain",
+    "checksum", "conditionsV4", "conditionsV6", "forwardChains", "adminChain", "firewalldZone", "prevResult", "args",
+    VALID_ATTACHMENTS, "backend", "markMasqBit", "externalSetMarkChain",
 )  # fmt: skip
 _SPELLING = {key.lower(): key for key in _KEYS}
-_IGNORED = {
+IGNORED = {
     "backend": "this plugin always works by nftables",
     "markMasqBit": "what is masqueraded is told by conntrack, not by a mark",
 }
+"""Keys of portmap's that have nothing to act on here, and why."""
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -96,7 +107,7 @@ def parse_header(conf: JsonObject) -> Header:
     """Read version and name. Raises ``CniError``: code 1 for a version that is not served, 7 for a bad name."""
     section = Section(conf)
     # SPEC 0.1.0 had no cniVersion; Go's decoder takes its absence for that version, too.
-    version = section.text("cniVersion") or UNSUPPORTED_VERSIONS[0]
+    version = section.text("cniVersion") or SUPPORTED_VERSIONS[0]
     if version not in SUPPORTED_VERSIONS:
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
@@ -109,37 +120,58 @@ def parse_header(conf: JsonObject) -> Header:
     return Header(version, _checked_name(name))
 
 
-def parse(conf: JsonObject) -> NetConf:
-    """Read everything. Raises ``CniError`` that names the first field that cannot be served."""
+def parse(conf: JsonObject, others: Iterable[str] = ()) -> NetConf:
+    """Read everything of our own types. Raises ``CniError`` that names the first field that cannot be served.
+
+    ``others`` are keys that are read elsewhere, and must not be misspelt either.
+    """
     header = parse_header(conf)
     section = Section(conf)
-    _refuse_other_spellings(section)
+    _refuse_other_spellings(section, others)
     if chain := section.text("externalSetMarkChain"):
         raise ConfigError(
             "externalSetMarkChain",
             f"{chain[:64]!r} is a chain of iptables, which this plugin does not use; remove the key",
+            Code.UNSUPPORTED_FIELD,
         )
-    section.text("type")
     section.section("args")
+    return net_conf(header, section, options(section, Options()), notes(section, IGNORED))
+
+
+def options(section: Section, defaults: Options) -> Options:
+    """Read every key that says what is done for a network; what is not written is as in ``defaults``."""
+    return Options(
+        snat=section.boolean("snat", default=defaults.snat),
+        masq_all=section.boolean("masqAll", default=defaults.masq_all),
+        ip_masq=section.boolean("ipMasq", default=defaults.ip_masq),
+        ingress_policy=choice(section, "ingressPolicy", IngressPolicy, defaults.ingress_policy),
+        checksum=choice(section, "checksum", ChecksumPolicy, defaults.checksum),
+        conditions4=conditions(section, 4),
+        conditions6=conditions(section, 6),
+        forward_chains=forward_chains(section),
+        admin_chain=admin_chain(section, "adminChain", defaults.admin_chain),
+        firewalld_zone=firewalld_zone(section, "firewalldZone", defaults.firewalld_zone),
+    )
+
+
+def net_conf(header: Header, section: Section, chosen: Options, remarks: tuple[str, ...]) -> NetConf:
+    """A configuration with these options: reads what every type has."""
+    section.text("type")
     for name in (capabilities := section.section("capabilities")).names():
         capabilities.boolean(name, default=False)
     return NetConf(
         cni_version=header.cni_version,
         name=header.name,
-        options=Options(
-            snat=section.boolean("snat", default=True),
-            masq_all=section.boolean("masqAll", default=False),
-            ip_masq=section.boolean("ipMasq", default=False),
-            ingress_policy=_choice(section, "ingressPolicy", IngressPolicy, IngressPolicy.SAME_BRIDGE),
-            checksum=_choice(section, "checksum", ChecksumPolicy, ChecksumPolicy.REPAIR),
-            conditions4=_conditions(section, 4),
-            conditions6=_conditions(section, 6),
-            forward_chains=_forward_chains(section),
-        ),
+        options=chosen,
         ports=port_mappings(section.section("runtimeConfig", fold=True).items("portMappings")),
         previous=_previous(section),
-        notes=tuple(f"{key} is ignored: {why}" for key, why in _IGNORED.items() if section.raw(key) is not None),
+        notes=remarks,
     )
+
+
+def notes(section: Section, ignored: Mapping[str, str]) -> tuple[str, ...]:
+    """A sentence for each key that was given and is ignored."""
+    return tuple(f"{key} is ignored: {why}" for key, why in ignored.items() if section.raw(key) is not None)
 
 
 def parse_valid_attachments(conf: JsonObject) -> frozenset[tuple[str, str]] | None:
@@ -165,22 +197,25 @@ def _checked_name(name: str) -> str:
         raise ConfigError(error.field, error.reason) from None
 
 
-def _refuse_other_spellings(section: Section) -> None:
+def _refuse_other_spellings(section: Section, others: Iterable[str]) -> None:
+    spelling = _SPELLING | {key.lower(): key for key in others}
     for key in section.names():
-        meant = _SPELLING.get(key.lower(), key)
+        meant = spelling.get(key.lower(), key)
         if meant != key:
             raise ConfigError(key[:64], f"did you mean {meant!r}? Only runtimeConfig is read in any letter case")
 
 
-def _choice(section: Section, name: str, kind: type[E], default: E) -> E:
+def choice(section: Section, name: str, kind: type[E], default: E) -> E:
+    """One of several words; the default where it is missing. Raises ``ConfigError``."""
     text = section.text(name, default)
     try:
         return kind(text)
     except ValueError:
-        raise ConfigError(section.at(name), f"{text[:64]!r} is not one of {', '.join(kind)}") from None
+        raise ConfigError(section.at(name), f"{text[:64]!r} is not one of {', '.join(filter(None, kind))}") from None
 
 
-def _conditions(section: Section, version: int) -> tuple[Condition, ...]:
+def conditions(section: Section, version: int) -> tuple[Condition, ...]:
+    """``conditionsV4`` or ``conditionsV6``. Raises ``ConfigError`` that names the word."""
     name = f"conditionsV{version}"
     words: Sequence[str] = section.texts(name)
     try:
@@ -189,11 +224,33 @@ def _conditions(section: Section, version: int) -> tuple[Condition, ...]:
         raise ConfigError(f"{section.at(name)}[{error.index}]", error.reason) from None
 
 
-def _forward_chains(section: Section) -> tuple[ForeignChain, ...]:
+def forward_chains(section: Section) -> tuple[ForeignChain, ...]:
+    """``forwardChains``, each once. Raises ``ConfigError``."""
     return tuple(dict.fromkeys(_forward_chain(path, item) for path, item in section.items("forwardChains")))
 
 
+def admin_chain(section: Section, name: str, default: str) -> str:
+    """The chain that users fill, under the key that this type has for it. Raises ``ConfigError``."""
+    chain = section.text(name) or default
+    if not chain:
+        return chain
+    try:
+        return chain_name(chain, section.at(name))
+    except InvalidValueError as error:
+        raise ConfigError(error.field, error.reason) from None
+
+
+def firewalld_zone(section: Section, name: str, default: str) -> str:
+    """The zone of firewalld. Raises ``ConfigError``."""
+    zone = section.text(name) or default
+    try:
+        return zone_name(zone, section.at(name)) if zone else zone
+    except InvalidValueError as error:
+        raise ConfigError(error.field, error.reason) from None
+
+
 def _forward_chain(path: str, item: Json) -> ForeignChain:
+    optional = False
     if isinstance(item, str):
         parts = item.split()
         if len(parts) != 3:
@@ -201,10 +258,12 @@ def _forward_chain(path: str, item: Json) -> ForeignChain:
     elif isinstance(item, dict):
         chain = Section(item, path)
         parts = [chain.text(name) for name in ("family", "table", "chain")]
+        optional = chain.boolean("optional", default=False)
     else:
         raise ConfigError(path, f"{shown(item)} is {kind_of(item)}, not a string 'family table chain' or an object")
     try:
-        return ForeignChain(*parts)
+        family, table, name = parts
+        return ForeignChain(family, table, name, optional)
     except InvalidValueError as error:
         raise ConfigError(path, error.reason) from None
 

@@ -5,8 +5,9 @@
     CNI_IFNAME             x    x     x
     CNI_NETNS              x          x
 
-Be aware: Go's skel also insists on CNI_PATH, which SPEC 1.1 lists as optional. This plugin delegates to no other, so it
-does not. CNI_ARGS is not read.
+Be aware: Go's skel also insists on CNI_PATH, which SPEC 1.1 lists as optional. Only a plugin that delegates misses it.
+CNI_ARGS is only read by those that take something from there (``arguments``): what others may have put there is no
+reason to refuse a call.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ class Invocation:
     container: str = ""
     ifname: str = ""
     netns: str = ""
+    args: str = ""
+    """CNI_ARGS as it was written."""
+    path: tuple[str, ...] = ()
+    """CNI_PATH: where executables of plugins are."""
 
 
 def parse_environment(environment: Mapping[str, str]) -> Invocation:
@@ -58,17 +63,31 @@ def parse_environment(environment: Mapping[str, str]) -> Invocation:
     missing = [name for name, verbs in _REQUIRED.items() if verb in verbs and not environment.get(name)]
     if missing:
         _refuse(f"{verb} needs {', '.join(missing)}, missing or empty")
+    path = tuple(one for one in environment.get("CNI_PATH", "").split(":") if one)
     if verb not in _ON_ATTACHMENT:
-        return Invocation(verb)
+        return Invocation(verb, path=path)
     try:
         return Invocation(
             verb,
             identifier(environment["CNI_CONTAINERID"], "CNI_CONTAINERID"),
             interface_name(environment["CNI_IFNAME"], "CNI_IFNAME"),
             environment.get("CNI_NETNS", ""),
+            environment.get("CNI_ARGS", ""),
+            path,
         )
     except InvalidValueError as error:
         _refuse(str(error))
+
+
+def arguments(text: str) -> dict[str, str]:
+    """CNI_ARGS, ``"K=V;K=V"``, by name; the last of equal names counts. Raises ``CniError`` (code 4)."""
+    found = {}
+    for pair in filter(None, text.split(";")):
+        name, separator, value = pair.partition("=")
+        if not (name and separator):
+            _refuse(f"CNI_ARGS: {pair[:64]!r} is not NAME=VALUE")
+        found[name] = value
+    return found
 
 
 def _refuse(details: str) -> NoReturn:

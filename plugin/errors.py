@@ -9,7 +9,15 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-from control.errors import BusyError, DeviceNotFoundError, DifferenceError, NotReadyError, PortConflictError
+from control.errors import (
+    BusyError,
+    DeviceNotFoundError,
+    DifferenceError,
+    LimitedConnectivityError,
+    NoAddressError,
+    NotReadyError,
+    PortConflictError,
+)
 from control.model import InvalidValueError
 from dataplane.errors import DataplaneError, KernelError, MissingDependencyError
 
@@ -27,12 +35,14 @@ class Code(IntEnum):
     INVALID_NETNS = 8
     TRY_AGAIN = 11
     NOT_AVAILABLE = 50
+    LIMITED_CONNECTIVITY = 51
     FAILED = 100
     """Anything that the dataplane says no to and that has no code of its own."""
     PORT_CONFLICT = 101
     DIFFERENCE = 102
     MISSING_DEPENDENCY = 103
     KERNEL = 104
+    NO_ADDRESS = 105
     INTERNAL = 999
     """A bug."""
 
@@ -60,10 +70,16 @@ class ConfigError(CniError):
         return type(self), (self.field, self.reason, Code(self.code))
 
 
+class WholeEnvironmentNeededError(Exception):
+    """Another plugin is to run, in the environment that ours was started in; what came with the call is CNI's part."""
+
+
 _CODES: tuple[tuple[type[Exception], Code, str], ...] = (
     (PortConflictError, Code.PORT_CONFLICT, "host port in use"),
+    (NoAddressError, Code.NO_ADDRESS, "no address can be leased"),
     (DeviceNotFoundError, Code.INVALID_CONFIG, "invalid network configuration"),
     (DifferenceError, Code.DIFFERENCE, "the attachment is not as it should be"),
+    (LimitedConnectivityError, Code.LIMITED_CONNECTIVITY, "the plugin is not available, and containers are affected"),
     (NotReadyError, Code.NOT_AVAILABLE, "the plugin is not available"),
     (BusyError, Code.TRY_AGAIN, "try again later"),
     (MissingDependencyError, Code.MISSING_DEPENDENCY, "this host lacks something"),

@@ -6,24 +6,36 @@ here.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
+from control.errors import NotReadyError
 from control.wire import Answer, CniCall
 from plugin.commands import Engine
 from plugin.skel import dispatch
 
+_WITHOUT_AGENT = frozenset({"DEL", "GC"})
+"""What must work whatever the settings say: a runtime's clean-up."""
+
 
 def serve(call: CniCall, netns: int | None, engine: Engine) -> Answer:
     """Serve a call on an open engine; ``netns`` is the descriptor that came with the call. Never raises."""
-    return dispatch(call.environment, call.stdin, netns, lambda: nullcontext(engine), call.netns_error)
+    return dispatch(call, netns, lambda: nullcontext(engine))
 
 
 def serve_embedded(call: CniCall, netns: int | None) -> Answer:
     """Serve a call in this process; a call that needs no engine opens none. Never raises."""
-    return dispatch(call.environment, call.stdin, netns, _open_engine, call.netns_error)
+    verb = call.environment.get("CNI_COMMAND", "")
+    return dispatch(call, netns, lambda: _open_engine(without_agent=verb in _WITHOUT_AGENT))
 
 
-def _open_engine() -> AbstractContextManager[Engine]:
+@contextmanager
+def _open_engine(*, without_agent: bool) -> Iterator[Engine]:
     from control.engine import open_engine  # noqa: PLC0415 - the agent has it, and most refused calls do not need it
 
-    return open_engine()
+    with open_engine() as engine:
+        if engine.agent_required and not without_agent:
+            raise NotReadyError(
+                'no agent answers, and the settings say agent = "required": start it (dpctl agent), or change that'
+            )
+        yield engine

@@ -1,11 +1,15 @@
-"""Puts the executable and an example conflist where runtimes look for them, and takes them away again.
+"""Puts executables and an example conflist where runtimes look for them, and takes them away again.
 
     install(Path("/opt/cni/bin"), Path("/etc/cni/net.d"))   -> changes, the conflist's last
     remove_conflist(Path("/etc/cni/net.d"))                 -> change; nothing new is attached from then on
-    remove_executable(Path("/opt/cni/bin"))                 -> change; no runtime can send a DEL from then on
+    remove_executables(Path("/opt/cni/bin"), DROP_IN_BIN)   -> changes; no runtime can send a DEL from then on
 
-    DIR/dataplane                 a script of a few lines that starts plugin.shim with this interpreter
-    DIR/10-dataplane.conflist     bridge and host-local (containernetworking-plugins), then dataplane
+    DIR/dataplane, DIR/dataplane-bridge    a script of a few lines each, that starts plugin.shim with this interpreter
+    DIR/10-dataplane.conflist              one entry that does everything
+
+``drop_in`` names a directory for the same script under the names of plugins that it stands in for (portmap, bridge
+...): beside theirs, never over them. The others that a runtime may need are linked there, so that it is a whole
+directory of plugins, for runtimes that know only one.
 
 All is looked at before anything is written. A file appears whole or not at all (temporary file, fsync, rename), and
 the conflist last: from then on a runtime may call. A conflist that somebody changed, or wrote, is theirs: it is kept,
@@ -21,7 +25,7 @@ import shlex
 import stat
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -29,6 +33,13 @@ from pathlib import Path
 from dataplane.errors import DataplaneError
 
 EXECUTABLE = "dataplane"
+EXECUTABLES = (EXECUTABLE, "dataplane-bridge")
+DROP_INS = (
+    "bridge", "cni-nftables-firewall", "cni-nftables-portmap", "firewall", "host-local", "isolation", "portmap",
+)  # fmt: skip
+DROP_IN_BIN = Path("/opt/cni/dataplane")
+DISTRIBUTIONS_BIN = Path("/usr/lib/cni")
+"""Where Debian and Ubuntu put plugins."""
 CONFLIST = "10-dataplane.conflist"
 
 _MARKER = "# The CNI plugin dataplane, installed by dpctl."
@@ -49,6 +60,7 @@ class Outcome(StrEnum):
     UNCHANGED = "unchanged"
     UPGRADED = "upgraded"
     REPLACED = "replaced"
+    LINKED = "linked"
     REMOVED = "removed"
     KEPT = "kept"
     ABSENT = "absent"
@@ -71,28 +83,40 @@ class _Planned:
     backup: Path | None = None
 
 
-def install(cni_bin: Path, conf: Path, *, force: bool = False, dry_run: bool = False) -> tuple[Change, ...]:
-    """Install the executable, and the conflist unless there is another one.
+def install(
+    cni_bin: Path, conf: Path, *, drop_in: Path | None = None, force: bool = False, dry_run: bool = False
+) -> tuple[Change, ...]:
+    """Install the executables, with those that stand in for others in ``drop_in``, and the conflist unless there is
+    another one.
 
     Raises ``InstallError`` naming what is in the way, and ``OSError``.
     """
     # Absolute paths: the conflist is read by processes that stand elsewhere.
-    executable = _plan(cni_bin.absolute() / EXECUTABLE, executable_text().encode(), 0o755, force=force)
+    paths = [cni_bin.absolute() / name for name in EXECUTABLES]
+    if drop_in is not None:
+        if drop_in.absolute() == cni_bin.absolute():
+            raise InstallError(f"could not install in {drop_in}: drop-ins need a directory of their own")
+        paths += [drop_in.absolute() / name for name in DROP_INS]
+    executables = [_plan(path, executable_text().encode(), 0o755, force=force) for path in paths]
     conflist = _plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force)
-    if executable.change.outcome is Outcome.KEPT:
-        raise InstallError(
-            f"could not install {executable.change.path}: another file is there; "
-            "move it away, or use --force, which keeps a copy"
-        )
+    for executable in executables:
+        if executable.change.outcome is Outcome.KEPT:
+            raise InstallError(
+                f"could not install {executable.change.path}: another file is there; "
+                "move it away, or use --force, which keeps a copy"
+            )
     if conflist.change.outcome is Outcome.KEPT:
         note = "it is not the example as it comes; dpctl install --force puts that there, and keeps a copy of this one"
         conflist = replace(conflist, change=replace(conflist.change, note=note))
-    planned = (executable, conflist)
+    links = [] if drop_in is None else list(_missing_links(cni_bin.absolute(), drop_in.absolute()))
     if not dry_run:
-        for one in planned:
-            if one.change.outcome not in {Outcome.UNCHANGED, Outcome.KEPT}:
-                _write(one)
-    return tuple(one.change for one in planned)
+        for one in executables:
+            _write_changed(one)
+        for link, target in links:
+            link.symlink_to(target)
+        _write_changed(conflist)
+    linked = (Change(link, Outcome.LINKED, f"to {target}") for link, target in links)
+    return (*(one.change for one in executables), *linked, conflist.change)
 
 
 def remove_conflist(conf: Path) -> Change:
@@ -100,9 +124,20 @@ def remove_conflist(conf: Path) -> Change:
     return _remove(conf.absolute() / CONFLIST, ours=_is_our_conflist)
 
 
-def remove_executable(cni_bin: Path) -> Change:
-    """Remove the executable, if it is ours, of whatever version. Raises ``OSError``."""
-    return _remove(cni_bin.absolute() / EXECUTABLE, ours=_is_our_executable)
+def remove_executables(cni_bin: Path, drop_in: Path = DROP_IN_BIN) -> tuple[Change, ...]:
+    """Remove the executables that are ours, of whatever version, and links and directory of the drop-ins. Raises
+    ``OSError``."""
+    found = [_remove(cni_bin.absolute() / name, ours=_is_our_executable) for name in EXECUTABLES]
+    if not drop_in.is_dir():
+        return tuple(found)
+    found += [_remove(drop_in.absolute() / name, ours=_is_our_executable) for name in DROP_INS]
+    for link in sorted(drop_in.absolute().iterdir()):
+        if link.is_symlink() and link.readlink().name == link.name and link.readlink().is_absolute():
+            link.unlink()
+            found.append(Change(link, Outcome.REMOVED))
+    if not any(drop_in.iterdir()):
+        drop_in.rmdir()
+    return tuple(found)
 
 
 def other_configurations(conf: Path) -> tuple[str, ...]:
@@ -116,35 +151,34 @@ def executable_text() -> str:
     """The script: isolated from the environment's PYTHON*, and without ``site``, which costs a third of the start."""
     package = str(Path(__file__).absolute().parent.parent)
     shebang = f"#!{sys.executable} -IS"
-    body = f"import sys\n\nsys.path.append({package!r})\n\nfrom plugin.shim import main\n\nmain()\n"
+    body = f"sys.path.append({package!r})\n\nfrom plugin.shim import main\n\nmain()\n"
     if len(shebang.encode()) <= _MAX_SHEBANG and not any(character.isspace() for character in sys.executable):
-        return f"{shebang}\n{_MARKER}\n{body}"
-    return f"#!/bin/sh\n{_MARKER}\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(body)}\n"
+        return f"{shebang}\n{_MARKER}\nimport sys\n\n{body}"
+    # Which plugin it is, the name of the script tells: Python would see "-c" in its place.
+    body = f"import sys\n\ndel sys.argv[0]\n{body}"
+    return f'#!/bin/sh\n{_MARKER}\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(body)} "$0"\n'
 
 
 def conflist_text() -> str:
     """The example: a network that podman, nerdctl and containerd can use as it is.
 
-    CNI 1.0.0 is the newest version that podman 4 and Debian's plugins read. 10.87.0.0/16 lies outside what podman
-    (10.88.0.0/13 and above), nerdctl (10.4.0.0/16) and docker (172.17.0.0/12) hand out.
+    CNI 1.0.0 is the newest version that podman 4 reads. 10.87.0.0/16 lies outside what podman (10.88.0.0/13 and above),
+    nerdctl (10.4.0.0/16) and docker (172.17.0.0/12) hand out.
     """
     plugins = [
         {
-            "type": "bridge",
+            "type": "dataplane-bridge",
             "bridge": "dataplane0",
             "isGateway": True,
+            "ipMasq": True,
+            "ingressPolicy": "same-bridge",
+            "checksum": "repair",
+            "capabilities": {"portMappings": True, "ips": True, "mac": True},
             "ipam": {
                 "type": "host-local",
                 "ranges": [[{"subnet": "10.87.0.0/16"}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
-        },
-        {
-            "type": EXECUTABLE,
-            "capabilities": {"portMappings": True},
-            "ipMasq": True,
-            "ingressPolicy": "same-bridge",
-            "checksum": "repair",
         },
     ]
     return json.dumps({"cniVersion": "1.0.0", "name": "dataplane", "plugins": plugins}, indent=2) + "\n"
@@ -181,6 +215,22 @@ def _free_backup(path: Path) -> Path:
         if not os.path.lexists(candidate):
             return candidate
     raise InstallError(f"could not keep a copy of {path}: there are too many")
+
+
+def _missing_links(cni_bin: Path, drop_in: Path) -> Iterator[tuple[Path, Path]]:
+    """Links for the plugins that we do not stand in for, from where they are found first."""
+    names = {*DROP_INS}
+    for directory in (cni_bin, DISTRIBUTIONS_BIN):
+        for plugin in sorted(directory.iterdir()) if directory.is_dir() else ():
+            if plugin.name not in names and plugin.is_file() and os.access(plugin, os.X_OK):
+                names.add(plugin.name)
+                if not os.path.lexists(drop_in / plugin.name):
+                    yield drop_in / plugin.name, plugin
+
+
+def _write_changed(planned: _Planned) -> None:
+    if planned.change.outcome not in {Outcome.UNCHANGED, Outcome.KEPT}:
+        _write(planned)
 
 
 def _write(planned: _Planned) -> None:

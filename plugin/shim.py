@@ -1,4 +1,4 @@
-"""What a runtime starts as ``dataplane``: reads the call, has the agent serve it, or does the same work itself.
+"""What a runtime starts, by whichever name: reads the call, has the agent serve it, or does the same work itself.
 
     runtime -> shim -> agent's socket -> answer                     the libraries are loaded there
                     \\-> no agent: plugin.skel in this process       the same code, only slower
@@ -9,42 +9,58 @@ else is imported after it is known that no agent answers.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from typing import NoReturn
 
 from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError
-from control.wire import Answer, CniCall, WireError, carried
+from control.wire import AGAIN, Answer, CniCall, WireError
 
 MAX_STDIN = 1 << 20
 """Bytes. One more is read, so that a longer input is refused and not cut."""
 
 
 def main(socket_path: str = SOCKET_PATH) -> NoReturn:
-    """Serve the call that environment and standard input describe, and end the process."""
-    answer = _serve(AgentClient(socket_path))
+    """Serve the call that environment and standard input describe, and end the process.
+
+    Which plugin it is to be, the name tells that the process was started by.
+    """
+    answer = _serve(AgentClient(socket_path), sys.argv[0].rpartition("/")[2])
     _write(2, answer.stderr)
     written = _write(1, answer.stdout)
     # Everything is closed and written. What is left of an orderly end costs milliseconds that a runtime waits for.
     os._exit(answer.exit_code if written else 1)
 
 
-def _serve(agent: AgentClient) -> Answer:
-    environment = carried(os.environ)
-    if not environment.get("CNI_COMMAND"):
+def _serve(agent: AgentClient, plugin: str) -> Answer:
+    verb = os.environ.get("CNI_COMMAND")
+    if not verb:
         # Started by hand: standard input may be a terminal, and there is nothing to ask an agent.
-        return _in_process(CniCall(environment, ""), None)
-    stdin = _read_stdin().decode("utf-8", "surrogateescape")
-    netns, netns_error = _open_netns(environment.get("CNI_NETNS", ""))
-    call = CniCall(environment, stdin, netns_error)
+        return _in_process(CniCall({}, "", plugin=plugin), None)
     try:
-        return agent.call(call, netns)
+        stdin = _read_stdin().decode("utf-8", "surrogateescape")
+    except OSError as error:
+        if verb != "VERSION":
+            return _unreadable(error)
+        stdin = ""
+    netns, netns_error = _open_netns(os.environ.get("CNI_NETNS", ""))
+    call = CniCall(dict(os.environ), stdin, netns_error, plugin)
+    try:
+        answer = agent.call(call, netns)
+        return agent.call(call._replace(whole=True), netns) if answer.exit_code == AGAIN else answer
     except (AgentUnreachableError, WireError):
         # Also where the agent had the whole call and its answer was lost: ADD and DEL are idempotent by the key of the
         # attachment. A call that the agent has begun holds the state's lock until it ends, and one that still waits
         # there is dropped, because its caller has hung up. WireError: an agent of another version, or a call too large
         # for a frame.
-        return _in_process(call, netns)
+        return _in_process(call._replace(whole=True), netns)
+
+
+def _unreadable(error: OSError) -> Answer:
+    cause = error.strerror or str(error)
+    failure = {"cniVersion": "1.1.0", "code": 5, "msg": "could not read standard input", "details": cause}
+    return Answer(json.dumps(failure), "", 1)
 
 
 def _in_process(call: CniCall, netns: int | None) -> Answer:
@@ -73,10 +89,7 @@ def _open_netns(path: str) -> tuple[int | None, str]:
 def _read_stdin() -> bytes:
     chunks, missing = [], MAX_STDIN + 1
     while missing:
-        try:
-            chunk = os.read(0, missing)
-        except OSError:
-            break  # closed, or a directory: as good as empty, and refused as that
+        chunk = os.read(0, missing)
         if not chunk:
             break
         chunks.append(chunk)

@@ -1,6 +1,6 @@
 """Dispatch: one CNI call in, what the process prints and its exit status out. It never raises.
 
-    answer = dispatch(environment, stdin, netns, open_engine)
+    answer = dispatch(call, netns, open_engine)
     answer.stdout      the result, or {"cniVersion", "code", "msg", "details"}: a CNI error is on standard output
     answer.stderr      notes for people
     answer.exit_code   0 or 1
@@ -13,43 +13,65 @@ from __future__ import annotations
 
 import json
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable
 
-from control.wire import Answer
+from control.model import DEFAULT_PLUGIN
+from control.wire import AGAIN, Answer, CniCall
 from dataplane import __version__
 from plugin import commands
-from plugin.commands import Netns, OpenEngine, Outcome
-from plugin.config import CURRENT_VERSION, SUPPORTED_VERSIONS, UNSUPPORTED_VERSIONS
+from plugin.commands import Call, Netns, OpenEngine, Outcome
+from plugin.config import CURRENT_VERSION, SUPPORTED_VERSIONS
 from plugin.environment import Verb, parse_environment
-from plugin.errors import CniError, Code, cni_error
+from plugin.errors import CniError, Code, WholeEnvironmentNeededError, cni_error
 from plugin.jsontext import parse_object
+
+PLUGINS = {
+    DEFAULT_PLUGIN: "",
+    "dataplane-bridge": "",
+    "bridge": "1.9.0",
+    "firewall": "1.9.0",
+    "host-local": "1.9.0",
+    "portmap": "1.9.0",
+    "isolation": "0.0.4",
+    "cni-nftables-firewall": "1.0.11",
+    "cni-nftables-portmap": "1.0.11",
+}
+"""The plugins that the executable can be, by the name it is started by, and for those that it stands in for the version
+of theirs whose configuration it serves. By any other name it is the first."""
 
 DEBUG = "DATAPLANE_DEBUG"
 """Set to anything, it puts the traceback of a failure on standard error."""
 
 
-def dispatch(
-    environment: Mapping[str, str], stdin: str, netns: int | None, engine: OpenEngine, netns_error: str = ""
-) -> Answer:
+def dispatch(call: CniCall, netns: int | None, engine: OpenEngine) -> Answer:
     """Serve a call.
 
-    ``stdin`` is decoded with ``surrogateescape``; ``netns`` is the open descriptor of CNI_NETNS and stays the caller's;
-    ``engine`` is only entered when the call was found valid.
+    ``call.stdin`` is decoded with ``surrogateescape``; ``netns`` is the open descriptor of CNI_NETNS and stays the
+    caller's; ``engine`` is only entered when the call was found valid.
     """
-    if not environment.get("CNI_COMMAND"):
-        return Answer("", _about())
+    plugin = call.plugin if call.plugin in PLUGINS else DEFAULT_PLUGIN
+    if not call.environment.get("CNI_COMMAND"):
+        return Answer("", _about(plugin))
+    said: list[str] = []
     try:
-        outcome = _serve(environment, stdin, Netns(netns, netns_error), engine)
+        outcome = _serve(call, plugin, netns, engine, said.append)
+    except WholeEnvironmentNeededError:
+        return Answer("", "", AGAIN)
     except Exception as error:  # noqa: BLE001 - the border: whatever went wrong, a runtime gets CNI's words for it
-        return _failed(error, stdin, debug=bool(environment.get(DEBUG)))
-    return Answer(outcome.stdout, "".join(f"dataplane: {note}\n" for note in outcome.notes))
+        failed = _failed(error, call.stdin, debug=bool(call.environment.get(DEBUG)))
+        return failed._replace(stderr="".join((*said, failed.stderr)))
+    told = f" (trace {call.trace})" if call.trace else ""
+    notes = (f"dataplane: {note}{told}\n" for note in outcome.notes)
+    return Answer(outcome.stdout, "".join((*said, *notes)))
 
 
-def _serve(environment: Mapping[str, str], stdin: str, netns: Netns, engine: OpenEngine) -> Outcome:
-    invocation = parse_environment(environment)
+def _serve(call: CniCall, plugin: str, netns: int | None, engine: OpenEngine, say: Callable[[str], object]) -> Outcome:
+    invocation = parse_environment(call.environment)
     if invocation.verb is Verb.VERSION:
-        return Outcome(_versions(stdin))
-    return commands.run(invocation, parse_object(_raw(stdin)), netns, engine)
+        return Outcome(_versions(call.stdin))
+    conf = parse_object(_raw(call.stdin))
+    opened = Netns(netns, call.netns_error)
+    return commands.run(Call(plugin, invocation, conf, opened, engine, call.environment, call.whole, say))
 
 
 def _raw(stdin: str) -> bytes:
@@ -59,29 +81,31 @@ def _raw(stdin: str) -> bytes:
         raise CniError(Code.DECODE, "could not decode the network configuration on stdin", str(error)) from None
 
 
-def _about() -> str:
-    # Started by hand, or by nerdctl, which reads the version from here.
-    return f"CNI dataplane plugin v{__version__}\nCNI protocol versions supported: {', '.join(SUPPORTED_VERSIONS)}\n"
+def _about(plugin: str) -> str:
+    # Started by hand, or by nerdctl, which reads the version from here and compares it with that of the plugin whose
+    # name this is.
+    served = PLUGINS[plugin]
+    version = f"{served}+dataplane.{__version__}" if served else __version__
+    return f"CNI {plugin} plugin v{version}\nCNI protocol versions supported: {', '.join(SUPPORTED_VERSIONS)}\n"
 
 
 def _versions(stdin: str) -> str:
-    version = _version_of(stdin, known=(*UNSUPPORTED_VERSIONS, *SUPPORTED_VERSIONS))
-    return json.dumps({"cniVersion": version, "supportedVersions": SUPPORTED_VERSIONS})
+    return json.dumps({"cniVersion": _version_of(stdin), "supportedVersions": SUPPORTED_VERSIONS})
 
 
-def _version_of(stdin: str, known: tuple[str, ...]) -> str:
+def _version_of(stdin: str) -> str:
     """The version that the caller writes in; ours where it cannot be told."""
     try:
         version = parse_object(_raw(stdin)).get("cniVersion")
     except CniError:
         return CURRENT_VERSION
-    return version if isinstance(version, str) and version in known else CURRENT_VERSION
+    return version if isinstance(version, str) and version in SUPPORTED_VERSIONS else CURRENT_VERSION
 
 
 def _failed(error: Exception, stdin: str, *, debug: bool) -> Answer:
     failure = cni_error(error)
     body: dict[str, str | int] = {
-        "cniVersion": _version_of(stdin, known=SUPPORTED_VERSIONS),
+        "cniVersion": _version_of(stdin),
         "code": int(failure.code),
         "msg": failure.msg,
     }

@@ -37,8 +37,9 @@ _ENTER = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--m
 def demo(attach: str, as_json: bool) -> int:
     """Show the main job on this machine, and remove it again.
 
-    In namespaces of its own, through the real plugin and a real conflist: two networks with two containers each, an
-    outside client, another host. Prints what was tried and seen. Exit status 3 when any row is wrong. Needs root.
+    In namespaces of its own, through the real plugin and real conflists (one entry that does everything, and the stock
+    chain on drop-ins): two networks with two containers each, an outside client, another host. Prints what was tried
+    and seen. Exit status 3 when any row is wrong. Needs root.
     """
     if os.geteuid() != 0:
         raise click.ClickException("the demo makes network namespaces: run it as root")
@@ -63,8 +64,10 @@ def _run(attach: str, as_json: bool) -> int:
     (_DIRECTORY / "dataplane.toml").write_text(f'attach = "{attach}"\n', encoding="utf-8")
     os.environ["DATAPLANE_CONFIG"] = str(_DIRECTORY / "dataplane.toml")
     say("Installing the plugin, attaching four containers to two networks ...")
-    _dpctl("install", "--cni-bin", str(_DIRECTORY / "bin"), "--conf", str(_DIRECTORY / "net.d"))
-    world = World(_DIRECTORY, _DIRECTORY / "bin")
+    plugins, drop_ins = _DIRECTORY / "bin", _DIRECTORY / "drop-ins"
+    conf = str(_DIRECTORY / "net.d")
+    _dpctl("install", "--cni-bin", str(plugins), "--conf", conf, "--drop-in", "--drop-in-bin", str(drop_ins))
+    world = World(_DIRECTORY, drop_ins, plugins)
     world.build()
     servers = Servers()
     kernel = running_kernel(AttachMode(attach))

@@ -5,8 +5,8 @@
                                    '---- 198.51.100.1 ---- elsewhere 198.51.100.9
 
 The addresses of web and its client are those of the frame that made the checksum program necessary (the known issue of
-greenpau/cni-plugins). Containers are attached by ``plugin.driver`` through a real conflist: the Go plugins ``bridge``
-and ``host-local``, then ``dataplane``.
+greenpau/cni-plugins). Containers are attached by ``plugin.driver`` through real conflists: network front by one entry
+that does everything, network back by the stock chain of four, on our drop-ins.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataplane.errors import DataplaneError, MissingDependencyError
+from dataplane.errors import DataplaneError
 from plugin.driver import ConfList, Driver
 
 NETNS = Path("/run/netns")
@@ -27,9 +27,6 @@ HOST_ADDRESS = "10.0.2.15"
 CLIENT_ADDRESS = "10.0.2.2"
 ELSEWHERE_ADDRESS = "198.51.100.9"
 WEB_MAC = "ea:56:b4:c6:4f:c7"
-
-# Where distributions and upstream put the containernetworking plugins.
-PLUGIN_DIRECTORIES = (Path("/usr/lib/cni"), Path("/opt/cni/bin"), Path("/usr/libexec/cni"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +64,9 @@ _BRIDGES = {"front": ("br-front", "10.88.0.0/16"), "back": ("br-back", "10.99.0.
 class World:
     """Everything of the demo, in the network and mount namespace of this process."""
 
-    def __init__(self, directory: Path, plugins: Path) -> None:
-        main = next((path for path in PLUGIN_DIRECTORIES if (path / "bridge").exists()), None)
-        if main is None:
-            raise MissingDependencyError(
-                "no plugins bridge and host-local in "
-                + ", ".join(map(str, PLUGIN_DIRECTORIES))
-                + ": install the package containernetworking-plugins"
-            )
+    def __init__(self, directory: Path, *plugins: Path) -> None:
         self._directory = directory
-        self._driver = Driver([plugins, main], directory / "cache")
+        self._driver = Driver(plugins, directory / "cache")
         self._conflists = {name: self._write_conflist(name) for name in _BRIDGES}
         self.addresses: dict[str, str] = {}
 
@@ -118,21 +108,23 @@ class World:
     def _write_conflist(self, name: str) -> ConfList:
         bridge, subnet = _BRIDGES[name]
         path = self._directory / f"{name}.conflist"
-        plugins = [
-            {
-                "type": "bridge",
-                "bridge": bridge,
-                "isGateway": True,
-                "ipam": {
-                    "type": "host-local",
-                    "dataDir": str(self._directory / "leases"),
-                    "ranges": [[{"subnet": subnet}]],
-                    "routes": [{"dst": "0.0.0.0/0"}],
-                },
-            },
-            {"type": "dataplane", "capabilities": {"portMappings": True}, "ipMasq": True},
-        ]
-        path.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins}, indent=2))
+        ipam = {
+            "type": "host-local",
+            "dataDir": str(self._directory / "leases"),
+            "ranges": [[{"subnet": subnet}]],
+            "routes": [{"dst": "0.0.0.0/0"}],
+        }
+        main = {"bridge": bridge, "isGateway": True, "ipMasq": True, "ipam": ipam}
+        ports = {"capabilities": {"portMappings": True}}
+        plugins = {
+            "front": [{"type": "dataplane-bridge", **main, **ports}],
+            "back": [
+                {"type": "bridge", **main},
+                {"type": "portmap", **ports},
+                {"type": "firewall", "ingressPolicy": "same-bridge"},
+            ],
+        }
+        path.write_text(json.dumps({"cniVersion": "1.0.0", "name": name, "plugins": plugins[name]}, indent=2))
         return ConfList.load(path)
 
     @staticmethod

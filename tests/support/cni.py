@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from control.model import AttachmentKey, Request
-from control.wire import Answer
+from control.wire import Answer, CniCall
 from plugin.errors import Code
 from plugin.skel import dispatch
 
-VERSIONS = ("0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 VERBS = ("ADD", "DEL", "CHECK", "GC", "STATUS", "VERSION")
 
 
@@ -42,8 +42,11 @@ class RecordingEngine:
     def collect(self, network: str, valid: frozenset[tuple[str, str]]) -> None:
         self._record("collect", (network, valid))
 
-    def status(self) -> None:
-        self._record("status", None)
+    def status(self, network: str) -> None:
+        self._record("status", network)
+
+    def heed(self) -> None:
+        pass
 
     @contextmanager
     def open(self) -> Iterator[RecordingEngine]:
@@ -129,10 +132,11 @@ def call(
     conf: object = None,
     netns: int | None = None,
     env: Mapping[str, str] | None = None,
+    plugin: str = "dataplane",
 ) -> Answer:
     """Dispatch a call; ``conf`` is JSON as text, or what is to become JSON."""
     stdin = conf if isinstance(conf, str) else json.dumps(configuration() if conf is None else conf)
-    return dispatch(environment(verb) if env is None else env, stdin, netns, engine.open)
+    return dispatch(CniCall(environment(verb) if env is None else env, stdin, plugin=plugin), netns, engine.open)
 
 
 def error_of(answer: Answer) -> dict[str, Any]:

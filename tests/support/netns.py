@@ -34,6 +34,9 @@ from support.needs import SYSTEM_PATH
 
 T = TypeVar("T")
 
+NO_DROP_INS = ("--drop-in-bin", "/run/none")
+"""For ``dpctl uninstall``: its default is a directory of the machine outside."""
+
 _NAMESPACES = ("mnt", "pid", "net")
 _LIBC = ctypes.CDLL(None, use_errno=True)
 

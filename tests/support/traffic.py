@@ -15,6 +15,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+from support import sctp
 from support.netns import Place
 
 _SERVER = Path(__file__).with_name("echo_server.py")
@@ -31,8 +32,10 @@ class Answer:
 
 
 def serve(place: Place, name: str, protocol: str, port: int, address: str = "0.0.0.0") -> subprocess.Popen[str]:
-    """Start a server in a place; it listens when this returns, and ends with the sandbox."""
-    process = place.spawn(sys.executable, "-I", "-S", _SERVER, name, protocol, address, port)
+    """Start a server in a place; it listens when this returns, and ends with the sandbox. For SCTP see
+    ``support.sctp``: it is in both families, whatever the address."""
+    words = (sctp.__file__, name, port) if protocol == "sctp" else (_SERVER, name, protocol, address, port)
+    process = place.spawn(sys.executable, "-I", "-S", *words)
     assert process.stdout is not None
     assert process.stdout.readline() == "ready\n", f"the server {name} does not listen on {address}:{port}/{protocol}"
     return process
@@ -76,6 +79,8 @@ def counters(place: Place, protocol: str) -> dict[str, int]:
 
 
 def _ask(address: str, port: int, protocol: str, source: str, source_port: int, timeout: float) -> bytes | None:
+    if protocol == "sctp":
+        return sctp.ask(address, port, timeout)
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with socket.socket(family, kind) as client:

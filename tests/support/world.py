@@ -13,14 +13,16 @@ The client and the other machine of the address plan are there from the start, t
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
 from plugin.driver import ConfList, Driver
 from support import needs, plan
-from support.netns import Namespace, Sandbox
+from support.netns import Namespace, Sandbox, wait_until
 from support.traffic import serve
 
 GO_PLUGINS = Path("/usr/lib/cni")
@@ -64,7 +66,7 @@ class World:
         self.plugins = directory / "bin"
         (directory / "dataplane.toml").write_text(settings)
         self.environment = {"DATAPLANE_CONFIG": str(directory / "dataplane.toml")}
-        self._conflists: dict[str, ConfList] = {}
+        self._conflists: dict[str, tuple[ConfList, list[Path]]] = {}
         self._attached: dict[tuple[str, str], Attached] = {}
         # Duplicate address detection takes a second for each address, and is not what is tested here.
         sandbox.sysctl("net/ipv6/conf/default/accept_dad", 0)
@@ -75,6 +77,12 @@ class World:
     def dpctl(self, *words: object, check: bool = True) -> str:
         """Run dpctl on the host; what it printed."""
         return self.host.run(DPCTL, *words, check=check, env=self.environment).stdout
+
+    def start_agent(self) -> subprocess.Popen[str]:
+        """Start the agent; it listens when this returns."""
+        process = self.host.spawn(DPCTL, "agent", env=self.environment, stderr=subprocess.PIPE, stdout=None)
+        wait_until(lambda: self.host.exists("/run/dataplane/agent.sock"), 20, "the agent's socket")
+        return process
 
     def network(
         self, network: plan.Network, *, main: str = "bridge", version: str = "1.0.0", **options: object
@@ -90,8 +98,35 @@ class World:
             "ptp": {"type": "ptp", "ipam": ipam},
         }
         ours = {"type": "dataplane", "capabilities": {"portMappings": True}, **options}
-        text = json.dumps({"cniVersion": version, "name": network.name, "plugins": [mains[main], ours]})
-        self._conflists[network.name] = ConfList.parse(text)
+        self.define(network, [mains[main], ours], version=version)
+
+    def define(
+        self,
+        network: plan.Network,
+        plugins: Sequence[Mapping[str, object]],
+        path: Sequence[Path] = (),
+        *,
+        version: str = "1.0.0",
+    ) -> None:
+        """Define a network by the plugins of its conflist; ``path`` is where they are looked for, ours and Debian's
+        where it is empty."""
+        text = json.dumps({"cniVersion": version, "name": network.name, "plugins": plugins})
+        self._conflists[network.name] = ConfList.parse(text), list(path) or [self.plugins, GO_PLUGINS]
+
+    def install_drop_ins(self) -> Path:
+        """Install our executable under the names of others, too; the directory."""
+        directory = self._directory / "drop-in"
+        places = ("--cni-bin", self.plugins, "--conf", self._directory / "net.d")
+        self.dpctl("install", *places, "--drop-in", "--drop-in-bin", directory)
+        return directory
+
+    def choose(self, label: str, plugins: Mapping[str, Path]) -> Path:
+        """A directory of plugins, each linked from the directory that its name is mapped to."""
+        directory = self._directory / label
+        directory.mkdir()
+        for name, where in plugins.items():
+            (directory / name).symlink_to(needs.file(where / name, package="containernetworking-plugins"))
+        return directory
 
     def attach(self, name: str, network: plan.Network, *mappings: dict[str, object], ifname: str = "eth0") -> Attached:
         """ADD a container; again is a repeated ADD of our plugin alone. Raises ``CniError``."""
@@ -118,24 +153,26 @@ class World:
         self, verb: str, name: str, network: plan.Network, mappings: tuple[dict[str, object], ...], ifname: str = "eth0"
     ) -> object:
         """Run the conflist's plugins for a verb, in the sandbox."""
+        conflist, path = self._conflists[network.name]
         return self.host.call(
             _call,
             verb,
-            [self.plugins, GO_PLUGINS],
+            path,
             self._directory / "cache",
-            self._conflists[network.name],
+            conflist,
             (name, f"/run/netns/{name}", ifname, {"portMappings": list(mappings)}),
             self.environment,
         )
 
     def gc(self, network: plan.Network, *valid: tuple[str, str]) -> None:
         """GC a network. Raises ``CniError``."""
+        conflist, path = self._conflists[network.name]
         self.host.call(
             _call,
             "gc",
-            [self.plugins, GO_PLUGINS],
+            path,
             self._directory / "cache",
-            self._conflists[network.name],
+            conflist,
             (valid,),
             self.environment,
         )
@@ -147,6 +184,17 @@ class World:
     def ruleset(self) -> str:
         """Our table, as nft lists it."""
         return self.host.run("nft", "list", "table", "inet", "dataplane", check=False).stdout
+
+    def published(self) -> set[tuple[str, str, int, str, int]]:
+        """What the maps of published ports say: name of the map, protocol, port, and the address and port behind it."""
+        listed = json.loads(self.host.run("nft", "-j", "list", "table", "inet", "dataplane").stdout)["nftables"]
+        maps = {one["map"]["name"]: one["map"].get("elem", []) for one in listed if "map" in one}
+        return {
+            # A key with a comment is an object around the key.
+            (name, *key.get("elem", {}).get("val", key)["concat"], *value["concat"])
+            for name in ("publish4", "publish6")
+            for key, value in maps[name]
+        }
 
     def _machine(
         self, name: str, device: str, host4: IPv4Address, host6: IPv6Address, own4: IPv4Address, own6: IPv6Address

@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from control.conditions import Condition
-from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, PortMapping
+from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, InvalidValueError, Options, PortMapping
 from dataplane.types import Protocol
 from plugin import config
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import MAX_BYTES, MAX_DEPTH, parse_object
-from support.cni import VERSIONS, configuration
+from support.cni import configuration
 
 TCP, UDP, SCTP = Protocol.TCP, Protocol.UDP, Protocol.SCTP
 
@@ -55,7 +55,13 @@ def test_every_key_is_read() -> None:
         checksum="observe",
         conditionsV4=["!", "-d", "192.0.2.0/24"],
         conditionsV6=["ip6", "saddr", "fd00::/8"],
-        forwardChains=["inet filter forward", {"family": "ip", "table": "nat", "chain": "DOCKER-USER"}],
+        forwardChains=[
+            "inet filter forward",
+            {"family": "ip", "table": "nat", "chain": "DOCKER-USER"},
+            {"family": "ip6", "table": "filter", "chain": "FORWARD", "optional": True},
+        ],
+        adminChain="CNI-ADMIN",
+        firewalldZone="trusted",
     )
     assert conf.options == Options(
         snat=False,
@@ -65,21 +71,36 @@ def test_every_key_is_read() -> None:
         checksum=ChecksumPolicy.OBSERVE,
         conditions4=(Condition("ip daddr", "!=", ("192.0.2.0/24",)),),
         conditions6=(Condition("ip6 saddr", "", ("fd00::/8",)),),
-        forward_chains=(ForeignChain("inet", "filter", "forward"), ForeignChain("ip", "nat", "DOCKER-USER")),
+        forward_chains=(
+            ForeignChain("inet", "filter", "forward"),
+            ForeignChain("ip", "nat", "DOCKER-USER"),
+            ForeignChain("ip6", "filter", "FORWARD", optional=True),
+        ),
+        admin_chain="CNI-ADMIN",
+        firewalld_zone="trusted",
     )
+
+
+VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_supported_versions(version: str) -> None:
-    """Every supported version of CNI is read, and compares in order."""
+    """Every version of CNI that there is is read, and compares in order."""
     header = config.parse_header(configuration(version))
     assert header.cni_version == version
     assert [header.at_least(other) for other in VERSIONS] == [other <= version for other in VERSIONS]
 
 
-@pytest.mark.parametrize("version", [None, "", "0.1.0", "0.2.0", "1.2.0", "1.0", "x" * 5000, "0.4.0\n"])
-def test_unsupported_versions(version: str | None) -> None:
-    """SPEC 1.1, Error: "1 - Incompatible CNI version"; a missing version is that of 0.1.0, which had none."""
+@pytest.mark.parametrize("version", [None, ""])
+def test_no_version(version: str | None) -> None:
+    """A missing version is 0.1.0, whose specification had no such key."""
+    assert config.parse_header(configuration() | {"cniVersion": version}).cni_version == "0.1.0"
+
+
+@pytest.mark.parametrize("version", ["1.2.0", "1.0", "x" * 5000, "0.4.0\n"])
+def test_unsupported_versions(version: str) -> None:
+    """SPEC 1.1, Error: "1 - Incompatible CNI version"."""
     with pytest.raises(CniError) as error:
         parse(cniVersion=version)
     assert error.value.code == Code.INCOMPATIBLE_VERSION
@@ -117,7 +138,12 @@ def test_unsupported_versions(version: str | None) -> None:
         ({"forwardChains": ["arp filter forward"]}, "forwardChains[0]: family 'arp'"),
         ({"forwardChains": ["ip filter fw;drop"]}, "forwardChains[0]: 'fw;drop' cannot be the name of a chain"),
         ({"forwardChains": [{"family": "ip", "table": "t"}]}, "forwardChains[0]: ''"),
-        ({"externalSetMarkChain": "KUBE-MARK-MASQ"}, "externalSetMarkChain: 'KUBE-MARK-MASQ' is a chain of iptables"),
+        ({"forwardChains": ["ip filter jump"]}, "forwardChains[0]: 'jump' cannot be the name of a chain"),
+        ({"forwardChains": [{"family": "ip", "table": "t", "chain": "c", "optional": 1}]}, "forwardChains[0].optional"),
+        ({"adminChain": "accept"}, "adminChain: 'accept' cannot be the name of a chain"),
+        ({"adminChain": "a; drop"}, "adminChain: 'a; drop' cannot be the name of a chain"),
+        ({"adminchain": "CNI-ADMIN"}, "adminchain: did you mean 'adminChain'?"),
+        ({"firewalldZone": "a zone"}, "firewalldZone: 'a zone'"),
         ({"runtimeConfig": []}, "runtimeConfig: [] is a list"),
         ({"runtimeConfig": {"portMappings": {}}}, "runtimeConfig.portMappings: {} is an object, not a list"),
         ({"runtimeConfig": {"portMappings": [7]}}, "runtimeConfig.portMappings[0]: 7 is an integer, not an object"),
@@ -127,6 +153,23 @@ def test_unsupported_versions(version: str | None) -> None:
 def test_errors_name_the_field(changed: dict[str, Any], field: str) -> None:
     """SPEC 1.1, Error: "7 - Invalid network config"; the details begin with the field."""
     assert refused(**changed).startswith(field)
+
+
+def test_a_field_that_is_not_supported() -> None:
+    """SPEC 1.1, Error: "2 - Unsupported field in network configuration", with key and value."""
+    with pytest.raises(CniError) as error:
+        config.parse(configuration(externalSetMarkChain="KUBE-MARK-MASQ"))
+    assert error.value.code == Code.UNSUPPORTED_FIELD
+    assert error.value.details.startswith("externalSetMarkChain: 'KUBE-MARK-MASQ' is a chain of iptables")
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"admin_chain": "drop"}, {"admin_chain": "a b"}, {"firewalld_zone": "a b"}, {"firewalld_zone": "x" * 18}]
+)
+def test_options_hold_no_name_that_nft_or_firewalld_would_misread(wrong: dict[str, str]) -> None:
+    """Wherever options come from, the state included, these names were checked."""
+    with pytest.raises(InvalidValueError, match=r"cannot be|is not"):
+        Options(**wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

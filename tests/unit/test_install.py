@@ -21,13 +21,15 @@ from plugin.cli import install as install_command
 from plugin.driver import ConfList
 from plugin.install import (
     CONFLIST,
+    DROP_INS,
     EXECUTABLE,
+    EXECUTABLES,
     InstallError,
     Outcome,
     install,
     other_configurations,
     remove_conflist,
-    remove_executable,
+    remove_executables,
 )
 
 
@@ -36,13 +38,18 @@ class Target:
 
     def __init__(self, directory: Path) -> None:
         self.bin, self.conf = directory / "cni" / "bin", directory / "net.d"
+        self.drop_in = directory / "cni" / "drop-in"
         self.executable, self.conflist = self.bin / EXECUTABLE, self.conf / CONFLIST
 
     def install(self, *, force: bool = False, dry_run: bool = False) -> list[Outcome]:
-        return [change.outcome for change in install(self.bin, self.conf, force=force, dry_run=dry_run)]
+        """What became of the first executable, and of the conflist."""
+        made = {one.path: one.outcome for one in install(self.bin, self.conf, force=force, dry_run=dry_run)}
+        return [made[self.executable], made[self.conflist]]
 
     def uninstall(self) -> list[Outcome]:
-        return [remove_conflist(self.conf).outcome, remove_executable(self.bin).outcome]
+        """What became of the conflist, and of the first executable."""
+        conflist, (executable, *_) = remove_conflist(self.conf), remove_executables(self.bin, self.drop_in)
+        return [conflist.outcome, executable.outcome]
 
     def files(self) -> set[str]:
         return {path.name for directory in (self.bin, self.conf) if directory.exists() for path in directory.iterdir()}
@@ -59,7 +66,7 @@ def test_both_files_appear(target: Target) -> None:
     assert target.install() == [Outcome.INSTALLED, Outcome.INSTALLED]
     assert target.executable.stat().st_mode & 0o7777 == 0o755
     assert target.conflist.stat().st_mode & 0o7777 == 0o644
-    assert target.files() == {EXECUTABLE, CONFLIST}
+    assert target.files() == {*EXECUTABLES, CONFLIST}
 
 
 def test_the_executable_runs(target: Target) -> None:
@@ -97,14 +104,14 @@ def test_interpreters_that_no_shebang_can_name(
 
 
 def test_the_conflist_is_one(target: Target) -> None:
-    """The example is a conflist that podman 4 can read, and its last plugin's configuration is valid."""
+    """The example is a conflist that podman 4 can read, of one entry whose configuration is valid."""
     target.install()
     conflist = ConfList.load(target.conflist)
     assert conflist.cni_version == "1.0.0"
-    assert [plugin["type"] for plugin in conflist.plugins] == ["bridge", "dataplane"]
+    assert [plugin["type"] for plugin in conflist.plugins] == ["dataplane-bridge"]
     conf = config.parse({**conflist.plugins[-1], "name": conflist.name, "cniVersion": conflist.cni_version})
     assert conf.options.ip_masq
-    assert conflist.plugins[-1]["capabilities"] == {"portMappings": True}
+    assert conflist.plugins[-1]["capabilities"] == {"portMappings": True, "ips": True, "mac": True}
 
 
 def test_again_changes_nothing(target: Target) -> None:
@@ -121,7 +128,7 @@ def test_an_upgrade_replaces_our_own_executable(target: Target) -> None:
     target.executable.write_text(target.executable.read_text() + "# an older version\n")
     assert target.install() == [Outcome.UPGRADED, Outcome.UNCHANGED]
     assert target.executable.read_text() == installer.executable_text()
-    assert target.files() == {EXECUTABLE, CONFLIST}
+    assert target.files() == {*EXECUTABLES, CONFLIST}
 
 
 def test_a_lost_mode_is_put_back(target: Target) -> None:
@@ -163,7 +170,7 @@ def test_a_conflist_of_the_users_is_kept(target: Target, tmp_path: Path, edit: s
     assert target.executable.read_text() == installer.executable_text()
     assert target.conflist.read_text() == theirs
     assert target.conflist.is_symlink() == (edit == "link")
-    assert target.files() == {EXECUTABLE, CONFLIST}
+    assert target.files() == {*EXECUTABLES, CONFLIST}
 
 
 def test_force_keeps_a_copy(target: Target) -> None:
@@ -285,8 +292,55 @@ def test_the_command(target: Target) -> None:
         "version": 1,
         "dry_run": False,
         "files": [
-            {"path": str(target.executable), "outcome": "installed", "note": ""},
+            *({"path": str(target.bin / name), "outcome": "installed", "note": ""} for name in EXECUTABLES),
             {"path": str(target.conflist), "outcome": "installed", "note": ""},
         ],
         "other_configurations": ["87-podman.conflist"],
     }
+
+
+def test_drop_ins(target: Target) -> None:
+    """Drop-ins stand in a directory of their own, with links to all other plugins that runtimes may need; each says
+    which plugin it is, theirs stay as they are, and an uninstall takes ours and the links away, and nothing else."""
+    target.bin.mkdir(parents=True)
+    for name in ("portmap", "loopback"):
+        (target.bin / name).write_text("#!/bin/sh\necho theirs\n")
+        (target.bin / name).chmod(0o755)
+    install(target.bin, target.conf, drop_in=target.drop_in)
+    assert (target.bin / "portmap").read_text() == "#!/bin/sh\necho theirs\n"
+    assert (target.drop_in / "loopback").readlink() == target.bin / "loopback"
+    for name in (*DROP_INS, "loopback"):
+        said = subprocess.run([target.drop_in / name], env={}, capture_output=True, text=True, timeout=20, check=True)
+        assert said.stderr.startswith(f"CNI {name} plugin v1.9.0+dataplane.0.1.0") or name in {
+            "loopback", "isolation", "cni-nftables-firewall", "cni-nftables-portmap",
+        }  # fmt: skip
+        assert f"CNI {name} plugin v" in said.stderr or said.stdout == "theirs\n"
+    (target.drop_in / "theirs").write_text("kept")
+    assert {one.outcome for one in remove_executables(target.bin, target.drop_in)} == {Outcome.REMOVED}
+    assert [path.name for path in target.drop_in.iterdir()] == ["theirs"]
+    assert (target.bin / "portmap").exists()
+
+
+def test_drop_ins_are_never_put_over_others(target: Target) -> None:
+    """The directory of the runtime's own plugins, or one where somebody else has a portmap, is refused, untouched."""
+    with pytest.raises(InstallError, match="drop-ins need a directory of their own"):
+        install(target.bin, target.conf, drop_in=target.bin)
+    target.drop_in.mkdir(parents=True)
+    (target.drop_in / "portmap").write_text("theirs")
+    with pytest.raises(InstallError, match="portmap: another file is there"):
+        install(target.bin, target.conf, drop_in=target.drop_in)
+    assert target.files() == set()
+    assert (target.drop_in / "portmap").read_text() == "theirs"
+
+
+def test_a_drop_in_knows_its_name_by_whatever_interpreter(
+    target: Target, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A drop-in that is started through /bin/sh still knows which plugin it is to be."""
+    interpreter = tmp_path / "with a space" / "python"
+    interpreter.parent.mkdir()
+    interpreter.symlink_to(os.path.realpath(sys.executable))
+    monkeypatch.setattr(sys, "executable", str(interpreter))
+    install(target.bin, target.conf, drop_in=target.drop_in)
+    said = subprocess.run([target.drop_in / "firewall"], env={}, capture_output=True, text=True, timeout=20, check=True)
+    assert said.stderr.startswith("CNI firewall plugin v1.9.0+dataplane.")

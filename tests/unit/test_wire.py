@@ -58,6 +58,13 @@ def test_answers_cross_unchanged(answer: Answer) -> None:
     assert decode_answer(body(encode_answer(answer))) == answer
 
 
+def test_a_whole_environment() -> None:
+    """What a plugin that we delegate to must get is carried where the caller says that it is all."""
+    call = CniCall({"CNI_COMMAND": "ADD", "HOME": "/root", "LD_PRELOAD": "x"}, "{}", whole=True)
+    assert decode_call(body(encode_call(call))) == call
+    assert b"HOME" not in encode_call(call._replace(whole=False))
+
+
 def test_ping_and_pong() -> None:
     """An agent can be asked who it is."""
     assert decode_call(body(encode_call(Ping()))) == Ping()
@@ -68,7 +75,8 @@ def test_the_form_of_a_call() -> None:
     """A call is the JSON that the protocol documents: an agent of another build reads it, too."""
     frame = encode_call(CniCall({"CNI_COMMAND": "DEL"}, "{}"))
     assert json.loads(frame[4:]) == {
-        "v": 1, "call": "cni", "environment": {"CNI_COMMAND": "DEL"}, "stdin": "{}", "netns_error": "",
+        "v": 2, "call": "cni", "environment": {"CNI_COMMAND": "DEL"}, "stdin": "{}", "netns_error": "",
+        "plugin": "dataplane", "whole": False,
     }  # fmt: skip
 
 
@@ -101,15 +109,17 @@ def test_the_largest_stdin_fits() -> None:
     assert encode_call(CniCall({}, entry * ((1 << 20) // len(entry))))
 
 
+_REST = b'"netns_error": "", "plugin": "", "whole": false'
 BAD_CALLS = [
-    b"", b"{", b"[]", b"7", b'{"v": 1}',
-    b'{"v": 2, "call": "ping"}', b'{"call": "ping"}', b'{"v": true, "call": "ping"}',
-    b'{"v": 1, "call": "quit"}', b'{"v": 1, "call": "cni"}', b'{"v": 1, "call": 7}', b"[" * 100_000,
-    b'{"v": 1, "call": "cni", "environment": [], "stdin": "", "netns_error": ""}',
-    b'{"v": 1, "call": "cni", "environment": {"CNI_A": 7}, "stdin": "", "netns_error": ""}',
-    b'{"v": 1, "call": "cni", "environment": {"LD_PRELOAD": "x"}, "stdin": "", "netns_error": ""}',
-    b'{"v": 1, "call": "cni", "environment": {}, "stdin": 7, "netns_error": ""}',
-    b'{"v": 1, "call": "cni", "environment": {}, "stdin": "\\ud800", "netns_error": ""}',
+    b"", b"{", b"[]", b"7", b'{"v": 2}',
+    b'{"v": 1, "call": "ping"}', b'{"call": "ping"}', b'{"v": true, "call": "ping"}',
+    b'{"v": 2, "call": "quit"}', b'{"v": 2, "call": "cni"}', b'{"v": 2, "call": 7}', b"[" * 100_000,
+    b'{"v": 2, "call": "cni", "environment": [], "stdin": "", ' + _REST + b"}",
+    b'{"v": 2, "call": "cni", "environment": {"CNI_A": 7}, "stdin": "", ' + _REST + b"}",
+    b'{"v": 2, "call": "cni", "environment": {"LD_PRELOAD": "x"}, "stdin": "", ' + _REST + b"}",
+    b'{"v": 2, "call": "cni", "environment": {}, "stdin": 7, ' + _REST + b"}",
+    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "\\ud800", ' + _REST + b"}",
+    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "", "netns_error": "", "plugin": "", "whole": 1}',
 ]  # fmt: skip
 
 
