@@ -13,7 +13,7 @@ from control.wire import Answer
 from plugin.errors import Code
 from plugin.install import install
 from support.cni import configuration, environment, error_of, previous_result
-from support.netns import Sandbox, wait_until
+from support.netns import NO_DROP_INS, Sandbox, wait_until
 
 DATA = Path(__file__).parent.parent / "data"
 HOSTILE: list[str] = json.loads((DATA / "hostile_names.json").read_text())["names"]
@@ -47,7 +47,7 @@ class Plugin:
 
     def uninstall(self) -> subprocess.CompletedProcess[str]:
         """Run dpctl uninstall."""
-        options = ["--cni-bin", self.directory / "bin", "--conf", self.directory / "net.d", "--json"]
+        options = ["--cni-bin", self.directory / "bin", "--conf", self.directory / "net.d", *NO_DROP_INS, "--json"]
         code = "import sys; from control.cli.root import main; main(sys.argv[1:])"
         return self.host.python(code, "uninstall", *options, check=False)
 
@@ -139,7 +139,7 @@ def test_uninstall_that_fails_can_be_finished(plugin: Plugin) -> None:
     owner.stdin.close()
     owner.wait(timeout=10)
     document = json.loads(plugin.uninstall().stdout)
-    assert [one["outcome"] for one in document["files"]] == ["absent", "removed"]
+    assert [one["outcome"] for one in document["files"]] == ["absent", "removed", "removed"]
     assert plugin.host.run("nft", "list", "ruleset").stdout == ""
     assert not executable.exists()
 
@@ -149,7 +149,7 @@ def test_uninstall_leaves_nothing(plugin: Plugin) -> None:
     plugin.has_bridge("br-front")
     assert plugin.call("ADD", plugin.on_bridge("br-front")).exit_code == 0
     document = json.loads(plugin.uninstall().stdout)
-    assert [one["outcome"] for one in document["files"]] == ["removed", "removed"]
+    assert [one["outcome"] for one in document["files"]] == ["removed", "removed", "removed"]
     assert "attachment front/web/eth0" in document["kernel"]
     assert plugin.host.run("nft", "list", "ruleset").stdout == ""
     assert (

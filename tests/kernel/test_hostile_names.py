@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from support import plan
-from support.netns import Sandbox
+from support.netns import NO_DROP_INS, Sandbox
 from support.world import World
 
 HOSTILE = json.loads((Path(__file__).parents[1] / "data" / "hostile_names.json").read_text())["names"]
@@ -78,7 +78,7 @@ def test_a_bridge_by_any_name_is_only_a_bridge(world: World) -> None:
     harmless = ruleset(world)
     made = 0
     for name in filter(None, HOSTILE):
-        world.dpctl("uninstall", "--cni-bin", world.plugins / "none", "--conf", world.plugins / "none")
+        world.dpctl("uninstall", "--cni-bin", world.plugins / "none", "--conf", world.plugins / "none", *NO_DROP_INS)
         world.host.call(_make_bridge, name)
         answer = add(world, "front", "web", "eth0", name)
         if "code" in answer:
@@ -118,4 +118,4 @@ def test_a_hostile_name_is_refused_or_harmless(world: World, field: str) -> None
         else:
             comment = "/".join({**names, field: name}.values())
             assert world.ruleset().count(f'comment "{comment}"') == 4, name
-        world.dpctl("uninstall", "--cni-bin", world.plugins / "none", "--conf", world.plugins / "none")
+        world.dpctl("uninstall", "--cni-bin", world.plugins / "none", "--conf", world.plugins / "none", *NO_DROP_INS)

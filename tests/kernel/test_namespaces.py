@@ -25,5 +25,5 @@ def test_state_and_pins_are_kept_apart(sandbox: Sandbox) -> None:
     names = sandbox.run("ls", "/sys/fs/bpf", "/run").stdout.split()
     assert names.count("dataplane") == 2
     assert sum(name.startswith("dataplane-netns-") for name in names) == 2
-    sandbox.run(DPCTL, "uninstall", "--cni-bin", "/run/none", "--conf", "/run/none")
+    sandbox.run(DPCTL, "uninstall", "--cni-bin", "/run/none", "--conf", "/run/none", "--drop-in-bin", "/run/none")
     assert len(json.loads(beside.run(DPCTL, "bpf", "ls", "--json").stdout)["attached"]) == 1

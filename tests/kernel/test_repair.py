@@ -9,7 +9,7 @@ import pytest
 
 from plugin.errors import CniError
 from support import plan
-from support.netns import Sandbox
+from support.netns import NO_DROP_INS, Sandbox
 from support.traffic import ask
 from support.world import Attached, World, publish
 
@@ -103,7 +103,7 @@ def test_a_del_of_a_container_that_lives_on_leaves_its_port_as_it_was(world: Wor
         return port["hairpin"], port["isolated"]
 
     assert flags() == (True, True)
-    world.dpctl("uninstall", "--cni-bin", world.plugins, "--conf", world.plugins.with_name("net.d"))
+    world.dpctl("uninstall", "--cni-bin", world.plugins, "--conf", world.plugins.with_name("net.d"), *NO_DROP_INS)
     assert flags() == (False, False)
 
 
