@@ -41,6 +41,7 @@ def encode(attachment: Attachment) -> str:
             "netns": [request.netns, request.netns_inode],
             "guardedMac": request.guarded_mac,
             "leaseDir": request.lease_dir,
+            "yielded": sorted([request.mappings.index(mapping), version] for mapping, version in attachment.yielded),
             "device": [device.index, device.name, device.port, device.routed],
             "portFlags": [device.port_flags.hairpin, device.port_flags.isolated],
             "options": {
@@ -67,12 +68,13 @@ def decode(document: str) -> Attachment:
     if raw["schema"] != SCHEMA:
         raise ValueError(f"schema {raw['schema']} is not {SCHEMA}")
     options, device = raw["options"], raw["device"]
+    mappings = tuple(_decode_mapping(mapping) for mapping in raw["mappings"])
     return Attachment(
         request=Request(
             key=AttachmentKey(*raw["key"]),
             addresses=tuple(ip_address(address) for address in raw["addresses"]),
             host_interfaces=tuple(raw["interfaces"]),
-            mappings=tuple(_decode_mapping(mapping) for mapping in raw["mappings"]),
+            mappings=mappings,
             options=Options(
                 snat=options["snat"],
                 masq_all=options["masqAll"],
@@ -91,6 +93,7 @@ def decode(document: str) -> Attachment:
             lease_dir=raw["leaseDir"],
         ),
         device=Device(IfIndex(device[0]), device[1], IfIndex(device[2]), PortFlags(*raw["portFlags"]), device[3]),
+        yielded=frozenset((mappings[index], version) for index, version in raw["yielded"]),
     )
 
 

@@ -113,12 +113,14 @@ class Engine:
         """Attach, or bring an attachment up to date. Raises ``PortConflictError``, ``DeviceNotFoundError`` or the
         kernel's error; then nothing is changed."""
         with self._settled():
-            attachment = Attachment(request, self._device(request))
+            attachment = self._yielding(Attachment(request, self._device(request)))
             self._refuse_conflicts(attachment)
             change = self._change(request.key, attachment)
             if change.old == change.new and any(self._differences(change.after)):
                 self._reconciler.resync()
             self._make(change)
+            for heir in self._heirs(request.key):
+                self._make(self._change(heir.key, heir))
 
     def delete(self, key: AttachmentKey) -> None:
         """Detach. A key that is not attached is fine, and so is anything of it that is gone already."""
@@ -320,6 +322,7 @@ class Engine:
             errors = apply_all(steps, self.kernel)
         if not errors:
             self._commit(change, batch)
+            self._hand_over(key)
             return
         # Something was not as the state said (flushed, or half there): what is left must equal the state again. The
         # attachment is gone either way; where the repair fails, its note stays and the next request tries again.
@@ -328,6 +331,27 @@ class Engine:
             self._reconciler.resync()
         except DataplaneError:
             return
+
+    def _yielding(self, attachment: Attachment) -> Attachment:
+        """The attachment without the ports that another interface of its container publishes."""
+        key, bare = attachment.key, replace(attachment, yielded=frozenset())
+        others = ((claim, holder) for claim, holder in self.store.holders(bare) if holder.container == key.container)
+        return replace(bare, yielded=frozenset(claim for claim, holder in others if not holder.siblings(key)))
+
+    def _heirs(self, key: AttachmentKey) -> Iterator[Attachment]:
+        """The other interfaces of this one's container that may publish more now, as they are to be."""
+        for one in self.store.of_container(key.container):
+            if one.yielded and one.key != key and (heir := self._yielding(one)) != one:
+                yield heir
+
+    def _hand_over(self, key: AttachmentKey) -> None:
+        for heir in self._heirs(key):
+            try:
+                self._make(self._change(heir.key, heir))
+            except DataplaneError:
+                # The DEL is done; the next request makes the kernel what the state then says.
+                self.store.commit(heir.key, heir)
+                self.store.begin(())
 
     def _make(self, change: _Change) -> None:
         try:
@@ -452,17 +476,18 @@ class Engine:
         return Device(bridge.index, bridge.name, port.index, flags)
 
     def _refuse_conflicts(self, attachment: Attachment) -> None:
-        for (_, address, protocol, port), holder in self.store.holders(attachment):
-            where = "" if address in {"v4", "v6"} else f" on {address}"
+        for (mapping, _), holder in self.store.holders(attachment):
+            where = "" if mapping.wildcard else f" on {mapping.host_address}"
+            port = f"{mapping.host_port}/{mapping.protocol}{where}"
             if holder.siblings(attachment.key):
                 raise PortConflictError(
-                    f"could not publish {port}/{protocol}{where}: plugin {holder.plugin} of the same conflist has done"
-                    " so; leave port mappings to one of them"
+                    f"could not publish {port}: plugin {holder.plugin} of the same conflist has done so; "
+                    "leave port mappings to one of them"
                 )
             held = self.store.get(holder)
             hint = "; that container is gone: dpctl gc frees the port" if held and self._vanished(held) else ""
             raise PortConflictError(
-                f"could not publish {port}/{protocol}{where}: already published by container "
+                f"could not publish {port}: already published by container "
                 f'"{holder.container}" (network "{holder.network}"){hint}'
             )
 

@@ -68,14 +68,15 @@ def use_of(attachment: Attachment) -> Use:
     request, options = attachment.request, attachment.options
     versions = {address.version for address in request.addresses}
     reached = bool(request.mappings) or options.ip_masq
-    groups = {group_of(attachment, address.version) for address in targets(attachment)} if request.mappings else set()
+    published = [address.version for address in targets(attachment) if attachment.published(address.version)]
+    groups = {group_of(attachment, version) for version in published}
     return Use(
         device=attachment.device.index,
         device_name=attachment.device.name,
         network=attachment.key.network,
         policy=options.ingress_policy,
         checksum=options.checksum,
-        localhost=bool(request.mappings) and options.snat and 4 in versions,
+        localhost=options.snat and 4 in published,
         forwards4=reached and 4 in versions,
         forwards6=reached and 6 in versions,
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
@@ -123,8 +124,8 @@ def origin_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, bytes],
         for target in targets(attachment):
             if not isinstance(target, IPv4Address):
                 continue
-            for mapping in attachment.request.mappings:
-                if not mapping.serves(target) or mapping.protocol is Protocol.SCTP:
+            for mapping in attachment.published(target.version):
+                if mapping.protocol is Protocol.SCTP:
                     continue
                 host = mapping.host_address if isinstance(mapping.host_address, IPv4Address) else _ANY
                 port = (target, mapping.protocol.number, mapping.container_port)

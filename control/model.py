@@ -131,9 +131,9 @@ class PortMapping:
             if not 1 <= port <= 65535:
                 raise InvalidValueError(name, f"{port} is not a port (1 to 65535)")
 
-    def serves(self, address: Address) -> bool:
-        """Whether the mapping leads to a container address of this family."""
-        return self.host_address is None or self.host_address.version == address.version
+    def serves(self, version: int) -> bool:
+        """Whether the mapping leads to a container address of this IP version."""
+        return self.host_address is None or self.host_address.version == version
 
     @property
     def wildcard(self) -> bool:
@@ -143,6 +143,10 @@ class PortMapping:
     def __str__(self) -> str:
         where = "" if self.host_address is None else f" on {self.host_address}"
         return f"{self.host_port}/{self.protocol}{where}"
+
+
+Claim = tuple[PortMapping, int]
+"""A mapping, for addresses of one IP version."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +238,17 @@ class Attachment:
 
     request: Request
     device: Device
+    yielded: frozenset[Claim] = frozenset()
+    """Ports that another interface of the same container publishes already: runtimes hand all of a container's ports to
+    each of its networks. They are published here once that interface is gone."""
+
+    def published(self, version: int) -> tuple[PortMapping, ...]:
+        """The ports that lead to the container's address of this IP version."""
+        return tuple(
+            mapping
+            for mapping in self.request.mappings
+            if mapping.serves(version) and (mapping, version) not in self.yielded
+        )
 
     @property
     def key(self) -> AttachmentKey:

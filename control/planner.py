@@ -148,12 +148,13 @@ def flow_filters(attachments: Iterable[Attachment | None], local: tuple[Address,
         if attachment is None:
             continue
         versions = {address.version for address in ruleset.targets(attachment)}
+        published = {version: frozenset(attachment.published(version)) for version in versions}
         for mapping in attachment.request.mappings:
             if mapping.protocol is not Protocol.UDP:
                 continue
             host = mapping.host_address
             claimed = local if host is None or mapping.wildcard else (host,)
-            families = versions if host is None else versions & {host.version}
+            families = {version for version in versions if mapping in published[version]}
             chosen = tuple(address for address in claimed if address.version in families)
             filters[FlowFilter(mapping.protocol, mapping.host_port, chosen)] = None
     return tuple(one for one in filters if one.addresses)

@@ -213,7 +213,7 @@ def elements(attachment: Attachment) -> Iterator[Element]:
         if options.ip_masq:
             yield Element(f"egress{address.version}", (address,), comment=owner)
     for address in targets(attachment):
-        served = [mapping for mapping in request.mappings if mapping.serves(address)]
+        served = attachment.published(address.version)
         if served and options.masq_all:
             yield Element(f"masq_all{address.version}", (device, address), comment=owner)
         elif served and options.snat:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from control.codec import SCHEMA, decode, encode
 from control.hooks import NetworkFacts, Use, use_of
-from control.model import Attachment, AttachmentKey, ChecksumPolicy, Device
+from control.model import Attachment, AttachmentKey, ChecksumPolicy, Claim, Device
 from control.ruleset import group_of, targets
 from dataplane.errors import DataplaneError
 
@@ -35,6 +35,7 @@ CREATE INDEX IF NOT EXISTS attachments_by_use ON attachments (use);
 CREATE INDEX IF NOT EXISTS attachments_by_device ON attachments (device, use);
 CREATE INDEX IF NOT EXISTS attachments_by_device_name ON attachments (device_name, use);
 CREATE INDEX IF NOT EXISTS attachments_by_group ON attachments (grouped, use);
+CREATE INDEX IF NOT EXISTS attachments_by_container ON attachments (container);
 CREATE INDEX IF NOT EXISTS attachments_guarded ON attachments (guarded) WHERE guarded;
 CREATE TABLE IF NOT EXISTS addresses (
     address TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT,
@@ -58,6 +59,7 @@ _IS_KEY = "network = ? AND container = ? AND ifname = ? AND plugin = ?"
 _ONE = f"SELECT document FROM attachments WHERE {_IS_KEY}"
 _ALL = f"SELECT document FROM attachments ORDER BY {_KEY}"
 _OF_NETWORK = f"SELECT document FROM attachments WHERE network = ? ORDER BY {_KEY}"
+_OF_CONTAINER = f"SELECT document FROM attachments WHERE container = ? ORDER BY {_KEY}"
 _HOLDER = f"SELECT {_KEY} FROM ports WHERE port_group = ? AND address = ? AND protocol = ? AND port = ?"
 _USES_BY_INDEX = "SELECT DISTINCT use FROM attachments WHERE device = ?"
 _USES_BY_NAME = "SELECT DISTINCT use FROM attachments WHERE device_name = ?"
@@ -147,12 +149,17 @@ class Store:
         query = f"SELECT {_KEY} FROM attachments WHERE guarded LIMIT ?"
         return any(AttachmentKey(*row) not in keys for row in self._sql(query, (len(keys) + 1,)))
 
-    def holders(self, attachment: Attachment) -> Iterator[tuple[PortSlot, AttachmentKey]]:
+    def holders(self, attachment: Attachment) -> Iterator[tuple[Claim, AttachmentKey]]:
         """Ports that an attachment asks for and another one holds."""
-        for slot in port_slots(attachment):
+        for slot, claim in port_slots(attachment).items():
             row = self._sql(_HOLDER, slot).fetchone()
             if row and (holder := AttachmentKey(*row)) != attachment.key:
-                yield slot, holder
+                yield claim, holder
+
+    def of_container(self, container: str) -> tuple[Attachment, ...]:
+        """All attachments of a container."""
+        rows = self._sql(_OF_CONTAINER, (container,)).fetchall()
+        return tuple(decode(document) for (document,) in rows)
 
     def facts(self, names: Iterable[str]) -> dict[str, NetworkFacts]:
         """Facts of networks; one that is not known yet gets its number."""
@@ -335,16 +342,15 @@ def _set_aside(path: Path, reason: sqlite3.Error) -> None:
     path.touch(mode=0o600)
 
 
-def port_slots(attachment: Attachment) -> list[PortSlot]:
-    """What an attachment's ports occupy, each once."""
-    slots: dict[PortSlot, None] = {}
+def port_slots(attachment: Attachment) -> dict[PortSlot, Claim]:
+    """What an attachment's ports occupy, each once, and by which claim."""
+    slots: dict[PortSlot, Claim] = {}
     for target in targets(attachment):
         group = group_of(attachment, target.version)
-        for mapping in attachment.request.mappings:
-            if mapping.serves(target):
-                where = f"v{target.version}" if mapping.wildcard else str(mapping.host_address)
-                slots[group.suffix, where, str(mapping.protocol), mapping.host_port] = None
-    return list(slots)
+        for mapping in attachment.published(target.version):
+            where = f"v{target.version}" if mapping.wildcard else str(mapping.host_address)
+            slots[group.suffix, where, str(mapping.protocol), mapping.host_port] = (mapping, target.version)
+    return slots
 
 
 def _columns(key: AttachmentKey) -> tuple[str, str, str, str]:

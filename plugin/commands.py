@@ -184,7 +184,9 @@ def request_of(call: Call, parsed: config.NetConf, previous: result.PreviousResu
         netns=path,
         netns_inode=sandbox.network_namespace(call.netns.opened(path), path),
     )
-    return request, (*parsed.notes, *unserved(parsed.ports, previous.addresses))
+    # What stands in for others skips what they skip; ours says that the port will not be there.
+    skips = call.plugin in _ONLY_PORTS
+    return request, (*parsed.notes, *unserved(parsed.ports, previous.addresses, skips=skips))
 
 
 def _add(call: Call) -> Outcome:

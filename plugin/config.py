@@ -51,10 +51,7 @@ from control.model import (
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import Json, JsonObject, Section, kind_of, shown
 from plugin.ports import Entry, port_mappings
-
-SUPPORTED_VERSIONS = ("0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0", "1.1.0")
-"""All that there are, in order."""
-CURRENT_VERSION = SUPPORTED_VERSIONS[-1]
+from plugin.versions import SUPPORTED_VERSIONS
 
 VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 

@@ -22,9 +22,9 @@ from pathlib import Path
 
 from control.model import InvalidValueError, identifier
 from dataplane.errors import DataplaneError
-from plugin.config import SUPPORTED_VERSIONS
 from plugin.errors import ConfigError
 from plugin.jsontext import Json, JsonObject, Section
+from plugin.versions import SUPPORTED_VERSIONS
 
 LIST, SINGLE = (".conflist",), (".conf", ".json")
 """How files of lists and of single plugins end."""

@@ -27,12 +27,13 @@ from control.ipam.ranges import Range, RangeSet, assign, refuse_overlaps
 from control.model import InvalidValueError
 from dataplane.types import Address, Route
 from plugin.commands import Outcome
-from plugin.config import CURRENT_VERSION, VALID_ATTACHMENTS, Header, parse_header, parse_valid_attachments
+from plugin.config import VALID_ATTACHMENTS, Header, parse_header, parse_valid_attachments
 from plugin.environment import Invocation, Verb, arguments
 from plugin.errors import CniError, ConfigError
 from plugin.ipam import IpamResult, address, network, parse_interface, route_object, routes
 from plugin.jsontext import JsonObject, Section, kind_of, parse_object, shown
 from plugin.result import convert
+from plugin.versions import CURRENT_VERSION
 
 _SEVERAL_OF_A_FAMILY = "0.3.0"
 

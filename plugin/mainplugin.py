@@ -35,6 +35,7 @@ from plugin.errors import CniError, ConfigError, WholeEnvironmentNeededError
 from plugin.ipam import IpamResult, ipam_of, is_delegated, parse_interface, route_object, routes
 from plugin.jsontext import Json, JsonObject, Section
 from plugin.mainconf import MainConf
+from plugin.versions import CURRENT_VERSION
 
 _DEFAULT_ROUTES: dict[int, Network] = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 _CONTAINER = 2
@@ -197,7 +198,7 @@ def _result(main: MainConf, plug: Plug, leased: IpamResult, netns: str) -> JsonO
         }
         for one in leased.addresses
     ]
-    made: JsonObject = {"cniVersion": config.CURRENT_VERSION, "interfaces": interfaces}
+    made: JsonObject = {"cniVersion": CURRENT_VERSION, "interfaces": interfaces}
     if ips:
         made["ips"] = ips
     if leased.routes:

@@ -63,11 +63,11 @@ def port_mappings(entries: Iterable[tuple[str, Json]]) -> tuple[Entry, ...]:
     return tuple(_widest(found))
 
 
-def unserved(entries: Sequence[Entry], addresses: Iterable[Address]) -> tuple[str, ...]:
+def unserved(entries: Sequence[Entry], addresses: Iterable[Address], *, skips: bool = False) -> tuple[str, ...]:
     """Notes on mappings that have no effect for a container with these addresses, one for each host address.
 
-    Raises ``ConfigError`` where the container has no address of hostIP's family, unless hostIP is a wildcard that the
-    runtime may have written by itself: 0.0.0.0, or :: beside 0.0.0.0 for the same port.
+    Unless it ``skips`` them, raises ``ConfigError`` where the container has no address of hostIP's family, and hostIP
+    is no wildcard that the runtime may have written by itself: 0.0.0.0, or :: beside 0.0.0.0 for the same port.
     """
     versions = {address.version for address in addresses}
     mappings = {entry.mapping for entry in entries}
@@ -79,7 +79,7 @@ def unserved(entries: Sequence[Entry], addresses: Iterable[Address]) -> tuple[st
         if host.version not in versions:
             reason = f"the container has no IPv{host.version} address"
             # 0.0.0.0 needs no other beside it: nerdctl writes it alone where its user named no address.
-            if not (entry.mapping.wildcard and replace(entry.mapping, host_address=_EVERY_IPV4) in mappings):
+            if not (skips or (entry.mapping.wildcard and replace(entry.mapping, host_address=_EVERY_IPV4) in mappings)):
                 raise ConfigError(f"{entry.path}.hostIP", f"{host} is IPv{host.version}, and {reason}")
         elif host == _LOCALHOST_IPV6:
             reason = "the kernel has no route from there to a container"

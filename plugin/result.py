@@ -21,10 +21,10 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 from control.model import InvalidValueError, interface_name
 from dataplane.types import Address, Interface, Network
-from plugin.config import CURRENT_VERSION, SUPPORTED_VERSIONS
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import Json, JsonObject, Section
 from plugin.ports import many_machines
+from plugin.versions import CURRENT_VERSION, SUPPORTED_VERSIONS
 
 _FIELD = "prevResult"
 _OLD = ("0.1.0", "0.2.0")

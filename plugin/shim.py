@@ -1,65 +1,84 @@
 """What a runtime starts, by whichever name: reads the call, has the agent serve it, or does the same work itself.
 
-    runtime -> shim -> agent's socket -> answer                     the libraries are loaded there
+    runtime -> shim -> VERSION, as runtimes ask for it              nothing is imported
+                    \\-> agent's socket -> answer                     the libraries are loaded there
                     \\-> no agent: plugin.skel in this process       the same code, only slower
 
-Be aware: a runtime waits for every import of this module: the standard library only, and little of it. Everything
-else is imported after it is known that no agent answers.
+Be aware: a runtime waits for every import of this module. podman asks every plugin of every network for its VERSION,
+nearly each time that it is called: what that needs is here, and all else is imported where it is known to be needed.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
-from typing import NoReturn
 
-from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError
-from control.wire import AGAIN, Answer, CniCall, WireError
+from plugin.versions import CURRENT_VERSION, SUPPORTED_VERSIONS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+    from control.wire import Answer, CniCall
 
 MAX_STDIN = 1 << 20
 """Bytes. One more is read, so that a longer input is refused and not cut."""
 
+_ASKED_FOR = {b"": CURRENT_VERSION, **{f'{{"cniVersion":"{one}"}}'.encode(): one for one in SUPPORTED_VERSIONS}}
+"""Standard input of VERSION as libcni writes it, without spaces, and the version that it is of."""
 
-def main(socket_path: str = SOCKET_PATH) -> NoReturn:
+
+def main(socket_path: str = "") -> NoReturn:
     """Serve the call that environment and standard input describe, and end the process.
 
-    Which plugin it is to be, the name tells that the process was started by.
+    Which plugin it is to be, the name tells that the process was started by. No ``socket_path`` is the agent's own.
     """
-    answer = _serve(AgentClient(socket_path), sys.argv[0].rpartition("/")[2])
-    _write(2, answer.stderr)
-    written = _write(1, answer.stdout)
-    # Everything is closed and written. What is left of an orderly end costs milliseconds that a runtime waits for.
-    os._exit(answer.exit_code if written else 1)
+    verb = os.environ.get("CNI_COMMAND", "")
+    # Started by hand, without a verb: standard input may be a terminal.
+    stdin, unreadable = _read_stdin() if verb else (b"", "")
+    version = _ASKED_FOR.get(stdin.replace(b" ", b"").strip()) if verb == "VERSION" else None
+    if version:
+        _end("", _versions(version), 0)
+    answer = _serve(socket_path, stdin, unreadable)
+    _end(answer.stderr, answer.stdout, answer.exit_code)
 
 
-def _serve(agent: AgentClient, plugin: str) -> Answer:
-    verb = os.environ.get("CNI_COMMAND")
+def _serve(socket_path: str, stdin: bytes, unreadable: str) -> Answer:
+    from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError  # noqa: PLC0415 - see the module
+    from control.wire import AGAIN, CniCall, WireError  # noqa: PLC0415
+
+    plugin = sys.argv[0].rpartition("/")[2]
+    verb = os.environ.get("CNI_COMMAND", "")
     if not verb:
-        # Started by hand: standard input may be a terminal, and there is nothing to ask an agent.
         return _in_process(CniCall({}, "", plugin=plugin), None)
-    try:
-        stdin = _read_stdin().decode("utf-8", "surrogateescape")
-    except OSError as error:
-        if verb != "VERSION":
-            return _unreadable(error)
-        stdin = ""
+    if unreadable and verb != "VERSION":
+        return _refused(unreadable)
     netns, netns_error = _open_netns(os.environ.get("CNI_NETNS", ""))
-    call = CniCall(dict(os.environ), stdin, netns_error, plugin)
+    call = CniCall(dict(os.environ), stdin.decode("utf-8", "surrogateescape"), netns_error, plugin)
+    agent = AgentClient(socket_path or SOCKET_PATH)
     try:
         answer = agent.call(call, netns)
         return agent.call(call._replace(whole=True), netns) if answer.exit_code == AGAIN else answer
     except (AgentUnreachableError, WireError):
         # Also where the agent had the whole call and its answer was lost: ADD and DEL are idempotent by the key of the
-        # attachment. A call that the agent has begun holds the state's lock until it ends, and one that still waits
-        # there is dropped, because its caller has hung up. WireError: an agent of another version, or a call too large
-        # for a frame.
+        # attachment. A call that the agent has begun holds a lock until it ends, and one that still waits there is
+        # dropped, because its caller has hung up. WireError: an agent of another version, or a call too large for a
+        # frame.
         return _in_process(call._replace(whole=True), netns)
 
 
-def _unreadable(error: OSError) -> Answer:
-    cause = error.strerror or str(error)
-    failure = {"cniVersion": "1.1.0", "code": 5, "msg": "could not read standard input", "details": cause}
+def _versions(version: str) -> str:
+    # As json.dumps would write it, whose import costs more than the rest.
+    supported = ", ".join(f'"{one}"' for one in SUPPORTED_VERSIONS)
+    return f'{{"cniVersion": "{version}", "supportedVersions": [{supported}]}}'
+
+
+def _refused(cause: str) -> Answer:
+    import json  # noqa: PLC0415 - see the module
+
+    from control.wire import Answer  # noqa: PLC0415
+
+    failure = {"cniVersion": CURRENT_VERSION, "code": 5, "msg": "could not read standard input", "details": cause}
     return Answer(json.dumps(failure), "", 1)
 
 
@@ -86,15 +105,23 @@ def _open_netns(path: str) -> tuple[int | None, str]:
         return None, error.strerror or str(error)
 
 
-def _read_stdin() -> bytes:
+def _read_stdin() -> tuple[bytes, str]:
+    """Standard input, and why it could not be read."""
     chunks, missing = [], MAX_STDIN + 1
-    while missing:
-        chunk = os.read(0, missing)
-        if not chunk:
-            break
-        chunks.append(chunk)
-        missing -= len(chunk)
-    return b"".join(chunks)
+    try:
+        while missing and (chunk := os.read(0, missing)):
+            chunks.append(chunk)
+            missing -= len(chunk)
+    except OSError as error:
+        return b"", error.strerror or str(error)
+    return b"".join(chunks), ""
+
+
+def _end(stderr: str, stdout: str, exit_code: int) -> NoReturn:
+    _write(2, stderr)
+    written = _write(1, stdout)
+    # Everything is closed and written. What is left of an orderly end costs milliseconds that a runtime waits for.
+    os._exit(exit_code if written else 1)
 
 
 def _write(descriptor: int, text: str) -> bool:

@@ -20,10 +20,10 @@ from control.wire import AGAIN, Answer, CniCall
 from dataplane import __version__
 from plugin import commands
 from plugin.commands import Call, Netns, OpenEngine, Outcome
-from plugin.config import CURRENT_VERSION, SUPPORTED_VERSIONS
 from plugin.environment import Verb, parse_environment
 from plugin.errors import CniError, Code, WholeEnvironmentNeededError, cni_error
 from plugin.jsontext import parse_object
+from plugin.versions import CURRENT_VERSION, SUPPORTED_VERSIONS
 
 PLUGINS = {
     DEFAULT_PLUGIN: "",

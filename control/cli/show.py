@@ -199,8 +199,7 @@ def _ports(one: Attachment) -> list[_Port]:
             conditions=" ".join(map(str, group_of(one, target.version).conditions)),
         )
         for target in targets(one)
-        for mapping in one.request.mappings
-        if mapping.serves(target)
+        for mapping in one.published(target.version)
     ]
 
 

@@ -38,8 +38,8 @@ def _known(attachment: Attachment) -> list[KnownMapping]:
             owner=attachment.key,
         )
         for target in targets(attachment)
-        for mapping in attachment.request.mappings
-        if isinstance(target, IPv4Address) and mapping.serves(target)
+        for mapping in attachment.published(target.version)
+        if isinstance(target, IPv4Address)
     ]
 
 

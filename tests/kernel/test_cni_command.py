@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from plugin.config import SUPPORTED_VERSIONS
 from plugin.result import convert
+from plugin.versions import SUPPORTED_VERSIONS
 from support import plan
 from support.netns import Namespace, Sandbox
 from support.traffic import ask, serve

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from plugin.config import SUPPORTED_VERSIONS
+from plugin.versions import SUPPORTED_VERSIONS
 from support import plan
 from support.cni import environment
 from support.netns import Namespace, Sandbox

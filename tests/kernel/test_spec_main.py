@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plugin.config import SUPPORTED_VERSIONS
+from plugin.versions import SUPPORTED_VERSIONS
 from support import plan
 from support.mainhost import (
     DNS,

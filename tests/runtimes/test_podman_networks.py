@@ -69,7 +69,6 @@ def test_two_networks(podman_host: PodmanHost) -> None:
 
 
 @setups
-@pytest.mark.xfail(strict=True, reason="a container's own other interface counts as a holder of the port")
 def test_a_port_on_two_networks(podman_host: PodmanHost) -> None:
     """A container on two networks publishes a port once, though podman asks for it on each; either network may go."""
     podman = podman_host.podman

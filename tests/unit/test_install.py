@@ -31,6 +31,7 @@ from plugin.install import (
     remove_conflist,
     remove_executables,
 )
+from plugin.versions import SUPPORTED_VERSIONS
 
 
 class Target:
@@ -81,7 +82,7 @@ def test_the_executable_runs(target: Target) -> None:
         timeout=20,
         check=True,
     )
-    assert json.loads(done.stdout)["supportedVersions"] == list(config.SUPPORTED_VERSIONS)
+    assert json.loads(done.stdout)["supportedVersions"] == list(SUPPORTED_VERSIONS)
 
 
 @pytest.mark.parametrize("directory", ["with a space", "long" * 40])

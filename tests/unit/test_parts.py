@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, ip_address
 
 import pytest
 
@@ -186,3 +186,62 @@ def test_a_container_without_an_end_on_the_host(world: World) -> None:
     world.engine.add(request)
     assert world.published(8080, "10.11.0.2")
     world.engine.delete(request.key)
+
+
+def on_second_network(*mappings: PortMapping, address: str = "10.12.0.2") -> Request:
+    """The same container on another network, with the ports that its runtime hands to every network."""
+    key = AttachmentKey("back", "web", "eth1", "portmap")
+    return Request(key, (ip_address(address),), ("br-front", "vethback"), mappings, OPEN)
+
+
+def test_a_port_of_two_networks(world: World, chain: list[Request]) -> None:
+    """podman gives all ports of a container to each of its networks: the first publishes them, and with its DEL the
+    second does."""
+    world.doors.links.link("vethback", "veth", world.bridge.index)
+    second = on_second_network(port(8080), port(9090))
+    world.engine.add(second)
+    world.engine.check(second)
+    assert world.published(8080, "10.11.0.2")
+    assert world.published(9090, "10.12.0.2")
+    for one in chain:
+        world.engine.check(one)
+    world.engine.delete(KEYS["portmap"])
+    assert world.published(8080, "10.12.0.2")
+    world.engine.check(second)
+    world.doors.nft.flush_ruleset()
+    world.engine.reconcile()
+    assert world.published(8080, "10.12.0.2")
+    world.engine.delete(second.key)
+    assert not world.published(8080, "10.12.0.2")
+    assert [one.key.plugin for one in world.engine.attachments()] == ["bridge", "firewall"]
+
+
+def test_each_family_goes_to_the_network_that_has_it(world: World, chain: list[Request]) -> None:
+    """Where the first network has no IPv6, the second one publishes that, and leaves IPv4 alone."""
+    world.doors.links.link("vethback", "veth", world.bridge.index)
+    second = on_second_network(port(8080))
+    second = replace(second, addresses=(*second.addresses, ip_address("fd00:12::2")))
+    world.engine.add(second)
+    world.engine.check(second)
+    assert world.published(8080, "10.11.0.2")
+    assert "fd00:12::2 . 80" in world.doors.nft.table_text()
+
+
+def test_another_container_is_still_refused(world: World, chain: list[Request]) -> None:
+    """Only the own container's other interfaces may ask for a port that is taken."""
+    world.doors.links.link("vethback", "veth", world.bridge.index)
+    other = replace(on_second_network(port(8080)), key=AttachmentKey("back", "db", "eth0", "portmap"))
+    with pytest.raises(PortConflictError, match='already published by container "web"'):
+        world.engine.add(other)
+
+
+def test_a_port_that_the_first_network_gives_up(world: World, chain: list[Request]) -> None:
+    """A repeated ADD without the port hands it over as well, and does not take it back."""
+    world.doors.links.link("vethback", "veth", world.bridge.index)
+    second = on_second_network(port(8080))
+    world.engine.add(second)
+    world.engine.add(replace(chain[1], mappings=(port(7070),)))
+    assert world.published(8080, "10.12.0.2")
+    world.engine.add(chain[1])
+    assert world.published(8080, "10.12.0.2")
+    world.engine.check(second)

@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plugin import result
-from plugin.config import SUPPORTED_VERSIONS as VERSIONS
 from plugin.errors import CniError, Code
+from plugin.versions import SUPPORTED_VERSIONS as VERSIONS
 from support import needs
 from support.cni import previous_result
 

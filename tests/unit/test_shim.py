@@ -16,7 +16,8 @@ import pytest
 from control.transport import receive_call, send_answer
 from control.wire import Answer, CniCall
 from plugin.errors import Code
-from support.cni import configuration, environment, error_of
+from plugin.skel import dispatch
+from support.cni import VERSIONS, RecordingEngine, configuration, environment, error_of
 
 PACKAGE = Path(__file__).parent.parent.parent
 # The executable's own lines; the agent's socket is one of the test's, so that no agent of the machine is asked.
@@ -26,6 +27,9 @@ sys.path.append(sys.argv[1])
 from plugin.shim import main
 main(sys.argv[2])
 """
+
+ASKED = b'{"cniVersion": "%s"}'
+"""How libcni asks for VERSION."""
 
 
 class Shim:
@@ -200,10 +204,40 @@ HEAVY = {
 }  # fmt: skip
 
 
-def test_what_the_shim_imports() -> None:
-    """A runtime waits for every import: on the way to the agent there is none of the expensive ones."""
-    code = "import sys; sys.path.append(sys.argv[1]); import plugin.shim; print(*sys.modules)"
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("plugin.shim, control.client, control.wire", HEAVY),
+        ("plugin.shim", HEAVY | {"json", "re", "socket", "typing", "control.client", "control.wire"}),
+    ],
+    ids=["to the agent", "VERSION"],
+)
+def test_what_the_shim_imports(modules: str, heavy: set[str]) -> None:
+    """A runtime waits for every import: on the way to the agent there is none of the expensive ones, and for VERSION,
+    which podman asks for all the time, next to none."""
+    code = f"import sys; sys.path.append(sys.argv[1]); import {modules}; print(*sys.modules)"
     done = subprocess.run(
         [sys.executable, "-IS", "-c", code, str(PACKAGE)], capture_output=True, text=True, timeout=20, check=True
     )
-    assert HEAVY & set(done.stdout.split()) == set()
+    assert heavy & set(done.stdout.split()) == set()
+
+
+@pytest.mark.parametrize("stdin", [b"", b"{}", b'{"cniVersion":"9"}', *(ASKED % one.encode() for one in VERSIONS)])
+def test_versions_without_the_rest(shim: Shim, stdin: bytes) -> None:
+    """What is answered before anything is imported is what dispatch answers."""
+    full = dispatch(CniCall({"CNI_COMMAND": "VERSION"}, stdin.decode()), None, RecordingEngine().open)
+    assert shim.run({"CNI_COMMAND": "VERSION"}, stdin) == full
+
+
+def test_standard_input_that_cannot_be_read(shim: Shim) -> None:
+    """SPEC 1.1, Error: "5 - I/O failure"; VERSION is answered all the same."""
+    for verb, status in (("ADD", 1), ("VERSION", 0)):
+        directory = os.open("/", os.O_RDONLY)
+        done = subprocess.run(
+            shim.argv(), stdin=directory, env=environment(verb), capture_output=True, timeout=20, check=False
+        )
+        os.close(directory)
+        assert done.returncode == status
+        if status:
+            assert json.loads(done.stdout)["code"] == Code.IO
+            assert json.loads(done.stdout)["details"] == "Is a directory"
