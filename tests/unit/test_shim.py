@@ -232,12 +232,12 @@ def test_versions_without_the_rest(shim: Shim, stdin: bytes) -> None:
 def test_standard_input_that_cannot_be_read(shim: Shim) -> None:
     """SPEC 1.1, Error: "5 - I/O failure"; VERSION is answered all the same."""
     for verb, status in (("ADD", 1), ("VERSION", 0)):
-        directory = os.open("/", os.O_RDONLY)
+        unreadable = os.open("/dev/null", os.O_WRONLY)
         done = subprocess.run(
-            shim.argv(), stdin=directory, env=environment(verb), capture_output=True, timeout=20, check=False
+            shim.argv(), stdin=unreadable, env=environment(verb), capture_output=True, timeout=20, check=False
         )
-        os.close(directory)
+        os.close(unreadable)
         assert done.returncode == status
         if status:
             assert json.loads(done.stdout)["code"] == Code.IO
-            assert json.loads(done.stdout)["details"] == "Is a directory"
+            assert json.loads(done.stdout)["details"] == "Bad file descriptor"
