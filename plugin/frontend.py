@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 
 from control.errors import NotReadyError
 from control.wire import Answer, CniCall
-from plugin.commands import Engine
+from plugin.call import Engine
 from plugin.skel import dispatch
 
 _WITHOUT_AGENT = frozenset({"DEL", "GC"})

@@ -28,11 +28,12 @@ from control.wiring.wire import Expected, Plug, Wire
 from dataplane.errors import DataplaneError
 from dataplane.netns import scoped
 from dataplane.types import Network, Route
-from plugin import commands, config, mainconf, result, sandbox
-from plugin.commands import Call, Engine, Outcome, every
+from plugin import chained, config, mainconf, result, sandbox
+from plugin.call import Call, Engine, Outcome, every
 from plugin.environment import Verb
 from plugin.errors import CniError, ConfigError, WholeEnvironmentNeededError
-from plugin.ipam import IpamResult, ipam_of, is_delegated, parse_interface, route_object, routes
+from plugin.ipam.choice import ipam_of, is_delegated
+from plugin.ipam.result import IpamResult, parse_interface, route_object, routes
 from plugin.jsontext import Json, JsonObject, Section
 from plugin.mainconf import MainConf
 from plugin.versions import CURRENT_VERSION
@@ -72,7 +73,7 @@ def _add(call: Call) -> Outcome:
         plug = configure(main.wire, plug, leased.addresses, _with_next_hops(leased))
         made = _result(main, plug, leased, path)
         printed = json.dumps(result.convert(made, main.net.cni_version))
-        request, notes = commands.request_of(call, main.net, result.parse(made, call.invocation.ifname))
+        request, notes = chained.request_of(call, main.net, result.parse(made, call.invocation.ifname))
         guarded = plug.container.mac if main.wire.options.mac_spoof_check else ""
         engine.add(replace(request, guarded_mac=guarded, lease_dir=leased.lease_dir))
     return Outcome(printed, (*plug.notes, *notes))
@@ -101,7 +102,7 @@ def _check(call: Call) -> Outcome:
     previous = result.parse(main.net.previous, call.invocation.ifname)
     ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
     expected = _expected(main, call.invocation.ifname)
-    request, notes = commands.request_of(call, main.net, previous)
+    request, notes = chained.request_of(call, main.net, previous)
     if main.wire.options.mac_spoof_check:
         request = replace(request, guarded_mac=expected.mac)
     found: list[str] = []
@@ -123,11 +124,11 @@ def _collect(call: Call) -> Outcome:
             lambda: _collect_leases(call, valid),
         )
 
-    return commands.collect(call, interfaces_and_leases)
+    return chained.collect(call, interfaces_and_leases)
 
 
 def _status(call: Call) -> Outcome:
-    commands.status(call)
+    chained.status(call)
     ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
     if ipam is not None:
         ipam.status()

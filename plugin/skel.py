@@ -19,7 +19,7 @@ from control.model import DEFAULT_PLUGIN
 from control.wire import AGAIN, Answer, CniCall
 from dataplane import __version__
 from plugin import commands
-from plugin.commands import Call, Netns, OpenEngine, Outcome
+from plugin.call import Call, Netns, OpenEngine, Outcome
 from plugin.environment import Verb, parse_environment
 from plugin.errors import CniError, Code, WholeEnvironmentNeededError, cni_error
 from plugin.jsontext import parse_object

@@ -5,8 +5,8 @@
                                    '---- 198.51.100.1 ---- elsewhere 198.51.100.9
 
 The addresses of web and its client are those of the frame that made the checksum program necessary (the known issue of
-greenpau/cni-plugins). Containers are attached by ``plugin.driver`` through real conflists: network front by one entry
-that does everything, network back by the stock chain of four, on our drop-ins.
+greenpau/cni-plugins). Containers are attached by ``plugin.runtime.driver`` through real conflists: network front by one
+entry that does everything, network back by the stock chain of three, on our drop-ins.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.errors import DataplaneError
-from plugin.driver import ConfList, Driver
+from plugin.runtime.driver import ConfList, Driver
 
 NETNS = Path("/run/netns")
 HOST = Path("/proc/self/ns/net")

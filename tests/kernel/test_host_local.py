@@ -15,7 +15,7 @@ import pytest
 
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError
-from plugin.ipam import ipam_of
+from plugin.ipam.choice import ipam_of
 from support import needs
 
 CNI = "/usr/lib/cni"
@@ -26,7 +26,7 @@ WRITERS = 64
 OURS = """
 import os, sys
 from control.wire import CniCall
-from plugin import hostlocal
+from plugin.ipam import hostlocal
 from plugin.skel import dispatch
 print("ready", file=sys.stderr, flush=True)
 answer = dispatch(CniCall(dict(os.environ), sys.stdin.read(), plugin="host-local"), None, None)

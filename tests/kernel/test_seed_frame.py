@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from plugin.demo.traffic import knock
-from plugin.driver import ConfList, Driver
+from plugin.runtime.driver import ConfList, Driver
 from support import needs
 from support.frames import flipped
 from support.netns import Namespace, Place, Sandbox

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.conflist import ConfList
 from plugin.errors import Code
+from plugin.runtime.conflist import ConfList
 from support import plan
 from support.netns import Sandbox
 from support.residue import LEASES, residue

@@ -27,9 +27,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import Protocol
 
-from plugin.conflist import ConfList
-from plugin.driver import Driver
 from plugin.errors import CniError
+from plugin.runtime.conflist import ConfList
+from plugin.runtime.driver import Driver
 
 WIDTH = 64
 """Calls at a time."""

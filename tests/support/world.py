@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from plugin.driver import ConfList, Driver
+from plugin.runtime.driver import ConfList, Driver
 from support import needs, plan
 from support.netns import Namespace, Sandbox, wait_until
 from support.traffic import serve

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from control.cli import root
-from plugin.cnicli import container_id, namespace_path
+from plugin.runtime.cli import container_id, namespace_path
 from support.recorders import Recorders
 
 

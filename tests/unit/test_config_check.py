@@ -14,12 +14,12 @@ from click.testing import CliRunner
 from control.cli.root import run
 from control.model import ChecksumPolicy, IngressPolicy
 from plugin import dropins
-from plugin.configcheck import NoConflistError, Report, Standing, check
-from plugin.configcli import config
+from plugin.check.cli import config
+from plugin.check.keys import COMMON, TYPES, Effect
+from plugin.check.report import NoConflistError, Report, Standing, check
+from plugin.check.singleentry import single_entry
 from plugin.install import conflist_text
 from plugin.jsontext import JsonObject
-from plugin.keys import COMMON, TYPES, Effect
-from plugin.singleentry import single_entry
 
 COMPATIBILITY = Path(__file__).parents[2] / "docs" / "compatibility.md"
 

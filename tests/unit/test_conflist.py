@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from plugin.conflist import ConfList, ConfListError, find
+from plugin.runtime.conflist import ConfList, ConfListError, find
 
 
 def text(**changed: Any) -> str:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from plugin.driver import ConfList, Driver
 from plugin.errors import CniError, Code, ConfigError
+from plugin.runtime.driver import ConfList, Driver
 from support.recorders import Recorders
 
 PORTS: dict[str, object] = {"portMappings": [{"hostPort": 80, "containerPort": 80}], "mac": "02:00:00:00:00:01"}
@@ -196,7 +196,7 @@ def test_a_result_that_cannot_be_kept(world: World) -> None:
 
 def test_an_executable_that_is_being_written(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """As in libcni, "text file busy" is waited for: a package manager may be at work."""
-    monkeypatch.setattr("plugin.driver.BUSY_PAUSE", 0.05)
+    monkeypatch.setattr("plugin.runtime.driver.BUSY_PAUSE", 0.05)
     busy = (world.directory / "first").open("a")
     threading.Timer(0.1, busy.close).start()
     world.driver.status(world.network())
@@ -205,7 +205,7 @@ def test_an_executable_that_is_being_written(world: World, monkeypatch: pytest.M
 
 def test_an_executable_that_stays_busy(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not waited for without end."""
-    monkeypatch.setattr("plugin.driver.BUSY_PAUSE", 0.01)
+    monkeypatch.setattr("plugin.runtime.driver.BUSY_PAUSE", 0.01)
     with (world.directory / "first").open("a"), pytest.raises(CniError, match="Text file busy") as raised:
         world.driver.status(world.network())
     assert (raised.value.code, raised.value.plugin) == (Code.IO, "first")
@@ -214,7 +214,7 @@ def test_an_executable_that_stays_busy(world: World, monkeypatch: pytest.MonkeyP
 def test_a_plugin_that_does_not_end(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A plugin that hangs is stopped, and the error says so."""
     (world.directory / "first").write_text("#!/bin/sh\nexec sleep 60\n")
-    monkeypatch.setattr("plugin.driver.TIMEOUT", 0.1)
+    monkeypatch.setattr("plugin.runtime.driver.TIMEOUT", 0.1)
     with pytest.raises(CniError, match=r"first did not end within 0\.1 seconds"):
         world.driver.status(world.network())
 

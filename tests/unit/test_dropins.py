@@ -12,9 +12,9 @@ from control.conditions import Condition
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, PortMapping
 from dataplane.types import Protocol
 from plugin import config, dropins
+from plugin.check.keys import TYPES
 from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import parse_object
-from plugin.keys import TYPES
 from support.cni import configuration, previous_result
 
 OPEN, OFF, REPAIR = IngressPolicy.OPEN, ChecksumPolicy.OFF, ChecksumPolicy.REPAIR

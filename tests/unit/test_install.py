@@ -18,7 +18,6 @@ from click.testing import CliRunner
 from plugin import config
 from plugin import install as installer
 from plugin.cli import install as install_command
-from plugin.driver import ConfList
 from plugin.install import (
     CONFLIST,
     DROP_INS,
@@ -31,6 +30,7 @@ from plugin.install import (
     remove_conflist,
     remove_executables,
 )
+from plugin.runtime.driver import ConfList
 from plugin.versions import SUPPORTED_VERSIONS
 
 

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from control.errors import DifferenceError, NoAddressError, NotReadyError
 from dataplane.types import Route
-from plugin import hostlocal
 from plugin.config import VALID_ATTACHMENTS
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError, Code, ConfigError, cni_error
-from plugin.hostlocal import HostLocal, parse, parse_resolv_conf
-from plugin.ipam import ipam_of
+from plugin.ipam import hostlocal
+from plugin.ipam.choice import ipam_of
+from plugin.ipam.hostlocal import HostLocal, parse, parse_resolv_conf
 
 FOUR, SIX = [{"subnet": "10.11.0.0/24"}], [{"subnet": "fd00:11::/64"}]
 

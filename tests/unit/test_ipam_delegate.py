@@ -15,10 +15,11 @@ import pytest
 
 from control.ipam import Lease
 from dataplane.types import Route
-from plugin.delegate import execute, find, parse_result
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError, Code
-from plugin.ipam import Ipam, ipam_of, parse_interface
+from plugin.ipam.choice import Ipam, ipam_of
+from plugin.ipam.delegate import execute, find, parse_result
+from plugin.ipam.result import parse_interface
 
 # Appends its call to the file "calls" and prints what the file "answer-VERB" holds; "status-VERB" is its exit status.
 PLUGIN = """#!{python} -IS

@@ -17,14 +17,15 @@ from difflib import get_close_matches
 from enum import StrEnum
 
 from dataplane.errors import DataplaneError
-from plugin import dropins, hostlocal, mainconf
-from plugin.chainrules import Finding, chain_problems, join
+from plugin import dropins, mainconf
+from plugin.check.chainrules import Finding, chain_problems, join
+from plugin.check.keys import COMMON, HOST_LOCAL, OWN_TYPES, TYPES, Effect, Key
+from plugin.check.singleentry import Single, declares, single_entry
 from plugin.config import NetConf, parse_header
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError, ConfigError
+from plugin.ipam import hostlocal
 from plugin.jsontext import Json, JsonObject, Section
-from plugin.keys import COMMON, HOST_LOCAL, OWN_TYPES, TYPES, Effect, Key
-from plugin.singleentry import Single, declares, single_entry
 from plugin.versions import SUPPORTED_VERSIONS
 
 LIST_KEYS = {"name", "cniVersion", "cniVersions", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}

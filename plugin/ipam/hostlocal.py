@@ -26,11 +26,11 @@ from control.ipam.leases import DATA_DIR, LeaseStore, Owner
 from control.ipam.ranges import Range, RangeSet, assign, refuse_overlaps
 from control.model import InvalidValueError
 from dataplane.types import Address, Route
-from plugin.commands import Outcome
+from plugin.call import Outcome
 from plugin.config import VALID_ATTACHMENTS, Header, parse_header, parse_valid_attachments
 from plugin.environment import Invocation, Verb, arguments
 from plugin.errors import CniError, ConfigError
-from plugin.ipam import IpamResult, address, network, parse_interface, route_object, routes
+from plugin.ipam.result import IpamResult, address, network, parse_interface, route_object, routes
 from plugin.jsontext import JsonObject, Section, kind_of, parse_object, shown
 from plugin.result import convert
 from plugin.versions import CURRENT_VERSION
@@ -50,7 +50,7 @@ class Settings:
 
 
 class HostLocal:
-    """``plugin.ipam.Ipam`` on host-local's leases. Nothing is executed."""
+    """``plugin.ipam.choice.Ipam`` on host-local's leases. Nothing is executed."""
 
     def __init__(self, invocation: Invocation, conf: JsonObject) -> None:
         releasing = invocation.verb in {Verb.DEL, Verb.GC}

@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from plugin.check.keys import FOREIGN_MAIN, HOST_LOCAL, OWN_TYPES, TYPES
+from plugin.check.singleentry import SINGLE, declares
 from plugin.jsontext import JsonObject
-from plugin.keys import FOREIGN_MAIN, HOST_LOCAL, OWN_TYPES, TYPES
-from plugin.singleentry import SINGLE, declares
 
 
 @dataclass(frozen=True, slots=True)

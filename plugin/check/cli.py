@@ -15,11 +15,11 @@ import click
 
 from control.cli.findings import note
 from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
-from plugin.chainrules import Finding
-from plugin.configcheck import EntryReport, NoConflistError, Report, Standing, check
-from plugin.conflist import ConfList, ConfListError
+from plugin.check.chainrules import Finding
+from plugin.check.report import EntryReport, NoConflistError, Report, Standing, check
 from plugin.errors import CniError
 from plugin.jsontext import Json, JsonObject, parse_object
+from plugin.runtime.conflist import ConfList, ConfListError
 
 _STANDINGS = {
     Standing.OURS: "ours",

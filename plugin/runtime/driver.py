@@ -33,12 +33,12 @@ from typing import TextIO
 
 from control.model import InvalidValueError, identifier, interface_name
 from plugin.config import VALID_ATTACHMENTS
-from plugin.conflist import ConfList
 from plugin.environment import Verb, arguments
 from plugin.errors import CniError, Code
 from plugin.jsontext import Json, JsonObject
 from plugin.result import convert
-from plugin.resultcache import Attachment, Kept, ResultCache
+from plugin.runtime.conflist import ConfList
+from plugin.runtime.resultcache import Attachment, Kept, ResultCache
 
 __all__ = ["ConfList", "Driver"]
 

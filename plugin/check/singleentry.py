@@ -17,10 +17,10 @@ from dataclasses import dataclass
 
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
 from plugin import dropins
+from plugin.check.keys import BRIDGE_KEYS, HOST_LOCAL, TYPES
 from plugin.config import NetConf
 from plugin.errors import CniError
 from plugin.jsontext import Json, JsonObject, Section
-from plugin.keys import BRIDGE_KEYS, HOST_LOCAL, TYPES
 
 SINGLE = "dataplane-bridge"
 

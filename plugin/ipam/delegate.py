@@ -18,7 +18,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -28,11 +28,14 @@ from dataplane.types import Route
 from plugin.config import parse_header
 from plugin.environment import Invocation, Verb
 from plugin.errors import CniError, Code, ConfigError
-from plugin.ipam import IpamResult, Say, address, parse_interface, routes
+from plugin.ipam.result import IpamResult, address, parse_interface, routes
 from plugin.jsontext import JsonObject, Section, parse_object, shown
 
 if TYPE_CHECKING:
     import subprocess
+
+Say = Callable[[str], object]
+"""Takes what a delegate wrote to its standard error."""
 
 TIMEOUT = 100.0
 """Seconds that a delegate may take: less than runtimes give us, so that ours is the answer they get."""
@@ -44,7 +47,7 @@ _SAID = 2048
 
 
 class Delegated:
-    """``plugin.ipam.Ipam`` by a plugin's executable. Raises ``CniError`` where there is none."""
+    """``plugin.ipam.result.Ipam`` by a plugin's executable. Raises ``CniError`` where there is none."""
 
     def __init__(
         self, name: str, invocation: Invocation, conf: JsonObject, environment: Mapping[str, str], say: Say

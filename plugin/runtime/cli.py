@@ -26,11 +26,11 @@ import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
 from dataplane.errors import DataplaneError
-from plugin.conflist import LIST, SINGLE, ConfList, find
-from plugin.driver import Driver
 from plugin.environment import Verb
 from plugin.errors import CniError
 from plugin.jsontext import Json, JsonObject
+from plugin.runtime.conflist import LIST, SINGLE, ConfList, find
+from plugin.runtime.driver import Driver
 
 PLUGIN_DIRECTORIES = (Path("/opt/cni/bin"), Path("/usr/lib/cni"), Path("/usr/libexec/cni"))
 """Where upstream and distributions put plugins."""

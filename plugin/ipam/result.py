@@ -1,31 +1,19 @@
-"""IP address management for a main plugin: who hands out addresses, and what comes back, whoever it is.
+"""What an IPAM plugin answers, as values; and the words of CNI that all of them are written in.
 
-    ipam = ipam_of(invocation, conf, environment)      # None: layer 2 only
-    result = ipam.add()
     result.addresses, result.routes, result.dns
-
-    "ipam": {"type": "host-local", ...}     in this process, see plugin/hostlocal.py
-    "ipam": {"type": "dhcp", ...}           by that plugin's executable, see plugin/delegate.py
-    "ipam": {}                              nobody
 
 Keys of ``ipam`` are found in any letter case, as Go's decoder finds them: what served host-local serves here.
 """
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from ipaddress import IPv4Interface, ip_interface, ip_network
-from typing import Protocol
 
 from control.ipam.ranges import Lease
 from dataplane.types import Address, Interface, Network, Route
-from plugin.environment import Invocation, Verb
 from plugin.errors import ConfigError
-from plugin.jsontext import JsonObject, Section, kind_of, shown
-
-HOST_LOCAL = "host-local"
+from plugin.jsontext import JsonObject, Section, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,55 +27,6 @@ class IpamResult:
     """False where the attachment held the addresses before: who undoes this ADD must not release them."""
     lease_dir: str = ""
     """Where we keep the leases; empty where another plugin does."""
-
-
-class Ipam(Protocol):
-    """The verbs of an IPAM plugin, for one attachment or, for ``collect`` and ``status``, one network."""
-
-    def add(self) -> IpamResult:
-        """Give the attachment its addresses. Raises ``NoAddressError``, ``CniError``, ...; then it has none more."""
-
-    def delete(self) -> None:
-        """Take them back; what is gone is no error. Also undoes an ADD."""
-
-    def check(self) -> None:
-        """Raises ``DifferenceError`` or ``CniError`` where the attachment does not hold its addresses."""
-
-    def collect(self, valid: frozenset[tuple[str, str]]) -> None:
-        """Take back what no valid (container, ifname) holds. Raises an ``ExceptionGroup`` after having tried all."""
-
-    def status(self) -> None:
-        """Raises ``NotReadyError`` or ``CniError`` where an ADD would fail."""
-
-
-Say = Callable[[str], object]
-"""Takes what a delegate wrote to its standard error."""
-
-
-def is_delegated(conf: JsonObject) -> bool:
-    """Whether addresses are another plugin's business."""
-    return _type_of(conf, lenient=True) not in {"", HOST_LOCAL}
-
-
-def ipam_of(
-    invocation: Invocation, conf: JsonObject, environment: Mapping[str, str], say: Say = sys.stderr.write
-) -> Ipam | None:
-    """The IPAM of a configuration; None where it has none. Raises ``CniError`` for one that cannot be served.
-
-    ``environment`` is the caller's, and where another plugin is to run the whole of it. Everything is checked here,
-    before anything is changed, except on DEL and GC, which read no more than they need: a configuration that was broken
-    after the ADD must not keep addresses from release.
-    """
-    named = _type_of(conf, lenient=invocation.verb is Verb.DEL)
-    if not named:
-        return None
-    if named == HOST_LOCAL:
-        from plugin.hostlocal import HostLocal  # noqa: PLC0415 - it imports the protocol from here
-
-        return HostLocal(invocation, conf)
-    from plugin.delegate import Delegated  # noqa: PLC0415 - only where there is something to delegate
-
-    return Delegated(named, invocation, conf, environment, say)
 
 
 def address(section: Section, name: str) -> Address | None:
@@ -151,17 +90,3 @@ def _route(section: Section) -> Route:
         if number is not None and not 0 <= number < 1 << 32:
             raise ConfigError(section.at(name), f"{number} is not 0 to 4294967295")
     return Route(network(section, "dst", strict=False), address(section, "gw"), **numbers)
-
-
-def _type_of(conf: JsonObject, *, lenient: bool) -> str:
-    ipam = conf.get("ipam")
-    if isinstance(ipam, dict):
-        named = ipam.get("type")
-        if isinstance(named, str):
-            return named
-        if not ipam or lenient:
-            return ""
-        raise ConfigError("ipam.type", "is missing" if named is None else f"{shown(named)} is not a string")
-    if ipam is None or lenient:
-        return ""
-    raise ConfigError("ipam", f"{shown(ipam)} is {kind_of(ipam)}, not an object")
