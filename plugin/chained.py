@@ -112,7 +112,8 @@ def _read(call: Call) -> tuple[config.NetConf, result.PreviousResult]:
 
 def _is_for_nothing(call: Call, request: Request) -> bool:
     # A container without published ports is none of a portmap's business; whatever its main plugin is, it may pass.
-    return call.plugin in _ONLY_PORTS and not request.mappings
+    # greenpau's masquerades besides.
+    return call.plugin in _ONLY_PORTS and not request.mappings and not request.options.ip_masq
 
 
 def _collect_attachments(call: Call, network: str, valid: frozenset[tuple[str, str]]) -> None:

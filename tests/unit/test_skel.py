@@ -486,3 +486,13 @@ def test_golden_errors(name: str, netns: int) -> None:
     """Errors read as their golden files have it."""
     error = error_of(GOLDEN_ERRORS[name](netns))
     assert json.dumps(error, indent=2) + "\n" == (GOLDEN / f"{name}.json").read_text()
+
+
+def test_a_portmap_without_ports(netns: int) -> None:
+    """portmap has nothing to do for a container without ports, and asks the engine nothing; greenpau's masquerades."""
+    conf = configuration(runtimeConfig=None)
+    for plugin, asked in (("portmap", []), ("cni-nftables-portmap", ["add"]), ("dataplane", ["add"])):
+        engine = RecordingEngine()
+        answer = call(engine, conf=conf | {"type": plugin}, netns=netns, plugin=plugin)
+        assert answer.exit_code == 0, answer
+        assert [verb for verb, _ in engine.calls] == asked
