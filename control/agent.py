@@ -30,7 +30,7 @@ from control.engine import Engine
 from control.errors import AbandonedError, EngineError
 from control.model import AttachmentKey, Request
 from control.transport import receive_call, send_answer
-from control.wire import Answer, CniCall, Ping, Pong, WireError
+from control.wire import DECLINED, Answer, CniCall, Ping, Pong, WireError
 
 FRAME_TIMEOUT = 5.0
 """Seconds that a peer has to send its whole call, and to take its answer."""
@@ -156,7 +156,8 @@ class Agent:
                     began = time.monotonic()
                     answer = self._frontend(call, netns, engine)
                     send_answer(connection, answer)
-                    self._report(_served(call, answer, time.monotonic() - began))
+                    if answer.exit_code != DECLINED:
+                        self._report(_served(call, answer, time.monotonic() - began))
         except (OSError, WireError):
             # A peer that does not speak the protocol, or went away, gets no answer; it has its own time limit.
             return

@@ -29,7 +29,7 @@ from control.errors import (
 )
 from control.hooks import NetworkFacts
 from control.ipam.leases import LeaseStore, Owner
-from control.lock import locked
+from control.lock import locked, locked_attachment
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
 from control.planner import Desired
 from control.reconciler import Reconciler
@@ -92,8 +92,7 @@ class Engine:
             if change.old == change.new and any(self._differences(change.after)):
                 self._reconciler.resync()
             self._changes.make(change)
-            for heir in self._claims.heirs(request.key):
-                self._changes.make(self._changes.of(heir.key, heir))
+            self._hand_over(request.key)
 
     def delete(self, key: AttachmentKey) -> None:
         """Detach. A key that is not attached is fine, and so is anything of it that is gone already."""
@@ -115,13 +114,20 @@ class Engine:
     def collect_stale(self) -> list[Attachment]:
         """Remove what ``stale`` finds, with the leases of its addresses, and return it. Raises an ``ExceptionGroup``
         after having tried all."""
+        errors: list[Exception] = []
         with self._settled(removing=True):
             found = [one for one in self.store.attachments() if vanished(self.kernel, one)]
-            self._delete_all(one.key for one in found)
+            try:
+                self._delete_all(one.key for one in found)
+            except ExceptionGroup as group:
+                errors += group.exceptions
         for one in found:
-            if one.request.lease_dir:
-                store = LeaseStore(one.key.network, Path(one.request.lease_dir))
-                store.release(Owner(one.key.container, one.key.ifname))
+            try:
+                self._release(one)
+            except (DataplaneError, OSError) as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("could not remove everything that is stale", errors)
         return found
 
     def check(self, request: Request) -> None:
@@ -288,12 +294,21 @@ class Engine:
         self._changes.remove(key)
         self._hand_over(key)
 
+    def _release(self, gone: Attachment) -> None:
+        """Release the lease of an attachment that is gone, unless it was attached again meanwhile."""
+        key = gone.key
+        if not gone.request.lease_dir:
+            return
+        with locked_attachment(self._lock_path.parent, str(key)), self._held():
+            if self.store.get(key) is None:
+                LeaseStore(key.network, Path(gone.request.lease_dir)).release(Owner(key.container, key.ifname))
+
     def _hand_over(self, key: AttachmentKey) -> None:
         for heir in self._claims.heirs(key):
             try:
                 self._changes.make(self._changes.of(heir.key, heir))
             except DataplaneError:
-                # The DEL is done; the next request makes the kernel what the state then says.
+                # What was asked for is done; the next request makes the kernel what the state then says.
                 self.store.commit(heir.key, heir)
                 self.store.begin(())
 

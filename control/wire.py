@@ -1,7 +1,7 @@
 """Frames between the plugin and the agent: four bytes of length, big endian, then one JSON object.
 
     plugin -> agent   {"v": 2, "call": "cni", "environment": {"CNI_COMMAND": "ADD", ...}, "stdin": "{...}",
-                       "netns_error": "", "plugin": "dataplane", "whole": false}
+                       "netns_error": "", "plugin": "dataplane"}
     agent -> plugin   {"v": 2, "answer": "cni", "stdout": "{...}", "stderr": "", "exit_code": 0}
 
     anybody -> agent  {"v": 2, "call": "ping"}
@@ -38,15 +38,13 @@ class CniCall(NamedTuple):
     """One start of the plugin by a runtime; the descriptor of CNI_NETNS travels beside the frame."""
 
     environment: Mapping[str, str]
-    """Only what ``carried`` keeps, unless it is ``whole``."""
+    """To an agent only what ``carried`` keeps is sent."""
     stdin: str
     """Standard input, decoded with ``surrogateescape``."""
     netns_error: str = ""
     """Why CNI_NETNS could not be opened; empty where it was, or was not given."""
     plugin: str = "dataplane"
     """The name that the executable was started by: which plugin it is to be."""
-    whole: bool = False
-    """Whether ``environment`` is all of it: a plugin that we delegate to gets every variable."""
 
     @property
     def trace(self) -> str:
@@ -63,8 +61,8 @@ class Answer(NamedTuple):
     exit_code: int = 0
 
 
-AGAIN = -1
-"""In place of an exit status: call again, with the whole environment."""
+DECLINED = -1
+"""In place of an exit status: the agent cannot serve this call, and nothing was changed; its process is to do so."""
 
 
 class Ping(NamedTuple):
@@ -87,7 +85,7 @@ def encode_call(call: CniCall | Ping) -> bytes:
     """The frame of a call. Raises ``WireError`` where it is larger than a frame may be."""
     if isinstance(call, Ping):
         return _frame({"call": "ping"})
-    return _frame({"call": "cni", **call._asdict(), "environment": _environment_of(call)})
+    return _frame({"call": "cni", **call._asdict(), "environment": carried(call.environment)})
 
 
 def encode_answer(answer: Answer | Pong) -> bytes:
@@ -113,14 +111,7 @@ def decode_call(body: bytes) -> CniCall | Ping:
         return Ping()
     if kind != "cni":
         raise WireError(f"unknown call {kind[:64]!r}")
-    whole = message.switch("whole")
-    return CniCall(
-        message.environment(whole=whole),
-        message.text("stdin"),
-        message.text("netns_error"),
-        message.text("plugin"),
-        whole,
-    )
+    return CniCall(message.environment(), message.text("stdin"), message.text("netns_error"), message.text("plugin"))
 
 
 def decode_answer(body: bytes) -> Answer | Pong:
@@ -142,10 +133,6 @@ def _frame(fields: Mapping[str, object]) -> bytes:
     if len(body) > MAX_BODY:
         raise WireError(f"a message of {len(body)} bytes is larger than a frame may be ({MAX_BODY})")
     return len(body).to_bytes(HEADER_LENGTH, "big") + body
-
-
-def _environment_of(call: CniCall) -> dict[str, str]:
-    return dict(call.environment) if call.whole else carried(call.environment)
 
 
 def _is_carried(name: str) -> bool:
@@ -175,18 +162,12 @@ class _Message:
             raise WireError(f"{name} is not an integer")
         return value
 
-    def switch(self, name: str) -> bool:
-        value = self._fields.get(name)
-        if not isinstance(value, bool):
-            raise WireError(f"{name} is neither true nor false")
-        return value
-
-    def environment(self, *, whole: bool) -> dict[str, str]:
+    def environment(self) -> dict[str, str]:
         value = self._fields.get("environment")
         if not isinstance(value, dict):
             raise WireError("environment is not an object")
         for name in value:
-            if not (whole or _is_carried(name)):
+            if not _is_carried(name):
                 raise WireError(f"environment carries {name[:64]!r}, which is none of CNI's")
         return {name: _text(item, f"environment.{name[:64]}") for name, item in value.items()}
 

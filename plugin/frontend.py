@@ -20,13 +20,14 @@ _WITHOUT_AGENT = frozenset({"DEL", "GC"})
 
 def serve(call: CniCall, netns: int | None, engine: Engine) -> Answer:
     """Serve a call on an open engine; ``netns`` is the descriptor that came with the call. Never raises."""
-    return dispatch(call, netns, lambda: nullcontext(engine))
+    return dispatch(call, netns, lambda: nullcontext(engine), whole=False)
 
 
-def serve_embedded(call: CniCall, netns: int | None) -> Answer:
-    """Serve a call in this process; a call that needs no engine opens none. Never raises."""
+def serve_embedded(call: CniCall, netns: int | None, *, declined: bool = False) -> Answer:
+    """Serve a call in this process, because no agent answered, or the agent ``declined``; a call that needs no engine
+    opens none. Never raises."""
     verb = call.environment.get("CNI_COMMAND", "")
-    return dispatch(call, netns, lambda: _open_engine(without_agent=verb in _WITHOUT_AGENT))
+    return dispatch(call, netns, lambda: _open_engine(without_agent=declined or verb in _WITHOUT_AGENT))
 
 
 @contextmanager

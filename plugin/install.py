@@ -94,7 +94,7 @@ def install(
     # Absolute paths: the conflist is read by processes that stand elsewhere.
     paths = [cni_bin.absolute() / name for name in EXECUTABLES]
     if drop_in is not None:
-        if drop_in.absolute() == cni_bin.absolute():
+        if drop_in.resolve() == cni_bin.resolve():
             raise InstallError(f"could not install in {drop_in}: drop-ins need a directory of their own")
         paths += [drop_in.absolute() / name for name in DROP_INS]
     executables = [_plan(path, executable_text().encode(), 0o755, force=force) for path in paths]
@@ -113,6 +113,7 @@ def install(
         for one in executables:
             _write_changed(one)
         for link, target in links:
+            link.unlink(missing_ok=True)
             link.symlink_to(target)
         _write_changed(conflist)
     linked = (Change(link, Outcome.LINKED, f"to {target}") for link, target in links)
@@ -131,8 +132,9 @@ def remove_executables(cni_bin: Path, drop_in: Path = DROP_IN_BIN) -> tuple[Chan
     if not drop_in.is_dir():
         return tuple(found)
     found += [_remove(drop_in.absolute() / name, ours=_is_our_executable) for name in DROP_INS]
+    linked = {cni_bin.absolute(), DISTRIBUTIONS_BIN}
     for link in sorted(drop_in.absolute().iterdir()):
-        if link.is_symlink() and link.readlink().name == link.name and link.readlink().is_absolute():
+        if link.is_symlink() and (target := link.readlink()).name == link.name and target.parent in linked:
             link.unlink()
             found.append(Change(link, Outcome.REMOVED))
     if not any(drop_in.iterdir()):
@@ -218,14 +220,17 @@ def _free_backup(path: Path) -> Path:
 
 
 def _missing_links(cni_bin: Path, drop_in: Path) -> Iterator[tuple[Path, Path]]:
-    """Links for the plugins that we do not stand in for, from where they are found first."""
-    names = {*DROP_INS}
+    """Links for the plugins that we do not stand in for, ours and those that are found, from where they are first."""
+    found = {name: cni_bin / name for name in EXECUTABLES}
     for directory in (cni_bin, DISTRIBUTIONS_BIN):
         for plugin in sorted(directory.iterdir()) if directory.is_dir() else ():
-            if plugin.name not in names and plugin.is_file() and os.access(plugin, os.X_OK):
-                names.add(plugin.name)
-                if not os.path.lexists(drop_in / plugin.name):
-                    yield drop_in / plugin.name, plugin
+            if plugin.is_file() and os.access(plugin, os.X_OK):
+                found.setdefault(plugin.name, plugin)
+    for name, plugin in found.items():
+        link = drop_in / name
+        # One that leads nowhere any more is as good as none.
+        if name not in DROP_INS and (not os.path.lexists(link) or (link.is_symlink() and not link.exists())):
+            yield link, plugin
 
 
 def _write_changed(planned: _Planned) -> None:

@@ -74,9 +74,19 @@ def bridge_options(section: Section) -> BridgeOptions:
         raise ConfigError("promiscMode", "cannot be set together with hairpinMode: choose one of them")
     if options.vlan and options.trunk:
         raise ConfigError("vlanTrunk", "cannot be set together with vlan: a port is of one VLAN, or a trunk")
+    if options.vlan and options.is_gateway:
+        _check_gateway_name(options)
     if not options.container_up and section.section("ipam").text("type"):
         raise ConfigError("ipam", "gives addresses, and disableContainerInterface leaves the interface down: drop one")
     return options
+
+
+def _check_gateway_name(options: BridgeOptions) -> None:
+    name = f"{options.bridge}.{options.vlan}"
+    try:
+        interface_name(name, "bridge")
+    except InvalidValueError:
+        raise ConfigError("bridge", f"the gateway of VLAN {options.vlan} would be {name!r}: too long a name") from None
 
 
 def _bridge(section: Section) -> str:

@@ -68,7 +68,8 @@ def _add(call: Call) -> Outcome:
         leased = IpamResult(())
         if ipam is not None:
             leased = _with_gateways(ipam.add(), main.wire)
-            if leased.fresh:
+            # Of an interface that was there before, the addresses were, too; a delegate does not say.
+            if leased.fresh and plug.made:
                 undo.append(ipam.delete)
         plug = configure(main.wire, plug, leased.addresses, _with_next_hops(leased))
         made = _result(main, plug, leased, path)
@@ -88,7 +89,7 @@ def _delete(call: Call) -> Outcome:
         every(
             f"could not remove everything of {key}",
             lambda: _detach(call, key),
-            lambda: disconnect(key, call.netns.descriptor),
+            lambda: disconnect(key, sandbox.container_namespace(call.netns.descriptor)),
             lambda: _release(call),
         )
     return Outcome()
@@ -99,6 +100,8 @@ def _check(call: Call) -> Outcome:
     path = call.invocation.netns
     netns = call.netns.opened(path)
     sandbox.network_namespace(netns, path)
+    if main.net.previous is None:
+        raise ConfigError("prevResult", "is missing: CHECK compares with what an ADD returned; was there one?")
     previous = result.parse(main.net.previous, call.invocation.ifname)
     ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
     expected = _expected(main, call.invocation.ifname)

@@ -1,6 +1,7 @@
 """The container's network namespace: a descriptor that the shim opened once, proved to be one.
 
     inode = network_namespace(netns, "/run/netns/web")      # CniError (code 8) unless it is one, and not ours
+    left = container_namespace(netns)                       # None in its place, for what must go on: DEL
 
 A path can be made to point elsewhere between two looks at it; a descriptor cannot.
 """
@@ -28,6 +29,18 @@ def network_namespace(netns: int, path: str) -> int:
     if (status.st_dev, status.st_ino) == (own.st_dev, own.st_ino):
         _refuse(f"CNI_NETNS: {path[:256]!r} is the host's own network namespace")
     return status.st_ino
+
+
+def container_namespace(netns: int | None) -> int | None:
+    """The descriptor, if there is a container's network namespace behind it. A runtime that died may have left a file
+    by the name of the namespace, and nothing may ever be removed in the host's own."""
+    if netns is None:
+        return None
+    try:
+        network_namespace(netns, "")
+    except CniError:
+        return None
+    return netns
 
 
 def _is_netns(netns: int, status: os.stat_result) -> bool:

@@ -45,7 +45,7 @@ def main(socket_path: str = "") -> NoReturn:
 
 def _serve(socket_path: str, stdin: bytes, unreadable: str) -> Answer:
     from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError  # noqa: PLC0415 - see the module
-    from control.wire import AGAIN, CniCall, WireError  # noqa: PLC0415
+    from control.wire import DECLINED, CniCall, WireError  # noqa: PLC0415
 
     plugin = sys.argv[0].rpartition("/")[2]
     verb = os.environ.get("CNI_COMMAND", "")
@@ -58,13 +58,14 @@ def _serve(socket_path: str, stdin: bytes, unreadable: str) -> Answer:
     agent = AgentClient(socket_path or SOCKET_PATH)
     try:
         answer = agent.call(call, netns)
-        return agent.call(call._replace(whole=True), netns) if answer.exit_code == AGAIN else answer
+        # What is delegated to another plugin runs where it would without us: in the caller's directory and environment.
+        return _in_process(call, netns, declined=True) if answer.exit_code == DECLINED else answer
     except (AgentUnreachableError, WireError):
         # Also where the agent had the whole call and its answer was lost: ADD and DEL are idempotent by the key of the
         # attachment. A call that the agent has begun holds a lock until it ends, and one that still waits there is
         # dropped, because its caller has hung up. WireError: an agent of another version, or a call too large for a
         # frame.
-        return _in_process(call._replace(whole=True), netns)
+        return _in_process(call, netns)
 
 
 def _versions(version: str) -> str:
@@ -82,7 +83,7 @@ def _refused(cause: str) -> Answer:
     return Answer(json.dumps(failure), "", 1)
 
 
-def _in_process(call: CniCall, netns: int | None) -> Answer:
+def _in_process(call: CniCall, netns: int | None, *, declined: bool = False) -> Answer:
     if sys.flags.no_site:
         # The installed executable skips site, for speed; the bindings of nftables and bcc are found by it.
         import site  # noqa: PLC0415 - see the module
@@ -90,7 +91,7 @@ def _in_process(call: CniCall, netns: int | None) -> Answer:
         site.main()
     from plugin.frontend import serve_embedded  # noqa: PLC0415 - see the module
 
-    return serve_embedded(call, netns)
+    return serve_embedded(call, netns, declined=declined)
 
 
 def _open_netns(path: str) -> tuple[int | None, str]:

@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 
 from control.model import DEFAULT_PLUGIN
-from control.wire import AGAIN, Answer, CniCall
+from control.wire import DECLINED, Answer, CniCall
 from dataplane import __version__
 from plugin import commands
 from plugin.call import Call, Netns, OpenEngine, Outcome
@@ -43,20 +43,21 @@ DEBUG = "DATAPLANE_DEBUG"
 """Set to anything, it puts the traceback of a failure on standard error."""
 
 
-def dispatch(call: CniCall, netns: int | None, engine: OpenEngine) -> Answer:
+def dispatch(call: CniCall, netns: int | None, engine: OpenEngine, *, whole: bool = True) -> Answer:
     """Serve a call.
 
     ``call.stdin`` is decoded with ``surrogateescape``; ``netns`` is the open descriptor of CNI_NETNS and stays the
-    caller's; ``engine`` is only entered when the call was found valid.
+    caller's; ``engine`` is only entered when the call was found valid. Where the environment is not the ``whole`` of
+    the caller's, a call that delegates to another plugin is declined.
     """
     plugin = call.plugin if call.plugin in PLUGINS else DEFAULT_PLUGIN
     if not call.environment.get("CNI_COMMAND"):
         return Answer("", _about(plugin))
     said: list[str] = []
     try:
-        outcome = _serve(call, plugin, netns, engine, said.append)
+        outcome = _serve(call, plugin, Netns(netns, call.netns_error), engine, said.append, whole=whole)
     except WholeEnvironmentNeededError:
-        return Answer("", "", AGAIN)
+        return Answer("", "", DECLINED)
     except Exception as error:  # noqa: BLE001 - the border: whatever went wrong, a runtime gets CNI's words for it
         failed = _failed(error, call.stdin, debug=bool(call.environment.get(DEBUG)))
         return failed._replace(stderr="".join((*said, failed.stderr)))
@@ -65,13 +66,14 @@ def dispatch(call: CniCall, netns: int | None, engine: OpenEngine) -> Answer:
     return Answer(outcome.stdout, "".join((*said, *notes)))
 
 
-def _serve(call: CniCall, plugin: str, netns: int | None, engine: OpenEngine, say: Callable[[str], object]) -> Outcome:
+def _serve(
+    call: CniCall, plugin: str, netns: Netns, engine: OpenEngine, say: Callable[[str], object], *, whole: bool
+) -> Outcome:
     invocation = parse_environment(call.environment)
     if invocation.verb is Verb.VERSION:
         return Outcome(_versions(call.stdin))
     conf = parse_object(_raw(call.stdin))
-    opened = Netns(netns, call.netns_error)
-    return commands.run(Call(plugin, invocation, conf, opened, engine, call.environment, call.whole, say))
+    return commands.run(Call(plugin, invocation, conf, netns, engine, call.environment, whole, say))
 
 
 def _raw(stdin: str) -> bytes:

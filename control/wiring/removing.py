@@ -19,7 +19,7 @@ def disconnect(key: AttachmentKey, netns: int | None) -> None:
     if host is not None and is_own(host, key):
         wires.delete_link(host.index)
     elif netns is not None:
-        inside(netns, lambda: _delete_veth(key.ifname))
+        _disconnect_inside(key, netns)
 
 
 def collect(network: str, valid: frozenset[tuple[str, str]]) -> None:
@@ -37,7 +37,11 @@ def collect(network: str, valid: frozenset[tuple[str, str]]) -> None:
         raise ExceptionGroup(f'could not remove every stale interface of network "{network}"', errors)
 
 
-def _delete_veth(ifname: str) -> None:
-    link = _LINKS.find(ifname)
-    if link is not None and link.kind == "veth":
-        wires.delete_link(link.index)
+def _disconnect_inside(key: AttachmentKey, netns: int) -> None:
+    link = inside(netns, lambda: _LINKS.find(key.ifname))
+    if link is None or link.kind != "veth":
+        return
+    other_end = _LINKS.get(link.peer)
+    if other_end is not None and other_end.alias.startswith(alias_prefix("")[:-1]) and not is_own(other_end, key):
+        return  # another network's: the ADD that this DEL follows was refused, because the name was taken
+    inside(netns, lambda: wires.delete_link(link.index))

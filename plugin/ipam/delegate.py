@@ -120,7 +120,12 @@ def execute(
     process = _start(executable, environment)
     try:
         stdout, stderr = process.communicate(json.dumps(conf).encode(), timeout)
-    except TimeoutExpired:
+    except BaseException as error:
+        # All of them: who holds its pipes may have outlived it.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        if not isinstance(error, TimeoutExpired):
+            raise
         raise CniError(
             Code.TRY_AGAIN, "the plugin did not end", f"killed {executable} after {timeout:g} s without an answer"
         ) from None
@@ -208,10 +213,7 @@ def _start(executable: Path, environment: Mapping[str, str]) -> subprocess.Popen
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+    process.wait()
     for pipe in (process.stdin, process.stdout, process.stderr):
         if pipe is not None:
             pipe.close()

@@ -17,7 +17,10 @@ addresses asked for of one set are refused before anything is leased.
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +39,7 @@ from plugin.result import convert
 from plugin.versions import CURRENT_VERSION
 
 _SEVERAL_OF_A_FAMILY = "0.3.0"
+_MAX_FILE = 1 << 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,7 +211,7 @@ def _range(section: Section) -> Range:
 
 def _range_of_file(path: Path, field: str) -> Range:
     try:
-        return _range(Section(parse_object(path.read_bytes()), str(path), fold=True))
+        return _range(Section(parse_object(_read(path)), str(path), fold=True))
     except OSError as error:
         raise ConfigError(field, f"could not read {path}: {error.strerror}") from None
     except CniError as error:
@@ -243,9 +247,21 @@ def _asked_for(field: str, text: str) -> Address:
     return parsed.ip
 
 
+def _read(path: Path) -> bytes:
+    """The content of a plain file, and no more than one of its kind has. Raises ``OSError``: also for what never ends,
+    or would keep its reader waiting."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        content = file.read(_MAX_FILE + 1)
+    if len(content) > _MAX_FILE:
+        raise OSError(errno.EFBIG, f"it is longer than {_MAX_FILE} bytes")
+    return content
+
+
 def _read_dns(path: Path) -> JsonObject:
     try:
-        return parse_resolv_conf(path.read_text(encoding="utf-8", errors="replace"))
+        return parse_resolv_conf(_read(path).decode(errors="replace"))
     except OSError as error:
         raise ConfigError("ipam.resolvConf", f"could not read {path}: {error.strerror}") from None
 

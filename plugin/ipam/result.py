@@ -87,6 +87,7 @@ _NUMBERS = ("mtu", "advmss", "priority", "table", "scope")
 def _route(section: Section) -> Route:
     numbers = {name: section.integer(name) for name in _NUMBERS}
     for name, number in numbers.items():
-        if number is not None and not 0 <= number < 1 << 32:
-            raise ConfigError(section.at(name), f"{number} is not 0 to 4294967295")
+        most = 255 if name == "scope" else (1 << 32) - 1
+        if number is not None and not 0 <= number <= most:
+            raise ConfigError(section.at(name), f"{number} is not 0 to {most}")
     return Route(network(section, "dst", strict=False), address(section, "gw"), **numbers)

@@ -15,7 +15,8 @@ result of an ADD is kept in the cache, with its arguments; CHECK, DEL and GC tak
     GC        1.1.0    disableGC; before 1.1.0 it is only the DEL of what is cached and not valid
     STATUS    1.1.0
 
-Be aware: as runtimes do, a failed ADD is followed by the DEL of all plugins, whose errors are noted on the ADD's.
+Be aware: as with libcni, a failed ADD is followed by the DEL of the plugins, the last first, which ends with the first
+that fails; that is noted on the ADD's error.
 """
 
 from __future__ import annotations

@@ -310,6 +310,7 @@ def test_drop_ins(target: Target) -> None:
     install(target.bin, target.conf, drop_in=target.drop_in)
     assert (target.bin / "portmap").read_text() == "#!/bin/sh\necho theirs\n"
     assert (target.drop_in / "loopback").readlink() == target.bin / "loopback"
+    assert (target.drop_in / "dataplane-bridge").readlink() == target.bin / "dataplane-bridge"
     for name in (*DROP_INS, "loopback"):
         said = subprocess.run([target.drop_in / name], env={}, capture_output=True, text=True, timeout=20, check=True)
         assert said.stderr.startswith(f"CNI {name} plugin v1.9.0+dataplane.0.1.0") or name in {
@@ -320,6 +321,22 @@ def test_drop_ins(target: Target) -> None:
     assert {one.outcome for one in remove_executables(target.bin, target.drop_in)} == {Outcome.REMOVED}
     assert [path.name for path in target.drop_in.iterdir()] == ["theirs"]
     assert (target.bin / "portmap").exists()
+
+
+def test_links_of_drop_ins_are_ours_alone(target: Target, tmp_path: Path) -> None:
+    """A link that leads nowhere any more is made anew; one that somebody else made stays, also at an uninstall."""
+    target.drop_in.mkdir(parents=True)
+    (target.drop_in / "dataplane").symlink_to(tmp_path / "gone" / "dataplane")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs").touch()
+    (target.drop_in / "theirs").symlink_to(tmp_path / "elsewhere" / "theirs")
+    install(target.bin, target.conf, drop_in=target.drop_in)
+    assert (target.drop_in / "dataplane").readlink() == target.bin / "dataplane"
+    remove_executables(target.bin, target.drop_in)
+    assert [path.name for path in target.drop_in.iterdir()] == ["theirs"]
+    (tmp_path / "alias").symlink_to(target.bin)
+    with pytest.raises(InstallError, match="drop-ins need a directory of their own"):
+        install(target.bin, target.conf, drop_in=tmp_path / "alias")
 
 
 def test_drop_ins_are_never_put_over_others(target: Target) -> None:

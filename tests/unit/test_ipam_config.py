@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from contextlib import suppress
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -107,6 +108,8 @@ def test_keys_of_any_letter_case_and_unknown_ones() -> None:
         ({"ranges": [FOUR], "subnet": "10.0.0.0/8"}, "ipam.ranges"),
         ({"ranges": [FOUR], "dataDir": "here"}, "ipam.dataDir"),
         ({"ranges": [FOUR], "resolvConf": "resolv.conf"}, "ipam.resolvConf"),
+        ({"ranges": [FOUR], "routes": [{"dst": "0.0.0.0/0", "scope": 300}]}, "ipam.routes[0].scope"),
+        ({"rangeFromFile": "/dev/zero"}, "ipam.rangeFromFile"),
         ({"ranges": [FOUR], "routes": [{"gw": "10.11.0.1"}]}, "ipam.routes[0].dst"),
         ({"ranges": [FOUR], "routes": [{"dst": "0.0.0.0/0", "mtu": -1}]}, "ipam.routes[0].mtu"),
     ],
@@ -318,3 +321,22 @@ def test_a_type_that_is_a_path_is_refused(kind: str, verb: Verb) -> None:
     with pytest.raises(CniError) as refused:
         ipam_of(invocation(verb, path=("/usr/lib/cni",)), configuration(ipam={"type": kind}), {})
     assert refused.value.code == Code.INVALID_CONFIG
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "directory", "long"])
+def test_a_resolv_conf_that_is_none(front: Network, tmp_path: Path, kind: str) -> None:
+    """What would keep its reader waiting, or never ends, is refused at once, and nothing is leased."""
+    path = tmp_path / "resolv.conf"
+    match kind:
+        case "fifo":
+            os.mkfifo(path)
+        case "device":
+            path = Path("/dev/zero")
+        case "directory":
+            path.mkdir()
+        case "long":
+            path.write_bytes(b"#" * (1 << 17))
+    front.ipam["resolvConf"] = str(path)
+    with pytest.raises(ConfigError, match=r"ipam\.resolvConf: could not read"):
+        front.run(Verb.ADD)
+    assert not front.leases.exists()

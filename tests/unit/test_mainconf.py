@@ -118,6 +118,7 @@ def test_letter_case() -> None:
         ({"mtu": -1}, "mtu"),
         ({"vlan": 4095}, "vlan"),
         ({"vlan": -1}, "vlan"),
+        ({"vlan": 4094, "isGateway": True, "bridge": "br-of-a-name"}, "bridge"),
         ({"vlan": "7"}, "vlan"),
         ({"vlanTrunk": [{"id": 0}]}, "vlanTrunk[0]"),
         ({"vlanTrunk": [{"id": 7}, {"id": 4095}]}, "vlanTrunk[1].id"),

@@ -58,13 +58,6 @@ def test_answers_cross_unchanged(answer: Answer) -> None:
     assert decode_answer(body(encode_answer(answer))) == answer
 
 
-def test_a_whole_environment() -> None:
-    """What a plugin that we delegate to must get is carried where the caller says that it is all."""
-    call = CniCall({"CNI_COMMAND": "ADD", "HOME": "/root", "LD_PRELOAD": "x"}, "{}", whole=True)
-    assert decode_call(body(encode_call(call))) == call
-    assert b"HOME" not in encode_call(call._replace(whole=False))
-
-
 def test_ping_and_pong() -> None:
     """An agent can be asked who it is."""
     assert decode_call(body(encode_call(Ping()))) == Ping()
@@ -76,7 +69,7 @@ def test_the_form_of_a_call() -> None:
     frame = encode_call(CniCall({"CNI_COMMAND": "DEL"}, "{}"))
     assert json.loads(frame[4:]) == {
         "v": 2, "call": "cni", "environment": {"CNI_COMMAND": "DEL"}, "stdin": "{}", "netns_error": "",
-        "plugin": "dataplane", "whole": False,
+        "plugin": "dataplane",
     }  # fmt: skip
 
 
@@ -109,7 +102,7 @@ def test_the_largest_stdin_fits() -> None:
     assert encode_call(CniCall({}, entry * ((1 << 20) // len(entry))))
 
 
-_REST = b'"netns_error": "", "plugin": "", "whole": false'
+_REST = b'"netns_error": "", "plugin": ""'
 BAD_CALLS = [
     b"", b"{", b"[]", b"7", b'{"v": 2}',
     b'{"v": 1, "call": "ping"}', b'{"call": "ping"}', b'{"v": true, "call": "ping"}',
@@ -119,7 +112,7 @@ BAD_CALLS = [
     b'{"v": 2, "call": "cni", "environment": {"LD_PRELOAD": "x"}, "stdin": "", ' + _REST + b"}",
     b'{"v": 2, "call": "cni", "environment": {}, "stdin": 7, ' + _REST + b"}",
     b'{"v": 2, "call": "cni", "environment": {}, "stdin": "\\ud800", ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "", "netns_error": "", "plugin": "", "whole": 1}',
+    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "", "netns_error": "", "plugin": 1}',
 ]  # fmt: skip
 
 
