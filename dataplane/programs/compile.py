@@ -10,6 +10,7 @@ what compiler or verifier said.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from dataplane.types import Program
 
 MISSING = 4
 REFUSED = 1
+_TIME_LIMIT = 90  # seconds
 
 _UAPI = Path("/usr/include/linux/bpf.h")
 
@@ -52,6 +54,8 @@ def compile_into(directory: Path) -> None:
 
 def main() -> int:
     """Run ``compile_into`` on the one argument; the exit status."""
+    # It holds the loaders' lock, and whoever would end it may be gone.
+    signal.alarm(_TIME_LIMIT)
     try:
         compile_into(Path(sys.argv[1]))
     except MissingDependencyError as error:

@@ -7,7 +7,8 @@
 
 A directory is filled under another name and renamed, so a process that is killed leaves nothing that looks finished;
 two that start together make it once, for the second finds it when it gets the lock. The lock is on the directory
-itself: it belongs to this bpffs, whatever else is mounted where.
+itself: it belongs to this bpffs, whatever else is mounted where. The child that compiles holds it, too: where its
+parent is killed, nobody else begins before it has ended.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ def load(name: str) -> bool:
     ensure_bpffs()
     with _refusals("make", BASE):
         BASE.mkdir(mode=0o700, exist_ok=True)
-    with _refusals("write", BASE), _locked():
+    with _refusals("write", BASE), _locked() as lock:
         if finished(name):
             return False
         unfinished = BASE / f"{name}-unfinished"
@@ -69,7 +70,7 @@ def load(name: str) -> bool:
             _remove(leftover)
         unfinished.mkdir(mode=0o700)
         try:
-            _compile(unfinished)
+            _compile(unfinished, lock)
         except (BpfError, MissingDependencyError):
             _remove(unfinished)
             raise
@@ -118,11 +119,11 @@ def _refusals(verb: str, path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _locked() -> Iterator[None]:
+def _locked() -> Iterator[int]:
     directory = os.open(BASE, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(directory, fcntl.LOCK_EX)
-        yield
+        yield directory
     finally:
         os.close(directory)
 
@@ -134,8 +135,8 @@ def _remove(directory: Path) -> None:
         directory.rmdir()
 
 
-def _compile(directory: Path) -> None:
-    """Run the child. Raises ``BpfError`` or ``MissingDependencyError``."""
+def _compile(directory: Path, lock: int) -> None:
+    """Run the child, which inherits the lock. Raises ``BpfError`` or ``MissingDependencyError``."""
     root = str(Path(dataplane.__file__).resolve().parent.parent)
     # -P: a runtime starts us in directories of its own choice, and no module is to come from there.
     child = subprocess.Popen(
@@ -144,6 +145,7 @@ def _compile(directory: Path) -> None:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
+        pass_fds=(lock,),
         text=True,
         errors="replace",
     )

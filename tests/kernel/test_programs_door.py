@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import shutil
+import signal
 import socket
 import struct
 import sys
@@ -28,7 +29,7 @@ from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
 from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
 from support.frames import flipped, seed_stale_syn
-from support.netns import Namespace, Sandbox
+from support.netns import Namespace, Sandbox, wait_until
 from support.plan import BACK, FRONT
 from support.traffic import ask, send_frame, serve
 
@@ -115,6 +116,22 @@ def test_loaders_that_start_together_make_one_set(sandbox: Sandbox) -> None:
         answers = list(pool.map(lambda _: sandbox.python(identity).stdout, range(4)))
     assert len(set(answers)) == 1
     assert len(sandbox.call(pins, loading.BASE)) == 1
+
+
+def test_a_loader_that_is_killed_holds_up_nobody(sandbox: Sandbox) -> None:
+    """Whoever loads next waits for the compiler that a killed process left, and then makes the programs anew."""
+    code = (
+        f"import sys; sys.path.insert(0, {str(source_directory().parent)!r})\n"
+        "from dataplane.programs.door import KernelPrograms; KernelPrograms().load()"
+    )
+    for delay in (0.0, 0.1, 0.2):
+        sandbox.call(loading.unload)
+        first = sandbox.spawn(sys.executable, "-c", code)
+        wait_until(lambda: any(name.endswith("-unfinished") for name in sandbox.call(pins, loading.BASE)))
+        time.sleep(delay)
+        sandbox.signal(first, signal.SIGKILL)
+        sandbox.python(code)
+        assert len(sandbox.call(pins, loading.BASE)) == 1
 
 
 def test_what_a_killed_loader_left_is_replaced(sandbox: Sandbox) -> None:

@@ -14,6 +14,7 @@ Where it did not, ctr 1.7 sends the DEL with ``task kill``, before the signal; c
 
 from __future__ import annotations
 
+import re
 import subprocess
 from pathlib import Path
 
@@ -72,7 +73,10 @@ class Containerd:
 
         wait_until(answers, timeout=20.0, what=f"containerd answers (its log: {log})")
         archive = images.write_image(self._root / "image.tar")
-        self("images", "import", "--snapshotter", "native", archive)
+        # From 2.0 on the daemon unpacks, and its configuration file would have to name this snapshotter.
+        major = re.search(r" v?(\d+)\.", self._sandbox.run("ctr", "--version").stdout)
+        local = ["--local"] if major and int(major.group(1)) >= 2 else []
+        self("images", "import", *local, "--snapshotter", "native", archive)
 
     def run_web(self, name: str) -> None:
         """Start a container that serves ``images.GREETING`` on port 80. Raises ``CommandFailedError``."""
