@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from plugin.install import DROP_INS
 from support import needs, plan
 from support.containerd import Containerd
 from support.images import GREETING
@@ -75,7 +76,8 @@ def containerd(request: pytest.FixtureRequest, sandbox: Sandbox, tmp_path: Path)
     sandbox.run(DPCTL, "install", *(["--drop-in"] if chain.drop_in else []))
     if chain.drop_in:
         # ctr looks through /opt/cni/bin and cannot be told to look through the drop-ins' directory before it.
-        sandbox.run("sh", "-c", "ln -s /opt/cni/dataplane/* /opt/cni/bin/")
+        for name in DROP_INS:
+            sandbox.run("ln", "-s", f"/opt/cni/dataplane/{name}", "/opt/cni/bin/")
     sandbox.run("rm", "/etc/cni/net.d/10-dataplane.conflist")  # ctr takes the first network, and the test's is another
     for name in chain.foreign:
         plugin = needs.file(GO_PLUGINS / name, package="containernetworking-plugins")
