@@ -96,13 +96,16 @@ def check(document: JsonObject) -> Report:
         entries.append(report)
         problems += found
     problems += chain_problems(paths, plugins)
+    refused = [join(entry.path, key.path) for entry in entries for key in entry.keys if key.effect is Effect.REFUSED]
     return Report(
         name=name,
         cni_version=version,
         entries=tuple(entries),
         problems=tuple(problems),
         remarks=tuple(_remarks(document, version)),
-        single=single_entry(str(common["name"]), str(common["cniVersion"]), plugins),
+        single=Single(None, (f"refused as it is written: {', '.join(refused)}",))
+        if refused
+        else single_entry(str(common["name"]), str(common["cniVersion"]), plugins),
     )
 
 

@@ -404,3 +404,10 @@ def test_every_key_is_read_by_its_type() -> None:
             report = check({**head, "type": kind, key.name: ["x", 7]})
             told = [str(one) for one in (*report.problems, *report.entries[0].notes) if str(one).startswith(key.name)]
             assert told, (kind, key.name)
+
+
+def test_a_key_that_is_refused_is_in_no_single_entry() -> None:
+    """An entry that an ADD would refuse is not offered."""
+    report = check({"cniVersion": "1.0.0", "name": "x", "plugins": [{"type": "bridge", "ipam": 5}]})
+    assert report.single.entry is None
+    assert report.single.obstacles == ("refused as it is written: plugins[0].ipam",)
