@@ -9,14 +9,17 @@ A port that another container holds is refused, by the name of the holder.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 from control.errors import DeviceNotFoundError, PortConflictError
-from control.model import Attachment, AttachmentKey, Device, IngressPolicy, Request
+from control.model import Attachment, AttachmentKey, Claim, Device, IngressPolicy, Request
 from control.store import Store
 from dataplane.doors import Kernel, Link, PortFlags
+
+Held = tuple[Claim, AttachmentKey]
+"""A claim, and who has what it asks for."""
 
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR})
 
@@ -29,21 +32,20 @@ class Claims:
 
     def attachment(self, request: Request) -> Attachment:
         """What a request asks for. Raises ``DeviceNotFoundError`` or ``PortConflictError``."""
-        attachment = self._yielding(Attachment(request, self._device(request)))
-        self._refuse_conflicts(attachment)
-        return attachment
+        attachment = Attachment(request, self._device(request))
+        held = list(self._store.holders(attachment))
+        self._refuse_conflicts(attachment.key, held)
+        return _yielding(attachment, held)
 
     def heirs(self, key: AttachmentKey) -> Iterator[Attachment]:
         """The other interfaces of this one's container that may publish more now, as they are to be."""
         for one in self._store.of_container(key.container):
-            if one.yielded and one.key != key and (heir := self._yielding(one)) != one:
+            if one.yielded and one.key != key and (heir := self._heir(one)) != one:
                 yield heir
 
-    def _yielding(self, attachment: Attachment) -> Attachment:
-        """The attachment without the ports that another interface of its container publishes."""
-        key, bare = attachment.key, replace(attachment, yielded=frozenset())
-        others = ((claim, holder) for claim, holder in self._store.holders(bare) if holder.container == key.container)
-        return replace(bare, yielded=frozenset(claim for claim, holder in others if not holder.siblings(key)))
+    def _heir(self, attachment: Attachment) -> Attachment:
+        bare = replace(attachment, yielded=frozenset())
+        return _yielding(bare, self._store.holders(bare))
 
     def _device(self, request: Request) -> Device:
         links = [link for name in request.host_interfaces if (link := self._kernel.links.find(name))]
@@ -82,21 +84,34 @@ class Claims:
             flags = self._kernel.links.port_flags(port.index)
         return Device(bridge.index, bridge.name, port.index, flags)
 
-    def _refuse_conflicts(self, attachment: Attachment) -> None:
-        for (mapping, _), holder in self._store.holders(attachment):
+    def _refuse_conflicts(self, key: AttachmentKey, held: Iterable[Held]) -> None:
+        for (mapping, _), holder in held:
+            if _is_other_interface(holder, key):
+                continue
             where = "" if mapping.wildcard else f" on {mapping.host_address}"
             port = f"{mapping.host_port}/{mapping.protocol}{where}"
-            if holder.siblings(attachment.key):
+            if holder.siblings(key):
                 raise PortConflictError(
                     f"could not publish {port}: plugin {holder.plugin} of the same conflist has done so; "
                     "leave port mappings to one of them"
                 )
-            held = self._store.get(holder)
-            hint = "; that container is gone: dpctl gc frees the port" if held and vanished(self._kernel, held) else ""
+            one = self._store.get(holder)
+            hint = "; that container is gone: dpctl gc frees the port" if one and vanished(self._kernel, one) else ""
             raise PortConflictError(
                 f"could not publish {port}: already published by container "
                 f'"{holder.container}" (network "{holder.network}"){hint}'
             )
+
+
+def _yielding(attachment: Attachment, held: Iterable[Held]) -> Attachment:
+    """The attachment without the ports that another interface of its container publishes."""
+    yielded = (claim for claim, holder in held if _is_other_interface(holder, attachment.key))
+    return replace(attachment, yielded=frozenset(yielded))
+
+
+def _is_other_interface(holder: AttachmentKey, key: AttachmentKey) -> bool:
+    """Whether both are of one container, and not parts of one interface."""
+    return holder.container == key.container and not holder.siblings(key)
 
 
 def vanished(kernel: Kernel, attachment: Attachment) -> bool:
