@@ -3,6 +3,7 @@
 Call      which plugin, which verb on what, with which configuration, and the engine for it
 Outcome   what a verb that succeeded prints
 every     takes every step, and gathers what went wrong
+collected GC, as far as all plugins have it in common
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Protocol
 from control.errors import AbandonedError
 from control.model import AttachmentKey, Request
 from dataplane.errors import DataplaneError
+from plugin.config import VALID_ATTACHMENTS, parse_valid_attachments
 from plugin.environment import Invocation
 from plugin.errors import CniError, Code
 from plugin.jsontext import JsonObject
@@ -109,3 +111,13 @@ def every(what: str, *steps: Callable[[], None]) -> None:
             errors.append(error)
     if errors:
         raise ExceptionGroup(what, errors)
+
+
+def collected(conf: JsonObject, collect: Callable[[frozenset[tuple[str, str]]], None]) -> Outcome:
+    """GC: have everything collected but what the configuration says is valid; nothing where it does not say so."""
+    valid = parse_valid_attachments(conf)
+    if valid is None:
+        # cnitool sends none where it means all: to take that for "nothing is valid" would cut off running containers.
+        return Outcome(notes=(f"GC did nothing: {VALID_ATTACHMENTS} is missing",))
+    collect(valid)
+    return Outcome()

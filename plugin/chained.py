@@ -18,7 +18,7 @@ from control.errors import BusyError, NotReadyError
 from control.model import Request
 from dataplane.errors import DataplaneError
 from plugin import config, dropins, result, sandbox
-from plugin.call import Call, Outcome, every
+from plugin.call import Call, Outcome, collected, every
 from plugin.environment import Verb
 from plugin.errors import ConfigError
 from plugin.ports import unserved
@@ -31,17 +31,16 @@ def run(call: Call) -> Outcome:
 
 def collect(call: Call, others: Callable[[str, frozenset[tuple[str, str]]], None] | None = None) -> Outcome:
     """GC, with what ``others`` collects besides. Raises everything that went wrong after having tried all."""
-    valid = config.parse_valid_attachments(call.conf)
-    if valid is None:
-        # cnitool sends none where it means all: to take that for "nothing is valid" would cut off running containers.
-        return Outcome(notes=(f"GC did nothing: {config.VALID_ATTACHMENTS} is missing",))
     network = config.parse_header(call.conf).name
-    every(
-        "could not collect everything",
-        lambda: _collect_attachments(call, network, valid),
-        lambda: others(network, valid) if others else None,
-    )
-    return Outcome()
+
+    def collect_all(valid: frozenset[tuple[str, str]]) -> None:
+        every(
+            "could not collect everything",
+            lambda: _collect_attachments(call, network, valid),
+            lambda: others(network, valid) if others else None,
+        )
+
+    return collected(call.conf, collect_all)
 
 
 def status(call: Call) -> Outcome:

@@ -9,17 +9,16 @@ from __future__ import annotations
 
 from plugin import config
 from plugin.call import Call, Outcome
-from plugin.environment import Verb
+from plugin.environment import SINCE
 from plugin.errors import CniError, Code
 
-_SINCE = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0", Verb.STATUS: "1.1.0"}
 _MAIN = frozenset({"bridge", "dataplane-bridge"})
 
 
 def run(call: Call) -> Outcome:
     """Carry out a verb other than VERSION. Raises ``CniError``, ``DataplaneError`` or an ``ExceptionGroup``."""
     verb, header = call.invocation.verb, config.parse_header(call.conf)
-    since = _SINCE.get(verb)
+    since = SINCE.get(verb)
     if since and not header.at_least(since):
         raise CniError(
             Code.INCOMPATIBLE_VERSION,
@@ -33,7 +32,7 @@ def run(call: Call) -> Outcome:
     if call.plugin == "host-local":
         from plugin.ipam.hostlocal import run as run_host_local  # noqa: PLC0415 - as above
 
-        return run_host_local(call.invocation, call.conf, call.environment)
+        return run_host_local(call.invocation, call.conf)
     from plugin.chained import run as run_chained  # noqa: PLC0415 - as above
 
     return run_chained(call)

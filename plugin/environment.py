@@ -32,6 +32,9 @@ class Verb(StrEnum):
     VERSION = "VERSION"
 
 
+SINCE = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0", Verb.STATUS: "1.1.0"}
+"""The version of CNI that a verb came with; the others always were."""
+
 _ON_ATTACHMENT = frozenset({Verb.ADD, Verb.DEL, Verb.CHECK})
 _REQUIRED = {
     "CNI_CONTAINERID": _ON_ATTACHMENT,

@@ -2,7 +2,7 @@
 
     ADD      connect, IPAM ADD, configure, engine.add        the other way round where one of them fails
     DEL      engine.delete, disconnect, IPAM DEL             each whatever the others say
-    CHECK    IPAM CHECK, differences, engine.check
+    CHECK    engine.check, differences, IPAM CHECK           what each found, together
     GC       engine.collect, wiring.collect, IPAM GC
     STATUS   engine.status, IPAM STATUS
 
@@ -32,8 +32,8 @@ from plugin import chained, config, mainconf, result, sandbox
 from plugin.call import Call, Engine, Outcome, every
 from plugin.environment import Verb
 from plugin.errors import CniError, ConfigError, WholeEnvironmentNeededError
-from plugin.ipam.choice import ipam_of, is_delegated
-from plugin.ipam.result import IpamResult, parse_interface, route_object, routes
+from plugin.ipam.choice import Ipam, ipam_of, is_delegated
+from plugin.ipam.result import IpamResult, lease_object, parse_interface, route_object, routes
 from plugin.jsontext import Json, JsonObject, Section
 from plugin.mainconf import MainConf
 from plugin.versions import CURRENT_VERSION
@@ -54,13 +54,11 @@ def run(call: Call) -> Outcome:
 
 def _add(call: Call) -> Outcome:
     main = mainconf.parse(call.plugin, call.conf, call.invocation)
-    ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
+    ipam = _ipam(call)
     if main.wire.options.is_default_gateway and ipam is None and call.plugin != "bridge":
         # Upstream's bridge takes it, and makes an interface without addresses.
         raise ConfigError("ipam", "is missing: isDefaultGateway needs addresses to make a route from")
-    path = call.invocation.netns
-    netns = call.netns.opened(path)
-    sandbox.network_namespace(netns, path)
+    netns = _container(call)
     with call.engine() as engine, _alone(engine, main.wire), _undone_on_failure() as undo:
         plug = connect(main.wire, netns)
         if plug.made:
@@ -72,7 +70,7 @@ def _add(call: Call) -> Outcome:
             if leased.fresh and plug.made:
                 undo.append(ipam.delete)
         plug = configure(main.wire, plug, leased.addresses, _with_next_hops(leased))
-        made = _result(main, plug, leased, path)
+        made = _result(main, plug, leased, call.invocation.netns)
         printed = json.dumps(result.convert(made, main.net.cni_version))
         request, notes = chained.request_of(call, main.net, result.parse(made, call.invocation.ifname))
         guarded = plug.container.mac if main.wire.options.mac_spoof_check else ""
@@ -97,13 +95,11 @@ def _delete(call: Call) -> Outcome:
 
 def _check(call: Call) -> Outcome:
     main = mainconf.parse(call.plugin, call.conf, call.invocation)
-    path = call.invocation.netns
-    netns = call.netns.opened(path)
-    sandbox.network_namespace(netns, path)
+    netns = _container(call)
     if main.net.previous is None:
         raise ConfigError("prevResult", "is missing: CHECK compares with what an ADD returned; was there one?")
     previous = result.parse(main.net.previous, call.invocation.ifname)
-    ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
+    ipam = _ipam(call)
     expected = _expected(main, call.invocation.ifname)
     request, notes = chained.request_of(call, main.net, previous)
     if main.wire.options.mac_spoof_check:
@@ -132,7 +128,7 @@ def _collect(call: Call) -> Outcome:
 
 def _status(call: Call) -> Outcome:
     chained.status(call)
-    ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
+    ipam = _ipam(call)
     if ipam is not None:
         ipam.status()
     return Outcome()
@@ -194,14 +190,7 @@ def _result(main: MainConf, plug: Plug, leased: IpamResult, netns: str) -> JsonO
     ]
     if plug.vlan is not None:
         interfaces.append({"name": plug.vlan.name, "mac": plug.vlan.mac, "mtu": plug.vlan.mtu})
-    ips: list[Json] = [
-        {
-            "interface": _CONTAINER,
-            "address": str(one.address),
-            **({"gateway": str(one.gateway)} if one.gateway else {}),
-        }
-        for one in leased.addresses
-    ]
+    ips: list[Json] = [{"interface": _CONTAINER, **lease_object(one)} for one in leased.addresses]
     made: JsonObject = {"cniVersion": CURRENT_VERSION, "interfaces": interfaces}
     if ips:
         made["ips"] = ips
@@ -242,15 +231,27 @@ def _detach(call: Call, key: AttachmentKey) -> None:
 
 
 def _collect_leases(call: Call, valid: frozenset[tuple[str, str]]) -> None:
-    ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
+    ipam = _ipam(call)
     if ipam is not None:
         ipam.collect(valid)
 
 
 def _release(call: Call) -> None:
-    ipam = ipam_of(call.invocation, call.conf, call.environment, call.say)
+    ipam = _ipam(call)
     if ipam is not None:
         ipam.delete()
+
+
+def _ipam(call: Call) -> Ipam | None:
+    return ipam_of(call.invocation, call.conf, call.environment, call.say)
+
+
+def _container(call: Call) -> int:
+    """The descriptor of the container's network namespace. Raises ``CniError`` (code 8) where there is none."""
+    path = call.invocation.netns
+    netns = call.netns.opened(path)
+    sandbox.network_namespace(netns, path)
+    return netns
 
 
 def _run_directory() -> Path:

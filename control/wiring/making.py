@@ -18,6 +18,7 @@ from ipaddress import ip_interface, ip_network
 
 from control.ipam.ranges import Lease
 from control.model import AttachmentKey
+from control.planner import IPV4_FORWARDING, IPV6_FORWARDING
 from control.wiring.wire import BridgeOptions, InterfaceError, Plug, Wire, alias_of, host_name, is_own
 from dataplane import addresses, routes, vlans, wires
 from dataplane.doors import Link, PortFlags
@@ -225,8 +226,7 @@ def _ensure_address(link: Link, wanted: Interface, options: BridgeOptions) -> bo
 
 
 def _forward(version: int) -> Iterator[str]:
-    name = "net/ipv4/ip_forward" if version == 4 else "net/ipv6/conf/all/forwarding"
-    yield from _try_sysctl(name, "1")
+    yield from _try_sysctl(IPV4_FORWARDING if version == 4 else IPV6_FORWARDING, "1")
 
 
 def _refuse_advertisements(name: str, notes: list[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from control.model import AttachmentKey
-from control.wiring.wire import alias_of, alias_prefix, host_name, is_own
+from control.wiring.wire import alias_of, alias_prefix, host_name, is_named, is_own
 from dataplane import wires
 from dataplane.errors import KernelError
 from dataplane.links import NetlinkLinks
@@ -42,6 +42,6 @@ def _disconnect_inside(key: AttachmentKey, netns: int) -> None:
     if link is None or link.kind != "veth":
         return
     other_end = _LINKS.get(link.peer)
-    if other_end is not None and other_end.alias.startswith(alias_prefix("")[:-1]) and not is_own(other_end, key):
+    if other_end is not None and is_named(other_end) and not is_own(other_end, key):
         return  # another network's: the ADD that this DEL follows was refused, because the name was taken
     inside(netns, lambda: wires.delete_link(link.index))

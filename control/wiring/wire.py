@@ -96,6 +96,11 @@ def alias_prefix(network: str) -> str:
     return f"{_ALIAS} {_word(network)}/"
 
 
+def is_named(host: Link) -> bool:
+    """Whether a link's alias says that it is the host's end of some attachment of ours."""
+    return host.alias.startswith(f"{_ALIAS} ")
+
+
 def is_own(host: Link, key: AttachmentKey) -> bool:
     """Whether a link is the host's end of this attachment."""
     # A call that was killed between making the pair and naming its owner left one without an alias.

@@ -22,7 +22,7 @@ from plugin.check.chainrules import Finding, chain_problems, join
 from plugin.check.keys import COMMON, HOST_LOCAL, OWN_TYPES, TYPES, Effect, Key
 from plugin.check.singleentry import Single, declares, single_entry
 from plugin.config import NetConf, parse_header
-from plugin.environment import Invocation, Verb
+from plugin.environment import SINCE, Invocation, Verb
 from plugin.errors import CniError, ConfigError
 from plugin.ipam import hostlocal
 from plugin.jsontext import Json, JsonObject, Section
@@ -31,7 +31,6 @@ from plugin.versions import SUPPORTED_VERSIONS
 LIST_KEYS = {"name", "cniVersion", "cniVersions", "plugins", "disableCheck", "disableGC", "loadOnlyInlinedPlugins"}
 """Keys of a conflist beside those that its runtime puts there for itself."""
 
-_SINCE = (("CHECK", (0, 4)), ("GC", (1, 1)), ("STATUS", (1, 1)))
 _SOME_CONTAINER = Invocation(Verb.ADD, "container", "eth0")
 _ALIKE = 0.75
 """From which likeness on an unknown key is taken for a misspelt one (``difflib``'s ratio)."""
@@ -238,7 +237,7 @@ def _misspelt(path: str, kind: str, keys: Iterable[KeyReport], refused: dict[str
 
 
 def _remarks(document: JsonObject, version: str) -> Iterator[Finding]:
-    lacking = [verb for verb, since in _SINCE if _parts(version) < since]
+    lacking = [verb for verb, since in SINCE.items() if _parts(version) < _parts(since)]
     if lacking:
         yield Finding("cniVersion", f"runtimes call no {' or '.join(lacking)} at {version or SUPPORTED_VERSIONS[0]}")
     if "plugins" in document:

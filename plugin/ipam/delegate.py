@@ -26,8 +26,9 @@ from typing import TYPE_CHECKING, NoReturn
 from control.ipam.ranges import Lease
 from dataplane.types import Route
 from plugin.config import parse_header
-from plugin.environment import Invocation, Verb
+from plugin.environment import SINCE, Invocation, Verb
 from plugin.errors import CniError, Code, ConfigError
+from plugin.executables import failure_in, is_path, located
 from plugin.ipam.result import IpamResult, address, parse_interface, routes
 from plugin.jsontext import JsonObject, Section, parse_object, shown
 
@@ -40,14 +41,13 @@ Say = Callable[[str], object]
 TIMEOUT = 100.0
 """Seconds that a delegate may take: less than runtimes give us, so that ours is the answer they get."""
 
-_SINCE = {Verb.CHECK: "0.4.0", Verb.GC: "1.1.0", Verb.STATUS: "1.1.0"}
 _BUSY_RETRIES = 5
 _BUSY_PAUSE = 0.2
 _SAID = 2048
 
 
 class Delegated:
-    """``plugin.ipam.result.Ipam`` by a plugin's executable. Raises ``CniError`` where there is none."""
+    """``plugin.ipam.choice.Ipam`` by a plugin's executable. Raises ``CniError`` where there is none."""
 
     def __init__(
         self, name: str, invocation: Invocation, conf: JsonObject, environment: Mapping[str, str], say: Say
@@ -85,7 +85,7 @@ class Delegated:
         self._run(Verb.STATUS)
 
     def _run(self, verb: Verb) -> str:
-        if (since := _SINCE.get(verb)) and not self._header.at_least(since):
+        if (since := SINCE.get(verb)) and not self._header.at_least(since):
             return ""
         try:
             return execute(self._executable, self._conf, {**self._environment, "CNI_COMMAND": verb}, self._say)
@@ -96,11 +96,10 @@ class Delegated:
 
 def find(name: str, directories: Sequence[Path | str]) -> Path:
     """The executable of a plugin type, the first one counts. Raises ``CniError``, also for a name that is a path."""
-    if name in {"", ".", ".."} or "/" in name or "\0" in name:
+    if is_path(name):
         raise CniError(Code.INVALID_CONFIG, "invalid plugin type", f"{shown(name)} is not the name of a plugin")
-    for directory in directories:
-        if os.access(path := Path(directory) / name, os.X_OK) and path.is_file():
-            return path
+    if path := located(name, directories):
+        return path
     where = ", ".join(map(str, directories)) or "CNI_PATH, which is empty"
     raise CniError(
         Code.IO, f'could not find plugin "{name}"', f"no executable {shown(name)} in {where}; install it there"
@@ -220,9 +219,7 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _fail(status: int, stdout: str, stderr: str) -> NoReturn:
-    with suppress(ValueError):
-        match json.loads(stdout):
-            case {"code": int(code), "msg": str(msg), **rest}:
-                raise CniError(code, msg, str(rest.get("details", "")))
+    if failure := failure_in(stdout):
+        raise CniError(*failure)
     how = f"signal {-status}" if status < 0 else f"status {status}"
     raise CniError(Code.FAILED, f"it ended with {how} and no CNI error", (stdout + stderr).strip()[-_SAID:])

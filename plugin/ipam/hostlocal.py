@@ -29,11 +29,11 @@ from control.ipam.leases import DATA_DIR, LeaseStore, Owner
 from control.ipam.ranges import Range, RangeSet, assign, refuse_overlaps
 from control.model import InvalidValueError
 from dataplane.types import Address, Route
-from plugin.call import Outcome
-from plugin.config import VALID_ATTACHMENTS, Header, parse_header, parse_valid_attachments
+from plugin.call import Outcome, collected
+from plugin.config import Header, parse_header
 from plugin.environment import Invocation, Verb, arguments
 from plugin.errors import CniError, ConfigError
-from plugin.ipam.result import IpamResult, address, network, parse_interface, route_object, routes
+from plugin.ipam.result import IpamResult, address, lease_object, network, parse_interface, route_object, routes
 from plugin.jsontext import JsonObject, Section, kind_of, parse_object, shown
 from plugin.result import convert
 from plugin.versions import CURRENT_VERSION
@@ -93,11 +93,10 @@ class HostLocal:
         return self._settings or parse(self._conf, self._invocation.args)
 
 
-def run(invocation: Invocation, conf: JsonObject, environment: Mapping[str, str]) -> Outcome:  # noqa: ARG001 - as all drop-ins are called
+def run(invocation: Invocation, conf: JsonObject) -> Outcome:
     """Serve a call as the executable ``host-local`` does, of a version that knows the verb.
 
-    Raises ``CniError``, ``DataplaneError``, ``OSError`` or an ``ExceptionGroup``. ``environment`` would matter to a
-    plugin that delegates.
+    Raises ``CniError``, ``DataplaneError``, ``OSError`` or an ``ExceptionGroup``.
     """
     ipam = HostLocal(invocation, conf)
     match invocation.verb:
@@ -110,10 +109,7 @@ def run(invocation: Invocation, conf: JsonObject, environment: Mapping[str, str]
         case Verb.STATUS:
             ipam.status()
         case Verb.GC:
-            valid = parse_valid_attachments(conf)
-            if valid is None:
-                return Outcome(notes=(f"GC did nothing: {VALID_ATTACHMENTS} is missing",))
-            ipam.collect(valid)
+            return collected(conf, ipam.collect)
     return Outcome()
 
 
@@ -283,10 +279,7 @@ def _previous_addresses(conf: JsonObject, ifname: str) -> Iterator[Address]:
 def _printed(result: IpamResult, version: str) -> str:
     written: JsonObject = {
         "cniVersion": CURRENT_VERSION,
-        "ips": [
-            {"address": str(one.address), **({"gateway": str(one.gateway)} if one.gateway else {})}
-            for one in result.addresses
-        ],
+        "ips": [lease_object(one) for one in result.addresses],
     }
     if result.routes:
         written["routes"] = [route_object(route) for route in result.routes]

@@ -72,6 +72,11 @@ def routes(section: Section, name: str = "routes") -> tuple[Route, ...]:
     return tuple(_route(Section(item, path, fold=True)) for path, item in section.items(name))
 
 
+def lease_object(lease: Lease) -> JsonObject:
+    """A leased address as an entry of a result's ``ips``."""
+    return {"address": str(lease.address), **({"gateway": str(lease.gateway)} if lease.gateway else {})}
+
+
 def route_object(route: Route) -> JsonObject:
     """A route as CNI describes it."""
     written: JsonObject = {"dst": str(route.destination)}

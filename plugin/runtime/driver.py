@@ -36,6 +36,7 @@ from control.model import InvalidValueError, identifier, interface_name
 from plugin.config import VALID_ATTACHMENTS
 from plugin.environment import Verb, arguments
 from plugin.errors import CniError, Code
+from plugin.executables import failure_in, is_path, located
 from plugin.jsontext import Json, JsonObject
 from plugin.result import convert
 from plugin.runtime.conflist import ConfList
@@ -164,11 +165,10 @@ class Driver:
 
     def find(self, name: str) -> Path:
         """The executable of a plugin. Raises ``CniError``: also for a name that is a path (CVE-2021-20206)."""
-        if name in {"", ".", ".."} or "/" in name or "\0" in name:
+        if is_path(name):
             raise CniError(Code.INVALID_CONFIG, "invalid plugin type", f"{name[:64]!r} is not the name of a plugin")
-        for directory in self._path_dirs:
-            if os.access(path := directory / name, os.X_OK) and path.is_file():
-                return path
+        if path := located(name, self._path_dirs):
+            return path
         where = ", ".join(map(str, self._path_dirs))
         raise CniError(Code.IO, "could not find the plugin", f"no executable {name!r} in {where}", plugin=name)
 
@@ -280,9 +280,7 @@ def _result(conflist: ConfList, plugin: JsonObject, stdout: str) -> JsonObject:
 
 
 def _failure(plugin: str, status: int, stdout: str, stderr: str) -> CniError:
-    with suppress(ValueError):
-        match json.loads(stdout):
-            case {"code": int(code), "msg": str(msg), **rest}:
-                return CniError(code, msg, str(rest.get("details", "")), plugin)
+    if failure := failure_in(stdout):
+        return CniError(*failure, plugin)
     said = (stdout + stderr).strip()
     return CniError(Code.INTERNAL, f"the plugin ended with status {status}", said[-2048:], plugin)

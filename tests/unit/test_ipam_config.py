@@ -54,7 +54,7 @@ class Network:
         self, verb: Verb, version: str = "1.1.0", valid: list[dict[str, str]] | None = None, **more: Any
     ) -> dict[str, Any]:
         conf = configuration(version, self.ipam, **{VALID_ATTACHMENTS: valid}, **more)
-        stdout = hostlocal.run(invocation(verb), conf, {}).stdout
+        stdout = hostlocal.run(invocation(verb), conf).stdout
         answer: dict[str, Any] = json.loads(stdout or "{}")
         return answer
 
@@ -294,7 +294,7 @@ def test_check_compares_with_prev_result(front: Network) -> None:
 def test_gc_without_the_key_does_nothing(front: Network) -> None:
     """A GC that does not say what is valid releases nothing and says so; one that does, releases the rest."""
     front.run(Verb.ADD)
-    outcome = hostlocal.run(invocation(Verb.GC), configuration(ipam=front.ipam), {})
+    outcome = hostlocal.run(invocation(Verb.GC), configuration(ipam=front.ipam))
     assert outcome.notes == ("GC did nothing: cni.dev/valid-attachments is missing",)
     front.run(Verb.GC, valid=[{"containerID": "web", "ifname": "eth0"}])
     assert (front.leases / "10.11.0.2").exists()
@@ -310,7 +310,7 @@ def test_an_exhausted_range_has_codes_of_its_own(front: Network) -> None:
     with pytest.raises(NotReadyError) as status:
         front.run(Verb.STATUS)
     with pytest.raises(NoAddressError) as add:
-        hostlocal.run(Invocation(Verb.ADD, "db", "eth0", "/n"), configuration(ipam=front.ipam), {})
+        hostlocal.run(Invocation(Verb.ADD, "db", "eth0", "/n"), configuration(ipam=front.ipam))
     assert [cni_error(error.value).code for error in (status, add)] == [50, 105]
 
 
