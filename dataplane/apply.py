@@ -10,8 +10,9 @@ import errno
 from collections.abc import Callable, Iterable
 
 from dataplane.abi import U32
+from dataplane.crashpoints import Point, reached
 from dataplane.doors import Kernel
-from dataplane.errors import DataplaneError, LinkError
+from dataplane.errors import BpfError, DataplaneError, LinkError
 from dataplane.steps import (
     AttachProgram,
     DeleteRules,
@@ -32,20 +33,32 @@ from dataplane.steps import (
 
 Undo = Callable[[], object]
 
+_AFTER = {kind: Point(f"step.{kind.__name__}") for kind in Step.__args__}
 
-def apply(steps: Iterable[Step], kernel: Kernel) -> None:
-    """Run steps until one fails; then undo those before it and raise its error, with what could not be undone."""
+
+def apply(steps: Iterable[Step], kernel: Kernel) -> Callable[[DataplaneError], None]:
+    """Run steps until one fails; then undo those before it and raise its error, with what could not be undone.
+
+    Returned is what undoes all of them, for the sake of a later error, which is told the same.
+    """
     undos: list[Undo] = []
-    try:
-        for step in steps:
-            undos.append(_run(step, kernel))  # noqa: PERF401 - those before a failure must be known
-    except DataplaneError as error:
+
+    def undo_all(cause: DataplaneError) -> None:
         for undo in reversed(undos):
             try:
                 undo()
+                reached(Point.STEP_UNDONE)
             except DataplaneError as left:
-                error.add_note(f"while undoing: {left}")
+                cause.add_note(f"while undoing: {left}")
+
+    try:
+        for step in steps:
+            undos.append(_run(step, kernel))
+            reached(_AFTER[type(step)])
+    except DataplaneError as error:
+        undo_all(error)
         raise
+    return undo_all
 
 
 def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
@@ -54,6 +67,7 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
     for step in steps:
         try:
             _run(step, kernel)
+            reached(_AFTER[type(step)])
         except DataplaneError as error:
             errors.append(error)
     return errors
@@ -67,7 +81,7 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
         case PutEntry(map_name, key, value):
             return _put_entry(kernel, map_name, key, value)
         case DropEntry(map_name, key):
-            return _put_entry(kernel, map_name, key, None)
+            return _drop_entry(kernel, map_name, key)
         case ForgetCounts(ifindex):
             if kernel.programs.loaded():
                 kernel.programs.drop("checksum_counts", U32.pack(ifindex))
@@ -121,6 +135,15 @@ def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -
         return _nothing
     write(value)
     return lambda: write(former)
+
+
+def _drop_entry(kernel: Kernel, map_name: str, key: bytes) -> Undo:
+    try:
+        return _put_entry(kernel, map_name, key, None)
+    except BpfError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return _nothing
 
 
 def _set_sysctl(kernel: Kernel, step: SetSysctl) -> Undo:

@@ -3,21 +3,43 @@
 A UDP flow that was tracked before its port was published (or after it moved) keeps going where it went: conntrack
 decided with its first packet. Such entries are selected in the kernel by protocol and, for a few ports, by original
 destination port (CTA_FILTER, Linux 5.8); by original destination address, and among many ports, here.
+
+Be aware: to find entries the kernel goes through its whole hash table, those of all network namespaces: some
+milliseconds, unless this one has none.
+
+Source: include/uapi/linux/netfilter/nfnetlink_conntrack.h.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
-from ipaddress import ip_address
-from typing import Any
+import struct
+from collections.abc import Callable, Iterable
 
 from dataplane.doors import FlowFilter
 from dataplane.errors import KernelError
+from dataplane.netlink import DUMP, NESTED, attribute, attributes, exchange
 from dataplane.types import Protocol
 
-_MAX_DUMPS = 8
+_NETFILTER = 12  # NETLINK_NETFILTER
+_GET, _DELETE, _GET_STATISTICS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
+_GENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
+_ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
+_ORIGINAL, _ID, _ZONE, _FILTER = 1, 12, 18, 25  # CTA_TUPLE_ORIG, CTA_*
+_IP, _PROTO = 1, 2  # CTA_TUPLE_*
+_DESTINATIONS = {4: 2, 6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
+_NUMBER, _PORT = 1, 3  # CTA_PROTO_NUM, CTA_PROTO_DST_PORT
+_ORIGINAL_FLAGS, _REPLY_FLAGS = 1, 2  # CTA_FILTER_*
+_BY_NUMBER, _BY_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_*
+_FAMILIES = {4: socket.AF_INET, 6: socket.AF_INET6}
+_FLAGS = struct.Struct("=I")
+
+_WORTH_A_DUMP = 2000
+"""Entries that are looked at here in the time that the kernel takes to go through its table once more."""
+
+_Claims = dict[tuple[int, Protocol], dict[bytes, set[bytes]]]
+"""By IP version and protocol: destination ports, and the destination addresses of each; both as packets have them."""
 
 
 class NetlinkFlows:
@@ -28,53 +50,76 @@ class NetlinkFlows:
         wanted = [one for one in filters if one.addresses]
         if not wanted:
             return 0
-        # Imported here: only UDP ports come this way, and it costs 100 ms.
-        from pyroute2.conntrack import Conntrack  # noqa: PLC0415
-        from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-
         try:
-            return sum(_flush_family(Conntrack, family, wanted) for family in (socket.AF_INET, socket.AF_INET6))
-        except NetlinkError as error:
-            raise KernelError.from_errno("flush conntrack entries of", _ports(wanted), int(error.code)) from error
+            tracked = _tracked()
+            if not tracked:
+                return 0
+            dumps = 1 + tracked // _WORTH_A_DUMP
+            return sum(_flush(*of, ports, dumps) for of, ports in _claims(wanted).items())
         except OSError as error:
             raise KernelError.from_errno("flush conntrack entries of", _ports(wanted), error.errno or 0) from error
 
 
-def _flush_family(conntrack: Any, family: socket.AddressFamily, filters: list[FlowFilter]) -> int:
-    version = 4 if family is socket.AF_INET else 6
-    claimed: dict[Protocol, dict[int, set[str]]] = {}
+def _claims(filters: Iterable[FlowFilter]) -> _Claims:
+    claimed: _Claims = {}
     for one in filters:
-        addresses = {str(address) for address in one.addresses if address.version == version}
-        if addresses:
-            claimed.setdefault(one.protocol, {}).setdefault(one.port, set()).update(addresses)
-    if not claimed:
-        return 0
-    with conntrack(nfgen_family=family) as opened:
-        return sum(_flush(opened, family, protocol, ports) for protocol, ports in claimed.items())
+        for address in one.addresses:
+            ports = claimed.setdefault((address.version, one.protocol), {})
+            ports.setdefault(one.port.to_bytes(2, "big"), set()).add(address.packed)
+    return claimed
 
 
-def _flush(conntrack: Any, family: socket.AddressFamily, protocol: Protocol, ports: dict[int, set[str]]) -> int:
-    from pyroute2.netlink.exceptions import NetlinkError  # noqa: PLC0415
-    from pyroute2.netlink.nfnetlink.nfctsocket import NFCTAttrTuple  # noqa: PLC0415
+def _tracked() -> int:
+    """How many entries this network namespace has."""
+    (answer,) = exchange(_NETFILTER, _GET_STATISTICS, 0, _GENMSG.pack(socket.AF_UNSPEC, 0, 0))
+    return int.from_bytes(attributes(answer[_GENMSG.size :])[_ENTRIES], "big")
 
-    # Each dump walks the whole table: for many ports one dump of the protocol is cheaper.
-    wanted: list[int | None] = [*ports] if len(ports) <= _MAX_DUMPS else [None]
+
+def _flush(version: int, protocol: Protocol, ports: dict[bytes, set[bytes]], dumps: int) -> int:
     flushed = 0
-    for port in wanted:
-        pattern = NFCTAttrTuple(family=family, proto=protocol.number, dport=port)
-        for entry in list(conntrack.dump_entries(tuple_orig=pattern)):
-            original = entry.tuple_orig
-            # pyroute2 compares the tuple again, so a kernel that ignored the filter flushes nothing it should not.
-            if str(ip_address(original.daddr)) not in ports.get(original.dport, ()):
-                continue
-            try:
-                conntrack.entry("del", tuple_orig=original)
-            except NetlinkError as error:
-                if error.code != errno.ENOENT:
-                    raise
-            else:
-                flushed += 1
+    # Each dump walks the whole table: for many ports one dump of the protocol is cheaper.
+    for port in ports if len(ports) <= dumps else (None,):
+        asked = _asked(version, protocol, port)
+        # What is dumped is compared again, so a kernel that ignored the filter flushes nothing that it should not.
+        for entry in exchange(_NETFILTER, _GET, DUMP, asked, _matching(version, protocol, ports)):
+            flushed += _delete(entry)
     return flushed
+
+
+def _asked(version: int, protocol: Protocol, port: bytes | None) -> bytes:
+    flags, proto = _BY_NUMBER, attribute(_NUMBER, bytes([protocol.number]))
+    if port is not None:
+        flags, proto = flags | _BY_PORT, proto + attribute(_PORT, port)
+    chosen = attribute(_ORIGINAL_FLAGS, _FLAGS.pack(flags)) + attribute(_REPLY_FLAGS, _FLAGS.pack(0))
+    return (
+        _GENMSG.pack(_FAMILIES[version], 0, 0)
+        + attribute(_ORIGINAL | NESTED, attribute(_PROTO | NESTED, proto))
+        + attribute(_FILTER | NESTED, chosen)
+    )
+
+
+def _matching(version: int, protocol: Protocol, ports: dict[bytes, set[bytes]]) -> Callable[[bytes], bool]:
+    def matches(entry: bytes) -> bool:
+        original = attributes(attributes(entry[_GENMSG.size :]).get(_ORIGINAL, b""))
+        proto = attributes(original.get(_PROTO, b""))
+        destination = attributes(original.get(_IP, b"")).get(_DESTINATIONS[version])
+        return proto.get(_NUMBER) == bytes([protocol.number]) and destination in ports.get(proto.get(_PORT, b""), ())
+
+    return matches
+
+
+def _delete(entry: bytes) -> bool:
+    """Delete an entry as it was dumped, this very one; whether it was still there."""
+    found = attributes(entry[_GENMSG.size :])
+    body = entry[: _GENMSG.size] + attribute(_ORIGINAL | NESTED, found[_ORIGINAL])
+    body += b"".join(attribute(kind, found[kind]) for kind in (_ZONE, _ID) if kind in found)
+    try:
+        exchange(_NETFILTER, _DELETE, 0, body)
+    except OSError as error:
+        if error.errno != errno.ENOENT:
+            raise
+        return False
+    return True
 
 
 def _ports(filters: list[FlowFilter]) -> str:

@@ -17,9 +17,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol as Door
 
-from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Table
+from dataplane.nft.elements import Held
+from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Set, Table
 from dataplane.nft.transaction import Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Program, Protocol
+from dataplane.types import Address, AttachMode, IfIndex, Interface, Program, Protocol
 
 
 class Nft(Door):
@@ -43,6 +44,17 @@ class Nft(Door):
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
+
+    def become_owner(self) -> bool:
+        """From now on make all changes by the one socket that an ``OwnedTable`` belongs to; False where kernel or
+        libnftables know no owned tables that outlive their owner. Tries it. Raises ``NftError``."""
+
+    def tables(self) -> frozenset[Table]:
+        """Which of our tables there are. Cheap. Raises ``NftError``."""
+
+    def held(self, declared: Set) -> tuple[Held, ...]:
+        """The elements of a set or map of ours, in no particular order; none where it is not there. Raises
+        ``NftError``."""
 
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         """The chains of a table of ours, and how many rules each holds, counting jumps to it; empty where the table is
@@ -99,17 +111,36 @@ class Links(Door):
     def get(self, index: IfIndex) -> Link | None:
         """The link with this index, or None."""
 
+    def all_links(self) -> tuple[Link, ...]:
+        """Every link of this namespace. Raises ``LinkError``."""
+
     def towards(self, address: Address) -> Link | None:
         """The link by which packets to this address leave; None where there is no route, or it is the host's own."""
 
-    def host_addresses(self) -> tuple[Address, ...]:
-        """Addresses of this namespace in numeric order, loopback and IPv6 link-local ones excluded."""
+    def host_addresses(self, *versions: int) -> tuple[Address, ...]:
+        """Addresses of this namespace, of these IP versions or of both, in numeric order; loopback and IPv6 link-local
+        ones excluded. Those of IPv6 take longer, the more links there are."""
 
     def port_flags(self, index: IfIndex) -> PortFlags:
         """The bridge port flags of a link. Raises ``LinkError`` where it is no bridge port."""
 
     def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
         """Change the bridge port flags of a link. Raises ``LinkError``."""
+
+    def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
+        """The addresses of a link, IPv6 link-local ones excluded; none of a link that is gone."""
+
+    def make_bridge(self, name: str, mac: str, mtu: int) -> Link:
+        """Make a bridge, which is down. Raises ``LinkError``."""
+
+    def add_address(self, index: IfIndex, address: Interface) -> None:
+        """Give a link an address, to be used at once. Raises ``LinkError``."""
+
+    def enslave(self, index: IfIndex, bridge: IfIndex) -> None:
+        """Make a link a port of a bridge. Raises ``LinkError``."""
+
+    def bring_up(self, index: IfIndex) -> None:
+        """Set a link up. Raises ``LinkError``."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +175,14 @@ class Hooked:
     """The kernel's hash of the instructions."""
 
 
+@dataclass(frozen=True, slots=True)
+class MapSize:
+    """How full a BPF map is."""
+
+    entries: int
+    maximum: int
+
+
 class Programs(Door):
     """Our BPF programs: compiled once, pinned, hooked to the egress of container-facing devices; and their maps."""
 
@@ -157,6 +196,10 @@ class Programs(Door):
     def unload(self) -> list[str]:
         """Unhook our programs everywhere in this namespace and remove all pins; what was removed, a line each."""
 
+    def prune(self) -> list[str]:
+        """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went. Raises
+        ``BpfError``."""
+
     def attach(self, program: Program, ifindex: IfIndex) -> None:
         """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
 
@@ -165,6 +208,14 @@ class Programs(Door):
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""
+
+    def current(self, ifindex: IfIndex) -> frozenset[Program]:
+        """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
+        those that ``attach`` would not change."""
+
+    def hold(self, devices: Iterable[IfIndex]) -> None:
+        """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
+        and let go of what is not hooked to any of them."""
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
@@ -177,6 +228,12 @@ class Programs(Door):
 
     def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a map. Per-CPU values come summed as 64-bit counters."""
+
+    def size(self, map_name: str) -> MapSize:
+        """How many entries a map holds, and can hold. Raises ``BpfError``."""
+
+    def events_lost(self) -> int:
+        """How many events found the ring full since the programs were loaded. Raises ``BpfError``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from typing import Any
 
-from dataplane.doors import FlowFilter, Hooked, Kernel, Link, PortFlags
+from dataplane.doors import FlowFilter, Hooked, Kernel, Link, MapSize, PortFlags
 from dataplane.errors import BpfError, FirewalldError, ForeignChainError, KernelError, LinkError, NftError
+from dataplane.nft.elements import Held, pack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
-from dataplane.nft.transaction import Command, Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Program
+from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
+from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
 
 
 @dataclass
@@ -45,6 +47,11 @@ class FakeNft:
         self.log: list[str] = []
         self.fail: NftError | None = None
         self._generation = 1
+        self.owners = True
+        """Whether this kernel knows owned tables."""
+
+    def become_owner(self) -> bool:
+        return self.owners
 
     def run(self, transaction: Transaction) -> None:
         if not transaction:
@@ -88,6 +95,16 @@ class FakeNft:
     def sizes(self) -> dict[str, int]:
         held = self._tables.get(TABLE)
         return {name: len(elements) for name, elements in held.elements.items()} if held else {}
+
+    def tables(self) -> frozenset[Table]:
+        return frozenset(self._tables)
+
+    def held(self, declared: Set) -> tuple[Held, ...]:
+        table = self._tables.get(declared.table, _Table())
+        return tuple(
+            Held(*pack(element), element.comment.text if element.comment else "")
+            for element in table.elements.get(declared.name, {}).values()
+        )
 
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         held = self._tables.get(table)
@@ -145,7 +162,7 @@ class FakeNft:
 
 
 def _apply(tables: dict[Table, _Table], command: Command) -> None:
-    if command.target is command.table and command.verb == "add":
+    if command.verb == "add" and (command.target is command.table or isinstance(command.target, OwnedTable)):
         tables.setdefault(command.table, _Table())
         return
     table = tables.get(command.table)
@@ -164,6 +181,9 @@ def _apply(tables: dict[Table, _Table], command: Command) -> None:
             table.rules[chain_name].append(text)
         case Element() as element:
             _apply_element(table, command.verb, element)
+        case Batch(elements=elements):
+            for printed in elements:
+                _apply_element(table, command.verb, printed.element)
 
 
 def _apply_set(table: _Table, verb: str, declared: Set) -> None:
@@ -230,6 +250,7 @@ class FakeLinks:
     def __init__(self) -> None:
         self._links: dict[IfIndex, Link] = {}
         self._flags: dict[IfIndex, PortFlags] = {}
+        self._held_addresses: dict[IfIndex, tuple[Interface, ...]] = {}
         self._last = 1
         self.addresses: tuple[Address, ...] = ()
         self.routes: dict[Address, Link] = {}
@@ -242,8 +263,11 @@ class FakeLinks:
         return made
 
     def remove(self, index: IfIndex) -> None:
-        """Take a link away."""
+        """Take a link away; the ports of a bridge are no ports any more."""
         del self._links[index]
+        self._held_addresses.pop(index, None)
+        for port in [one for one in self._links.values() if one.master == index]:
+            self._links[port.index] = replace(port, master=IfIndex(0))
         self._flags.pop(index, None)
 
     def find(self, name: str) -> Link | None:
@@ -252,11 +276,14 @@ class FakeLinks:
     def get(self, index: IfIndex) -> Link | None:
         return self._links.get(index)
 
+    def all_links(self) -> tuple[Link, ...]:
+        return tuple(self._links.values())
+
     def towards(self, address: Address) -> Link | None:
         return self.routes.get(address)
 
-    def host_addresses(self) -> tuple[Address, ...]:
-        return self.addresses
+    def host_addresses(self, *versions: int) -> tuple[Address, ...]:
+        return tuple(address for address in self.addresses if not versions or address.version in versions)
 
     def port_flags(self, index: IfIndex) -> PortFlags:
         if index not in self._links or not self._links[index].master:
@@ -269,6 +296,34 @@ class FakeLinks:
             hairpin=former.hairpin if flags.hairpin is None else flags.hairpin,
             isolated=former.isolated if flags.isolated is None else flags.isolated,
         )
+
+    def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
+        return self._held_addresses.get(index, ())
+
+    def make_bridge(self, name: str, mac: str, mtu: int) -> Link:
+        if self.find(name):
+            raise LinkError.from_errno("create", f'bridge "{name}"', errno.EEXIST)
+        made = replace(self.link(name, "bridge"), mac=mac, mtu=mtu)
+        self._links[made.index] = made
+        return made
+
+    def add_address(self, index: IfIndex, address: Interface) -> None:
+        self._changed(index)
+        if address in self.addresses_of(index):
+            raise LinkError.from_errno("give an address to", f"link {index}", errno.EEXIST)
+        self._held_addresses[index] = (*self.addresses_of(index), address)
+
+    def enslave(self, index: IfIndex, bridge: IfIndex) -> None:
+        self._changed(index, master=bridge)
+        self._flags.pop(index, None)
+
+    def bring_up(self, index: IfIndex) -> None:
+        self._changed(index, up=True)
+
+    def _changed(self, index: IfIndex, **fields: Any) -> None:
+        if index not in self._links:
+            raise LinkError.from_errno("change", f"link {index}", errno.ENODEV)
+        self._links[index] = replace(self._links[index], **fields)
 
 
 class FakePrograms:
@@ -293,6 +348,9 @@ class FakePrograms:
         self._loaded = False
         return removed
 
+    def prune(self) -> list[str]:
+        return []
+
     def attach(self, program: Program, ifindex: IfIndex) -> None:
         if self.fail is not None:
             error, self.fail = self.fail, None
@@ -303,6 +361,12 @@ class FakePrograms:
 
     def detach(self, program: Program, ifindex: IfIndex) -> None:
         self._hooked.discard((ifindex, program))
+
+    def current(self, ifindex: IfIndex) -> frozenset[Program]:
+        return frozenset(program for index, program in self._hooked if index == ifindex)
+
+    def hold(self, devices: Iterable[IfIndex]) -> None:
+        """Nothing here goes with its pin."""
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         return tuple(
@@ -322,6 +386,12 @@ class FakePrograms:
 
     def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
         yield from sorted(self._map(map_name).items())
+
+    def size(self, map_name: str) -> MapSize:
+        return MapSize(len(self._map(map_name)), 1 << 14)
+
+    def events_lost(self) -> int:
+        return 0
 
     def _map(self, map_name: str) -> dict[bytes, bytes]:
         if not self._loaded:

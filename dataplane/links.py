@@ -8,13 +8,13 @@ from __future__ import annotations
 import errno
 import struct
 
-from dataplane import addresses, rtnetlink
+from dataplane import addresses, rtnetlink, wires
 from dataplane.doors import Link, PortFlags
 from dataplane.errors import LinkError
 from dataplane.netlink import NESTED, attribute, attributes, text
 from dataplane.routes import route_to
 from dataplane.rtnetlink import LINK
-from dataplane.types import Address, IfIndex
+from dataplane.types import Address, IfIndex, Interface
 
 _LOOPBACK = IfIndex(1)  # in every namespace
 _MAX_NAME = 15  # IFNAMSIZ - 1
@@ -36,19 +36,19 @@ class NetlinkLinks:
         """The link with this index, or None."""
         return _link(rtnetlink.link_message(index)) if index else None
 
+    def all_links(self) -> tuple[Link, ...]:
+        """Every link of this namespace. Raises ``LinkError``."""
+        return wires.links()
+
     def towards(self, address: Address) -> Link | None:
         """The link by which packets to this address leave; None where there is no route, or it is the host's own."""
         index = route_to(address)
         return None if index is None or index == _LOOPBACK else self.get(index)
 
-    def host_addresses(self) -> tuple[Address, ...]:
-        """Addresses of this namespace in numeric order, loopback and IPv6 link-local ones excluded."""
-        held = (one.interface.ip for _, one in addresses.everywhere())
-        found = {
-            address
-            for address in held
-            if not address.is_loopback and not (address.version == 6 and address.is_link_local)
-        }
+    def host_addresses(self, *versions: int) -> tuple[Address, ...]:
+        """Addresses of this namespace, of these IP versions or of both, in numeric order; loopback and IPv6 link-local
+        ones excluded."""
+        found = {address for version in versions or (4, 6) for address in addresses.reachable(version)}
         return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
     def port_flags(self, index: IfIndex) -> PortFlags:
@@ -66,6 +66,27 @@ class NetlinkLinks:
         if changes:
             body = LINK.pack(rtnetlink.AF_BRIDGE, 0, index, 0, 0) + attribute(rtnetlink.PROTINFO | NESTED, changes)
             rtnetlink.request("set the bridge port flags of", f"link {index}", rtnetlink.SETLINK, 0, body)
+
+    def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
+        """The addresses of a link, IPv6 link-local ones excluded; none of a link that is gone."""
+        held = (one.interface for one in addresses.addresses(index))
+        return tuple(one for one in held if not (one.version == 6 and one.is_link_local))
+
+    def make_bridge(self, name: str, mac: str, mtu: int) -> Link:
+        """Make a bridge, which is down. Raises ``LinkError``."""
+        return wires.create_bridge(name, mac=mac, mtu=mtu)
+
+    def add_address(self, index: IfIndex, address: Interface) -> None:
+        """Give a link an address, to be used at once. Raises ``LinkError``."""
+        addresses.add_address(index, address, detect_duplicates=False)
+
+    def enslave(self, index: IfIndex, bridge: IfIndex) -> None:
+        """Make a link a port of a bridge. Raises ``LinkError``."""
+        wires.change_link(index, master=bridge)
+
+    def bring_up(self, index: IfIndex) -> None:
+        """Set a link up. Raises ``LinkError``."""
+        wires.change_link(index, up=True)
 
 
 def _link(message: bytes | None) -> Link | None:

@@ -29,7 +29,7 @@ class PutEntry:
 
 @dataclass(frozen=True, slots=True)
 class DropEntry:
-    """Remove a BPF map entry; undone by writing it back."""
+    """Remove a BPF map entry; undone by writing it back. Where the map is gone, its pin lost, so is the entry."""
 
     map_name: str
     key: bytes

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from dataplane.errors import KernelError
 
-_ROOT = Path("/proc/sys")
+_ROOT = "/proc/sys"
+_MAX_BYTES = 4096  # those of numbers are short
 
 
 class ProcSysctls:
@@ -15,7 +16,11 @@ class ProcSysctls:
     def read(self, name: str) -> str | None:
         """The value, by its path below /proc/sys; None where there is no such sysctl."""
         try:
-            return (_ROOT / name).read_text(encoding="ascii").strip()
+            descriptor = os.open(f"{_ROOT}/{name}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return os.read(descriptor, _MAX_BYTES).decode("ascii").strip()
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -26,6 +31,10 @@ class ProcSysctls:
         if self.read(name) == value:
             return
         try:
-            (_ROOT / name).write_text(value, encoding="ascii")
+            descriptor = os.open(f"{_ROOT}/{name}", os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode("ascii"))
+            finally:
+                os.close(descriptor)
         except OSError as error:
             raise KernelError.from_errno("set", f"sysctl {name} to {value}", error.errno or 0) from error

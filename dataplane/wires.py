@@ -15,6 +15,7 @@ import struct
 from dataclasses import dataclass, replace
 
 from dataplane import rtnetlink
+from dataplane.crashpoints import Point, reached
 from dataplane.doors import Link
 from dataplane.errors import LinkError
 from dataplane.netlink import CREATE, DUMP, EXCLUSIVE, NESTED, attribute, text_attribute
@@ -64,6 +65,7 @@ def create_bridge(name: str, *, mac: str = "", mtu: int = 0, vlan_filtering: boo
     # A bridge that cannot be made as asked is not made at all.
     option = "CONFIG_BRIDGE_VLAN_FILTERING" if vlan_filtering else "CONFIG_BRIDGE"
     rtnetlink.request("create", f'bridge "{name}"', rtnetlink.NEWLINK, CREATE | EXCLUSIVE, body, _needs(option))
+    reached(Point.BRIDGE_MADE)
     return _made(f'bridge "{name}"', name)
 
 
@@ -89,6 +91,7 @@ def create_veth(veth: Veth, netns: int) -> Link:
         if not reason:
             raise
         raise LinkError(error.verb, error.thing, reason, error.errno) from error
+    reached(Point.VETH_MADE)
     made = _made(thing, veth.name)
     if not veth.alias:
         return made
@@ -97,6 +100,7 @@ def create_veth(veth: Veth, netns: int) -> Link:
     except LinkError:
         delete_link(made.index)
         raise
+    reached(Point.VETH_NAMED)
     return replace(made, alias=veth.alias)
 
 
@@ -105,6 +109,7 @@ def delete_link(index: IfIndex) -> None:
     try:
         body = LINK.pack(socket.AF_UNSPEC, 0, index, 0, 0)
         rtnetlink.request("delete", f"link {index}", rtnetlink.DELLINK, 0, body)
+        reached(Point.LINK_DELETED)
     except LinkError as error:
         if error.errno != errno.ENODEV:
             raise

@@ -12,9 +12,10 @@ links are matched by index. The names of chains in ``Table.ADMIN`` are the one e
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from typing import NewType
 
@@ -93,6 +94,7 @@ _ETHER = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
 MAX_COMMENT = 128
 """Bytes of a comment: NFTNL_UDATA_COMMENT_MAXLEN of libnftnl."""
 
+_DIGEST = 12  # hexadecimal digits
 _COMMENT = re.compile(r"[A-Za-z0-9_.:/@#, +=\-]{0,128}")
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}")
 _FOREIGN_NAME = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.\-]{0,63}")
@@ -113,12 +115,8 @@ class Comment:
 
     @classmethod
     def owner(cls, *parts: str) -> Comment:
-        """A comment that names an owner, part by part, shortened until it fits: the longest part is cut first."""
-        kept = list(parts)
-        while len("/".join(kept)) > MAX_COMMENT:
-            longest = max(range(len(kept)), key=lambda index: len(kept[index]))
-            kept[longest] = kept[longest][:-1]
-        return cls("/".join(kept))
+        """A comment that names an owner, part by part, shortened until it fits (see ``fitting``)."""
+        return cls("/".join(fitting(parts, MAX_COMMENT)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,6 +246,21 @@ class ChainRef:
 
     def __str__(self) -> str:
         return f"{self.family} {self.table} {self.chain}"
+
+
+def fitting(parts: Sequence[str], limit: int) -> tuple[str, ...]:
+    """Parts of a comment that have so many characters at most, with one between two of them: the longest is cut first.
+    What is cut ends with ``+`` and a digest of the whole part, so that no two owners have the same comment."""
+    lengths = [len(part) for part in parts]
+    while sum(lengths) + len(lengths) - 1 > limit:
+        lengths[lengths.index(max(lengths))] -= 1
+    return tuple(_cut(part, length) for part, length in zip(parts, lengths, strict=True))
+
+
+def _cut(part: str, length: int) -> str:
+    if len(part) <= length:
+        return part
+    return f"{part[: length - _DIGEST - 1]}+{sha256(part.encode()).hexdigest()[:_DIGEST]}"
 
 
 def _check_name(name: str) -> None:

@@ -7,7 +7,7 @@ delete element inet dataplane publish4 { tcp . 8081 }
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Literal
@@ -21,11 +21,36 @@ _ELEMENTS_PER_COMMAND = 500
 
 
 @dataclass(frozen=True, slots=True)
+class Printed:
+    """An element, and what stands between the braces for it: printing many of them takes longer than nft does."""
+
+    element: Element
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Elements of one set or map that were printed before."""
+
+    table: Table
+    set_name: str
+    elements: tuple[Printed, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class OwnedTable:
+    """A table that only the socket which made it can change, and that outlives that socket (Linux 6.9). Others see it;
+    ``nft flush ruleset`` passes it by."""
+
+    table: Table
+
+
+@dataclass(frozen=True, slots=True)
 class Command:
     """A verb of nft and what it is applied to."""
 
     verb: Verb
-    target: Table | Set | Chain | Rule | Element
+    target: Table | OwnedTable | Set | Chain | Rule | Element | Batch
 
     @property
     def table(self) -> Table:
@@ -59,13 +84,13 @@ class Transaction:
             if set_name is None:
                 yield from (_line(command) for command in run)
                 continue
-            bodies = [c.target.body(comment=verb != "delete") for c in run if isinstance(c.target, Element)]
+            bodies = [body for command in run for body in _bodies(command)]
             for start in range(0, len(bodies), _ELEMENTS_PER_COMMAND):
                 chunk = ", ".join(bodies[start : start + _ELEMENTS_PER_COMMAND])
                 yield f"{verb} element {table} {set_name} {{ {chunk} }}"
 
 
-def add(target: Table | Set | Chain | Rule | Element = TABLE) -> Command:
+def add(target: Table | OwnedTable | Set | Chain | Rule | Element | Batch = TABLE) -> Command:
     """``add``: exists already is fine, except for a map key with another value."""
     return Command("add", target)
 
@@ -86,16 +111,27 @@ def flush(target: Set | Chain) -> Command:
 
 
 def _batch(command: Command) -> tuple[Verb, Table, str | None]:
-    return command.verb, command.table, command.target.set_name if isinstance(command.target, Element) else None
+    return command.verb, command.table, command.target.set_name if isinstance(command.target, Element | Batch) else None
+
+
+def _bodies(command: Command) -> Iterable[str]:
+    match command.target:
+        case Batch(elements=elements):
+            return (printed.body for printed in elements)
+        case Element() as element:
+            return (element.body(comment=command.verb != "delete"),)
+    return ()
 
 
 def _line(command: Command) -> str:
     target = command.target
     if isinstance(target, Table):
         return f"{command.verb} table {target}"
+    if isinstance(target, OwnedTable):
+        return f"{command.verb} table {target.table} {{ flags owner, persist; }}"
     if isinstance(target, Set | Chain) and command.verb in {"flush", "delete"}:
         kind = target.kind if isinstance(target, Set) else "chain"
         return f"{command.verb} {kind} {target.table} {target.name}"
-    if isinstance(target, Element):
-        return f"{command.verb} element {target.table} {target}"
+    if isinstance(target, Element | Batch):
+        raise TypeError(f"elements share a line: {target!r}")
     return f"{command.verb} {target.declaration()}"

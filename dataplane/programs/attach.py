@@ -15,6 +15,7 @@ import errno as errnos
 from dataclasses import dataclass
 from pathlib import Path
 
+from dataplane.crashpoints import Point, reached
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError
 from dataplane.programs import clsact, syscall
@@ -53,6 +54,16 @@ class Hooks:
         """Every copy of our programs on a device, in the order in which they run."""
         return (*_tcx(ifindex), *_clsact(ifindex))
 
+    def is_current(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
+        """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
+        copies = [hooked for hooked in self.hooked(ifindex) if hooked.program is program]
+        if len(copies) != 1 or copies[0].program_id != syscall.program_info(fd).id:
+            return False
+        if copies[0].mode is AttachMode.CLSACT:
+            return True
+        pin = self._pin(program, ifindex)
+        return pin.exists() and self._pinned(pin).id == copies[0].link_id
+
     def sweep(self) -> None:
         """Unpin the links whose devices are gone."""
         if self.links.is_dir():
@@ -77,7 +88,9 @@ class Hooks:
             else:
                 link = syscall.tcx_link_create(fd, ifindex, after=others[-1] if others else 0)
             with link:
+                reached(Point.TCX_LINKED)
                 syscall.obj_pin(link.number, self._pin(program, ifindex))
+                reached(Point.TCX_PINNED)
         self._detach_clsact(program, ifindex)
 
     def _update(self, hooked: Hooked, fd: int) -> None:
@@ -111,6 +124,7 @@ class Hooks:
         for hooked in _tcx(ifindex):
             if hooked.program is program:
                 _detach_link(hooked.link_id)
+                reached(Point.TCX_DETACHED)
         pin = self._pin(program, ifindex)
         if pin.exists() and not self._pinned(pin).ifindex:  # ours just now, or of a device that is gone
             pin.unlink(missing_ok=True)

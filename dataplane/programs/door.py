@@ -1,6 +1,6 @@
 """``KernelPrograms``: the door to our BPF programs and their maps on the running kernel.
 
-Be aware: pins are opened for each operation (2 us) and nothing is kept open, so what is answered is what is pinned now,
+Be aware: pins are opened for each operation (2 us) and no map is kept open, so what is answered is what is pinned now,
 also after somebody mounted a fresh bpffs. A door belongs to the network namespace of its thread.
 """
 
@@ -9,12 +9,13 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 
 from dataplane import abi
-from dataplane.doors import Hooked
+from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
@@ -26,6 +27,8 @@ class KernelPrograms:
 
     def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
         self._hooks = Hooks(mode, loading.LINKS)
+        self._descriptions: dict[str, syscall.MapInfo] = {}
+        self._held: dict[int, syscall.Fd] = {}
 
     @cached_property
     def digest(self) -> str:
@@ -56,6 +59,11 @@ class KernelPrograms:
                 removed.append(f"program {hooked.program} on device {name}")
         return removed + [f"pins in {directory}" for directory in loading.unload()]
 
+    def prune(self) -> list[str]:
+        """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went."""
+        hooked = (one.program_id for number, _ in socket.if_nameindex() for one in self.hooked(IfIndex(number)))
+        return loading.prune(self.digest, set(hooked))
+
     def attach(self, program: Program, ifindex: IfIndex) -> None:
         """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
         with self._open(program.function) as pinned:
@@ -69,29 +77,53 @@ class KernelPrograms:
         """Our programs on one device, also those whose pins are gone."""
         return self._hooks.hooked(ifindex)
 
+    def current(self, ifindex: IfIndex) -> frozenset[Program]:
+        """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
+        those that ``attach`` would not change."""
+        found = set()
+        for program in Program:
+            with self._open(program.function) as pinned:
+                if self._hooks.is_current(program, pinned.number, ifindex):
+                    found.add(program)
+        return frozenset(found)
+
+    def hold(self, devices: Iterable[IfIndex]) -> None:
+        """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
+        and let go of what is not hooked to any of them."""
+        hooked = {one.link_id for device in devices for one in self.hooked(device) if one.link_id}
+        for gone in self._held.keys() - hooked:
+            self._held.pop(gone).close()
+        for number in hooked - self._held.keys():
+            with suppress(BpfError):  # detached since it was listed
+                self._held[number] = syscall.link_by_id(number)
+
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
         with self._open(map_name) as pinned:
-            syscall.map_update(pinned.number, syscall.map_info(pinned.number), key, value)
+            syscall.map_update(pinned.number, self._described(map_name, pinned), key, value)
 
     def drop(self, map_name: str, key: bytes) -> None:
         """Remove one map entry; missing is not an error."""
         with self._open(map_name) as pinned:
-            syscall.map_delete(pinned.number, syscall.map_info(pinned.number), key)
+            syscall.map_delete(pinned.number, self._described(map_name, pinned), key)
 
     def get(self, map_name: str, key: bytes) -> bytes | None:
         """One map entry, or None. Per-CPU values come summed as 64-bit counters."""
         with self._open(map_name) as pinned:
-            return _lookup(pinned.number, syscall.map_info(pinned.number), key)
+            return _lookup(pinned.number, self._described(map_name, pinned), key)
 
     def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a map. Per-CPU values come summed as 64-bit counters."""
         with self._open(map_name) as pinned:
-            info = syscall.map_info(pinned.number)
-            for key in syscall.map_keys(pinned.number, info):
-                value = _lookup(pinned.number, info, key)
-                if value is not None:
-                    yield key, value
+            info = self._described(map_name, pinned)
+            for key, value in syscall.map_entries(pinned.number, info):
+                yield key, _summed(value, info.value_size) if info.per_cpu else value
+
+    def size(self, map_name: str) -> MapSize:
+        """How many entries a map holds, and can hold. Raises ``BpfError``."""
+        with self._open(map_name) as pinned:
+            info = self._described(map_name, pinned)
+            return MapSize(sum(1 for _ in syscall.map_entries(pinned.number, info)), info.max_entries)
 
     def events(self) -> ringbuf.EventReader:
         """A reader of the programs' events. Raises ``BpfError``, ``MissingDependencyError``."""
@@ -113,9 +145,15 @@ class KernelPrograms:
         with self._open(map_name) as pinned:
             return syscall.map_info(pinned.number)
 
+    def _described(self, map_name: str, pinned: syscall.Fd) -> syscall.MapInfo:
+        """What does not change about a map as long as its source does not: all but its number."""
+        if map_name not in self._descriptions:
+            self._descriptions[map_name] = syscall.map_info(pinned.number)
+        return self._descriptions[map_name]
+
     def _open(self, name: str) -> syscall.Fd:
         try:
-            return syscall.obj_get(self.directory / name)
+            return syscall.obj_get(f"{loading.BASE}/{self.digest}/{name}")
         except BpfError as error:
             if error.errno != errno.ENOENT:
                 raise

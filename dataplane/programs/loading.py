@@ -20,13 +20,15 @@ import importlib.util
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import dataplane
+from dataplane.crashpoints import Point, reached
 from dataplane.errors import BpfError, MissingDependencyError
 from dataplane.netns import scoped
+from dataplane.programs import syscall
 from dataplane.programs.compile import MISSING
 from dataplane.programs.source import MAPS, read_source
 from dataplane.types import Program
@@ -50,7 +52,7 @@ def finished(name: str) -> bool:
     """Whether everything of this digest is pinned."""
     with _refusals("list", BASE / name):
         try:
-            return {pin.name for pin in (BASE / name).iterdir()} >= _PINS
+            return _PINS.issubset(os.listdir(f"{BASE}/{name}"))  # noqa: PTH208 - asked several times in each request
         except FileNotFoundError:
             return False
 
@@ -69,12 +71,15 @@ def load(name: str) -> bool:
         for leftover in (unfinished, BASE / name):
             _remove(leftover)
         unfinished.mkdir(mode=0o700)
+        reached(Point.PROGRAMS_BEGUN)
         try:
             _compile(unfinished, lock)
         except (BpfError, MissingDependencyError):
             _remove(unfinished)
             raise
+        reached(Point.PROGRAMS_COMPILED)
         unfinished.rename(BASE / name)
+        reached(Point.PROGRAMS_RENAMED)
     return True
 
 
@@ -87,8 +92,29 @@ def unload() -> list[str]:
             directories = sorted(BASE.iterdir())
             for directory in directories:
                 _remove(directory)
+                reached(Point.PINS_REMOVED)
             BASE.rmdir()
         return [str(directory) for directory in directories]
+
+
+def prune(name: str, in_use: Collection[int]) -> list[str]:
+    """Unpin what belongs to other digests than this one, except of programs whose ids are in use; which went."""
+    if not finished(name):
+        return []
+    with _refusals("remove", BASE), _locked():
+        others = [one for one in sorted(BASE.iterdir()) if one.name not in {name, LINKS.name}]
+        unused = [one for one in others if not _program_ids(one) & set(in_use)]
+        for directory in unused:
+            _remove(directory)
+    return [str(one) for one in unused]
+
+
+def _program_ids(directory: Path) -> set[int]:
+    ids = set()
+    for program in Program:
+        with suppress(BpfError), syscall.obj_get(directory / program.function) as pinned:
+            ids.add(syscall.program_info(pinned.number).id)
+    return ids
 
 
 def ensure_bpffs() -> None:

@@ -32,8 +32,8 @@ _F_AFTER = 1 << 4
 _F_ID = 1 << 5
 _F_LINK = 1 << 13
 
-_MAX_WALKS = 4  # an LRU map under load may never be still: what was seen until then is the answer
 _PERCPU_TYPES = frozenset({5, 6, 10})  # percpu_hash, percpu_array, lru_percpu_hash
+_BATCH = 1024  # entries that are read at once
 _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "ppc64le": 361, "s390x": 351}
 
 
@@ -43,13 +43,13 @@ class _Command(IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
-    MAP_NEXT_KEY = 4
     OBJ_PIN = 6
     OBJ_GET = 7
     TEST_RUN = 10
     PROG_FD_BY_ID = 13
     INFO_BY_FD = 15
     QUERY = 16
+    MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_FD_BY_ID = 30
@@ -140,15 +140,15 @@ class ProgramRun:
 
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_NUMBER = _NUMBERS.get(platform.machine())
 
 
 def _bpf(command: _Command, attributes: bytes | bytearray, verb: str, thing: str) -> int:
-    number = _NUMBERS.get(platform.machine())
-    if number is None:
+    if _NUMBER is None:
         raise MissingDependencyError(f"could not {verb} {thing}: bpf(2) has no known number on {platform.machine()}")
     size = len(attributes)
     buffer = (ctypes.c_char * size).from_buffer(bytearray(attributes) if isinstance(attributes, bytes) else attributes)
-    result: int = _libc.syscall(number, int(command), ctypes.byref(buffer), size)
+    result: int = _libc.syscall(_NUMBER, int(command), ctypes.byref(buffer), size)
     if result < 0:
         code = ctypes.get_errno()
         raise BpfError.from_errno(verb, thing, code, "bpf(2) needs root" if code == errnos.EPERM else "")
@@ -168,7 +168,7 @@ def obj_pin(fd: int, path: Path) -> None:
     _bpf(_Command.OBJ_PIN, struct.pack("=QII", _address(name), fd, 0), "pin", str(path))
 
 
-def obj_get(path: Path) -> Fd:
+def obj_get(path: str | Path) -> Fd:
     """Open what is pinned. Raises ``BpfError`` (``ENOENT`` where nothing is)."""
     name = ctypes.create_string_buffer(os.fsencode(path))
     return Fd(_bpf(_Command.OBJ_GET, struct.pack("=QII", _address(name), 0, 0), "open the pin", str(path)))
@@ -290,24 +290,35 @@ def map_delete(fd: int, info: MapInfo, key: bytes) -> bool:
     return True
 
 
-def map_keys(fd: int, info: MapInfo) -> Iterator[bytes]:
-    """Every key once, also while entries come and go: the walk starts anew where its place is deleted under it."""
-    seen: set[bytes] = set()
-    following = ctypes.create_string_buffer(info.key_size)
-    current: ctypes.Array[ctypes.c_char] | None = None
-    for _ in range(_MAX_WALKS * (info.max_entries + 1)):
-        attributes = struct.pack("=IxxxxQQQ", fd, _address(current) if current else 0, _address(following), 0)
+def map_entries(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
+    """Every entry once, values as ``map_lookup`` answers them, many with one call; also while others come and go."""
+    size, count = value_bytes(info), _BATCH
+    place = ctypes.create_string_buffer(max(info.key_size, 4))
+    following = ctypes.create_string_buffer(len(place))
+    first = last = True
+    while first or not last:
+        keys, values = ctypes.create_string_buffer(count * info.key_size), ctypes.create_string_buffer(count * size)
+        attributes = bytearray(
+            struct.pack(
+                "=QQQQIIQQ",
+                *(0 if first else _address(place), _address(following), _address(keys), _address(values)),
+                *(count, fd, 0, 0),
+            )
+        )
         try:
-            _bpf(_Command.MAP_NEXT_KEY, attributes, "walk", f'BPF map "{info.name}"')
+            _bpf(_Command.MAP_LOOKUP_BATCH, attributes, "read", f'BPF map "{info.name}"')
+            last = False
         except BpfError as error:
-            if error.errno == errnos.ENOENT:
-                return
-            raise
-        key = following.raw
-        if key not in seen:
-            seen.add(key)
-            yield key
-        current = ctypes.create_string_buffer(key, len(key))
+            if error.errno == errnos.ENOSPC:  # so many entries share a place of the hash table
+                count *= 2
+                continue
+            if error.errno != errnos.ENOENT:
+                raise
+            last = True
+        (found,) = struct.unpack_from("=I", attributes, 32)
+        for at in range(found):
+            yield keys.raw[at * info.key_size : (at + 1) * info.key_size], values.raw[at * size : (at + 1) * size]
+        place, following, first = following, place, False
 
 
 def _key(info: MapInfo, key: bytes) -> ctypes.Array[ctypes.c_char]:

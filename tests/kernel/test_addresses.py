@@ -10,7 +10,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from dataplane.addresses import HeldAddress, add_address, addresses, remove_address
+from dataplane.addresses import HeldAddress, add_address, addresses, remove_address, settled
 from dataplane.errors import LinkError
 from dataplane.links import NetlinkLinks
 from dataplane.routes import add_route, route_to, routes
@@ -59,26 +59,28 @@ def test_addresses_are_given_as_containernetworking_does(box: Place) -> None:
 
 def _checked() -> None:
     at = eth0()
-    settled = ip_interface("fd00:11::3/64")
+    unchecked = ip_interface("fd00:11::3/64")
     add_address(at, SIX)
-    add_address(at, settled, detect_duplicates=False)
+    add_address(at, unchecked, detect_duplicates=False)
     add_address(at, FOUR, detect_duplicates=False)
     held = {one.interface: one for one in addresses(at)}
     assert held[SIX] == HeldAddress(SIX, tentative=True, failed=False)
-    assert held[settled] == HeldAddress(settled, tentative=False, failed=False)
+    assert held[unchecked] == HeldAddress(unchecked, tentative=False, failed=False)
     assert held[FOUR] == HeldAddress(FOUR, tentative=False, failed=False)
-    wait_until(lambda: HeldAddress(SIX, tentative=False, failed=False) in addresses(at))
+    assert HeldAddress(SIX, tentative=True, failed=False) in settled(at, 0)
+    assert not any(one.tentative for one in settled(at, 10))
+    assert HeldAddress(SIX, tentative=False, failed=False) in settled(at, 0)
 
 
 def test_addresses_are_tentative_while_they_are_checked(box: Place) -> None:
-    """Only IPv6 ones are, and only where duplicates are to be looked for."""
+    """Only IPv6 ones are, and only where duplicates are to be looked for; the kernel tells when it is done."""
     box.call(_checked)
 
 
 def _failed() -> None:
     at = eth0()
     add_address(at, SIX)
-    wait_until(lambda: HeldAddress(SIX, tentative=True, failed=True) in addresses(at))
+    assert HeldAddress(SIX, tentative=True, failed=True) in settled(at, 10)
 
 
 def test_a_duplicate_is_seen(sandbox: Sandbox, box: Place) -> None:

@@ -18,7 +18,19 @@ from dataplane.errors import BpfError, KernelError, LinkError, NftError
 from dataplane.fakes import FakeLinks, FakeNft, FakePrograms, FakeSysctls
 from dataplane.links import NetlinkLinks
 from dataplane.nft.client import LibNftables
-from dataplane.nft.objects import ChainRef, Comment, Element, LinkIndex, Port, PortRange, Set
+from dataplane.nft.elements import Held, pack, unpack
+from dataplane.nft.objects import (
+    Atom,
+    ChainRef,
+    Comment,
+    Element,
+    EtherAddress,
+    LinkIndex,
+    Port,
+    PortRange,
+    Set,
+    Table,
+)
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.programs.door import KernelPrograms
 from dataplane.sysctl import ProcSysctls
@@ -32,6 +44,7 @@ WEB6 = Element(
 )
 SCTP = Element("publish4", (Protocol.SCTP, Port(8080)), WEB4)
 MEMBER = Element("members4", (LinkIndex(IfIndex(4711)), IPv4Address("10.11.0.2")), comment=Comment("front/web/eth0"))
+PUBLISH4 = next(declared for declared in ruleset.SETS if declared.name == WEB.set_name)
 FOREIGN = ChainRef("inet", "filter", "forward")
 OWNER = Comment("dataplane device 10")
 
@@ -186,6 +199,72 @@ def sizes(nft: Nft) -> None:
     assert nft.sizes()["publish6"] == 0
 
 
+ATOMS: dict[str, tuple[Atom, Atom]] = {
+    "ipv4_addr": (IPv4Address("10.11.0.2"), IPv4Address("192.0.2.255")),
+    "ipv6_addr": (IPv6Address("fd00::2"), IPv6Address("2001:db8::ff00")),
+    "inet_proto": (Protocol.TCP, Protocol.SCTP),
+    "inet_service": (Port(80), Port(65535)),
+    "iface_index": (LinkIndex(IfIndex(1)), LinkIndex(IfIndex(0x01020304))),
+    "ether_addr": (EtherAddress(bytes(range(6))), EtherAddress(bytes([0xFE] * 6))),
+}
+SPAN = PortRange(Port(20000), Port(29999))
+"""Two parts of an element for each of nft's types, and what an interval has in the place of a port."""
+
+
+def filled(declared: Set) -> tuple[Element, ...]:
+    """Two elements for a set or map, one with a comment; and a range, where it takes any."""
+
+    def made(key: tuple[Atom, ...], which: int, comment: Comment | None = None) -> Element:
+        value = tuple(ATOMS[word][which] for word in declared.value)
+        return Element(declared.name, key, value, comment, table=declared.table)
+
+    first, second = (tuple(ATOMS[word][which] for word in declared.key) for which in (0, 1))
+    ranges = [made((*first[:-1], SPAN), 0, WEB.comment)] if declared.interval else []
+    return (made(first, 0, WEB.comment), made(second, 1), *ranges)
+
+
+def held(nft: Nft) -> None:
+    """Every set and map is read as its elements pack, comments included, and unpacks to them; what is not there holds
+    nothing."""
+    group = ruleset.Group(6, parse(["ip6", "saddr", "fd00::/8"], 6))
+    bridge = tuple(
+        Set(name, key, table=Table.BRIDGE)
+        for name, key in (("macs", ("ether_addr",)), ("permitted", ("iface_index", "ether_addr")))
+    )
+    every = (*ruleset.SETS, *group.maps(), *bridge)
+    assert all(nft.held(declared) == () for declared in every)
+    nft.run(skeleton() + ruleset.regroup(frozenset(), frozenset({group})))
+    assert all(nft.held(declared) == () for declared in every)
+    nft.run(Transaction((add(Table.BRIDGE), *(add(declared) for declared in bridge))))
+    nft.run(Transaction(tuple(create(element) for declared in every for element in filled(declared))))
+    for declared in every:
+        wanted = {element: element.comment.text if element.comment else "" for element in filled(declared)}
+        there = nft.held(declared)
+        assert sorted(there) == sorted(Held(*pack(element), comment) for element, comment in wanted.items())
+        read = [unpack(declared, one) for one in there]
+        assert {element: element.comment.text if element.comment else "" for element in read} == wanted
+        assert {one.packed for one in there} == {pack(element) for element in wanted}
+
+
+def many_held(nft: Nft) -> None:
+    """Of more elements than one answer of the kernel can carry, each is read once."""
+    nft.run(skeleton())
+    made = [Element("publish4", (Protocol.TCP, Port(port)), WEB4, WEB.comment) for port in range(1, 3000)]
+    nft.run(Transaction(tuple(create(element) for element in made)))
+    assert sorted(one.packed for one in nft.held(PUBLISH4)) == sorted(map(pack, made))
+
+
+def tables(nft: Nft) -> None:
+    """Our tables are found by family and name."""
+    assert nft.tables() == frozenset()
+    for table in Table:
+        nft.run(Transaction((add(table),)))
+        assert nft.tables() == {table}
+        nft.run(Transaction((delete(table),)))
+    nft.run(Transaction(tuple(add(table) for table in Table)))
+    assert nft.tables() == frozenset(Table)
+
+
 def ruleset_conditions() -> tuple[Condition, ...]:
     """Conditions of every kind that can be written."""
     return parse(["ip", "saddr", "!=", "10.0.0.0/8", "iifname", "eth1"], 4)
@@ -204,6 +283,9 @@ NFT_CASES = [
     foreign_rules,
     generations,
     sizes,
+    held,
+    many_held,
+    tables,
 ]
 
 
@@ -234,6 +316,7 @@ def links_case(links: Links, bridge: str, port: str) -> None:
     assert veth is not None
     assert (master.kind, veth.kind, veth.master) == ("bridge", "veth", master.index)
     assert links.get(veth.index) == veth
+    assert {master, veth} <= set(links.all_links())
     assert links.find("nowhere") is None
     assert links.get(IfIndex(9999)) is None
     assert links.port_flags(veth.index) == PortFlags(hairpin=False, isolated=False)

@@ -76,11 +76,12 @@ def test_a_comment_never_ends_its_quotes(text: str) -> None:
 
 
 def test_an_owner_that_is_too_long_is_shortened_where_it_is_longest() -> None:
-    """The owner's comment keeps every part readable and fits in 128 bytes."""
+    """The owner's comment keeps every part readable, fits in 128 bytes, and is nobody else's."""
     text = Comment.owner("front", "c" * 300, "eth0").text
     assert len(text) == MAX_COMMENT
     assert text.startswith("front/ccc")
-    assert text.endswith("ccc/eth0")
+    assert text.endswith("/eth0")
+    assert text != Comment.owner("front", "c" * 299 + "d", "eth0").text
 
 
 @pytest.mark.parametrize("text", ["accept;", "accept\ndrop", 'iifname "a" "', "a # b", ""])
