@@ -15,10 +15,8 @@ import struct
 
 from control.wire import (
     HEADER_LENGTH,
-    Answer,
-    CniCall,
-    Ping,
-    Pong,
+    AgentAnswer,
+    AgentCall,
     body_length,
     decode_answer,
     decode_call,
@@ -29,7 +27,7 @@ from control.wire import (
 _DESCRIPTOR = struct.Struct("=i")
 
 
-def send_call(connection: socket.socket, call: CniCall | Ping, netns: int | None = None) -> None:
+def send_call(connection: socket.socket, call: AgentCall, netns: int | None = None) -> None:
     """Send a call, and with its first bytes the descriptor of a network namespace; it stays open here."""
     frame = encode_call(call)
     sent = 0 if netns is None else socket.send_fds(connection, [frame], [netns])
@@ -38,7 +36,7 @@ def send_call(connection: socket.socket, call: CniCall | Ping, netns: int | None
         connection.sendall(rest)
 
 
-def receive_call(connection: socket.socket) -> tuple[CniCall | Ping, int | None]:
+def receive_call(connection: socket.socket) -> tuple[AgentCall, int | None]:
     """Receive a call, and the descriptor that came with it; it is the caller's to close."""
     # Not socket.recv_fds: it drops its flags, and children of the agent must not inherit containers' namespaces.
     header, ancillary, _, _ = connection.recvmsg(
@@ -54,12 +52,12 @@ def receive_call(connection: socket.socket) -> tuple[CniCall | Ping, int | None]
         raise
 
 
-def send_answer(connection: socket.socket, answer: Answer | Pong) -> None:
+def send_answer(connection: socket.socket, answer: AgentAnswer) -> None:
     """Send an answer."""
     connection.sendall(encode_answer(answer))
 
 
-def receive_answer(connection: socket.socket) -> Answer | Pong:
+def receive_answer(connection: socket.socket) -> AgentAnswer:
     """Receive an answer."""
     return decode_answer(_receive(connection, body_length(_receive(connection, HEADER_LENGTH))))
 

@@ -1,11 +1,17 @@
 """Frames between the plugin and the agent: four bytes of length, big endian, then one JSON object.
 
-    plugin -> agent   {"v": 2, "call": "cni", "environment": {"CNI_COMMAND": "ADD", ...}, "stdin": "{...}",
+    plugin -> agent   {"v": 3, "call": "cni", "environment": {"CNI_COMMAND": "ADD", ...}, "stdin": "{...}",
                        "netns_error": "", "plugin": "dataplane"}
-    agent -> plugin   {"v": 2, "answer": "cni", "stdout": "{...}", "stderr": "", "exit_code": 0}
+    agent -> plugin   {"v": 3, "answer": "cni", "stdout": "{...}", "stderr": "", "exit_code": 0}
 
-    anybody -> agent  {"v": 2, "call": "ping"}
-    agent -> anybody  {"v": 2, "answer": "pong", "version": "0.1.0", "pid": 4711}
+    dpctl -> agent    {"v": 3, "call": "ping"}
+    agent -> dpctl    {"v": 3, "answer": "pong", "version": "0.1.0", "pid": 4711}
+
+    dpctl -> agent    {"v": 3, "call": "events", "since": 0, "follow": true}
+    agent -> dpctl    {"v": 3, "answer": "record", "record": {...}}            one for each, until the agent hangs up
+
+    dpctl -> agent    {"v": 3, "call": "reconcile"}
+    agent -> dpctl    {"v": 3, "answer": "reconciled", "found": [...], "left": [...], "error": ""}
 
 Pure: bytes in, values out. Text that is no UTF-8 (standard input is whatever a runtime wrote) crosses byte by byte.
 
@@ -20,12 +26,13 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-VERSION = 2
+VERSION = 3
 MAX_BODY = 2 << 20
 """Bytes of JSON in a frame: twice the plugin's standard input, for escapes."""
 HEADER_LENGTH = 4
 
 _DEBUG = "DATAPLANE_DEBUG"
+_REQUEST = "DATAPLANE_REQUEST"  # not carried: no caller chooses it
 _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _CARRIED = {"TRACEPARENT", _DEBUG}
 
@@ -48,9 +55,14 @@ class CniCall(NamedTuple):
 
     @property
     def trace(self) -> str:
-        """The trace that the call belongs to (TRACEPARENT as W3C Trace Context has it); empty where there is none."""
+        """The trace that the call belongs to (TRACEPARENT as W3C Trace Context has it), or the agent's name for the
+        call; empty where there is neither."""
         found = self.environment.get("TRACEPARENT", "")
-        return found if _TRACEPARENT.fullmatch(found) else ""
+        return found if _TRACEPARENT.fullmatch(found) else self.environment.get(_REQUEST, "")
+
+    def named(self, name: str) -> CniCall:
+        """The call, by this name where it belongs to no trace: the same in the log and in what its caller is told."""
+        return self if self.trace else self._replace(environment={**self.environment, _REQUEST: name})
 
 
 class Answer(NamedTuple):
@@ -76,21 +88,52 @@ class Pong(NamedTuple):
     pid: int
 
 
+class EventsCall(NamedTuple):
+    """What happened?"""
+
+    since: int = 0
+    """The number of the last record that is known already; those that the agent still has come after it."""
+    follow: bool = False
+    """Whether to be told what happens from now on, until one of both hangs up."""
+
+
+class RecordAnswer(NamedTuple):
+    """Something that happened."""
+
+    record: Mapping[str, object]
+
+
+class ReconcileCall(NamedTuple):
+    """Look at everything, and put back what others took away."""
+
+
+class Reconciled(NamedTuple):
+    """Done, as far as it went."""
+
+    found: tuple[str, ...]
+    left: tuple[str, ...]
+    error: str = ""
+
+
+AgentCall = CniCall | Ping | EventsCall | ReconcileCall
+AgentAnswer = Answer | Pong | RecordAnswer | Reconciled
+
+
 def carried(environment: Mapping[str, str]) -> dict[str, str]:
     """The variables that a call carries: CNI's, the trace context (W3C), and the switch for tracebacks."""
     return {name: value for name, value in environment.items() if _is_carried(name)}
 
 
-def encode_call(call: CniCall | Ping) -> bytes:
+def encode_call(call: AgentCall) -> bytes:
     """The frame of a call. Raises ``WireError`` where it is larger than a frame may be."""
-    if isinstance(call, Ping):
-        return _frame({"call": "ping"})
+    if not isinstance(call, CniCall):
+        return _frame({"call": _CALLS[type(call)], **call._asdict()})
     return _frame({"call": "cni", **call._asdict(), "environment": carried(call.environment)})
 
 
-def encode_answer(answer: Answer | Pong) -> bytes:
+def encode_answer(answer: AgentAnswer) -> bytes:
     """The frame of an answer. Raises ``WireError`` where it is larger than a frame may be."""
-    return _frame({"answer": "pong" if isinstance(answer, Pong) else "cni", **answer._asdict()})
+    return _frame({"answer": _ANSWERS[type(answer)], **answer._asdict()})
 
 
 def body_length(header: bytes) -> int:
@@ -103,26 +146,41 @@ def body_length(header: bytes) -> int:
     return length
 
 
-def decode_call(body: bytes) -> CniCall | Ping:
+def decode_call(body: bytes) -> AgentCall:
     """What the agent was asked. Raises ``WireError``."""
     message = _Message(body)
-    kind = message.text("call")
-    if kind == "ping":
-        return Ping()
-    if kind != "cni":
-        raise WireError(f"unknown call {kind[:64]!r}")
-    return CniCall(message.environment(), message.text("stdin"), message.text("netns_error"), message.text("plugin"))
+    match message.text("call"):
+        case "cni":
+            texts = (message.text(name) for name in ("stdin", "netns_error", "plugin"))
+            return CniCall(message.environment(), *texts)
+        case "ping":
+            return Ping()
+        case "events":
+            return EventsCall(message.number("since"), message.switch("follow"))
+        case "reconcile":
+            return ReconcileCall()
+        case other:
+            raise WireError(f"unknown call {other[:64]!r}")
 
 
-def decode_answer(body: bytes) -> Answer | Pong:
+def decode_answer(body: bytes) -> AgentAnswer:
     """What the agent answered. Raises ``WireError``."""
     message = _Message(body)
-    kind = message.text("answer")
-    if kind == "pong":
-        return Pong(message.text("version"), message.number("pid"))
-    if kind != "cni":
-        raise WireError(f"unknown answer {kind[:64]!r}")
-    return Answer(message.text("stdout"), message.text("stderr"), message.number("exit_code"))
+    match message.text("answer"):
+        case "cni":
+            return Answer(message.text("stdout"), message.text("stderr"), message.number("exit_code"))
+        case "pong":
+            return Pong(message.text("version"), message.number("pid"))
+        case "record":
+            return RecordAnswer(message.record("record"))
+        case "reconciled":
+            return Reconciled(message.texts("found"), message.texts("left"), message.text("error"))
+        case other:
+            raise WireError(f"unknown answer {other[:64]!r}")
+
+
+_CALLS: dict[type, str] = {Ping: "ping", EventsCall: "events", ReconcileCall: "reconcile"}
+_ANSWERS: dict[type, str] = {Answer: "cni", Pong: "pong", RecordAnswer: "record", Reconciled: "reconciled"}
 
 
 def _frame(fields: Mapping[str, object]) -> bytes:
@@ -160,6 +218,24 @@ class _Message:
         value = self._fields.get(name)
         if not isinstance(value, int) or isinstance(value, bool):
             raise WireError(f"{name} is not an integer")
+        return value
+
+    def switch(self, name: str) -> bool:
+        value = self._fields.get(name)
+        if not isinstance(value, bool):
+            raise WireError(f"{name} is neither true nor false")
+        return value
+
+    def texts(self, name: str) -> tuple[str, ...]:
+        value = self._fields.get(name)
+        if not isinstance(value, list):
+            raise WireError(f"{name} is not a list")
+        return tuple(_text(one, name) for one in value)
+
+    def record(self, name: str) -> Mapping[str, object]:
+        value = self._fields.get(name)
+        if not isinstance(value, dict):
+            raise WireError(f"{name} is not an object")
         return value
 
     def environment(self) -> dict[str, str]:

@@ -1,33 +1,62 @@
 """The two hosts of a CNI call: the agent with the engine that it keeps open, or this process with one of its own.
 
-Entry point ``cni`` of the group ``dataplane.frontends``: the agent finds ``serve`` by that name and imports nothing of
-here.
+Entry points ``cni`` and ``replay`` of the group ``dataplane.frontends``: the agent finds ``serve`` and ``replay`` by
+these names and imports nothing of here.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
-from control.errors import NotReadyError
+from control.errors import BusyError, NotReadyError
+from control.queue import Queue
 from control.wire import Answer, CniCall
-from plugin.call import Engine
-from plugin.skel import dispatch
+from plugin.call import Engine, OpenEngine
+from plugin.deferred import Deferred
+from plugin.skel import dispatch, failed
 
 _WITHOUT_AGENT = frozenset({"DEL", "GC"})
 """What must work whatever the settings say: a runtime's clean-up."""
+_DEFERRED = Deferred(Queue())
 
 
 def serve(call: CniCall, netns: int | None, engine: Engine) -> Answer:
     """Serve a call on an open engine; ``netns`` is the descriptor that came with the call. Never raises."""
-    return dispatch(call, netns, lambda: nullcontext(engine), whole=False)
+    return _serve(call, netns, lambda: nullcontext(engine), lambda: nullcontext(engine), whole=False)
 
 
 def serve_embedded(call: CniCall, netns: int | None, *, declined: bool = False) -> Answer:
     """Serve a call in this process, because no agent answered, or the agent ``declined``; a call that needs no engine
     opens none. Never raises."""
     verb = call.environment.get("CNI_COMMAND", "")
-    return dispatch(call, netns, lambda: _open_engine(without_agent=declined or verb in _WITHOUT_AGENT))
+    without_agent = declined or verb in _WITHOUT_AGENT
+    return _serve(call, netns, lambda: _open_engine(without_agent=without_agent), _open_any_engine, whole=True)
+
+
+def replay(engine: Engine) -> int:
+    """Carry out the DELs that were kept for later, on an open engine: how many wait still.
+
+    For the agent's start, and now and then while any wait. Raises ``OSError`` where the queue cannot be read.
+    """
+    return _DEFERRED.replay(lambda: nullcontext(engine), sys.stderr.write)
+
+
+def _serve(call: CniCall, netns: int | None, engine: OpenEngine, any_engine: OpenEngine, *, whole: bool) -> Answer:
+    said: list[str] = []
+    try:
+        done_with_it = _DEFERRED.catch_up(call, any_engine, said.append)
+    except (BusyError, OSError) as error:
+        return failed(call, error)
+    answer = dispatch(call, netns, engine, whole=whole, put_off=_DEFERRED.put_off)
+    if answer.exit_code == 0:
+        _DEFERRED.forget(done_with_it)
+    return answer._replace(stderr="".join((*said, answer.stderr)))
+
+
+def _open_any_engine() -> AbstractContextManager[Engine]:
+    return _open_engine(without_agent=True)
 
 
 @contextmanager

@@ -4,11 +4,11 @@
     remove_conflist(Path("/etc/cni/net.d"))                 -> change; nothing new is attached from then on
     remove_executables(Path("/opt/cni/bin"), DROP_IN_BIN)   -> changes; no runtime can send a DEL from then on
 
-    DIR/dataplane, DIR/dataplane-bridge    a script of a few lines each, that starts plugin.shim with this interpreter
+    DIR/dataplane, DIR/dataplane-bridge    the executable (plugin.native.installed), once by each name
     DIR/10-dataplane.conflist              one entry that does everything
 
-``drop_in`` names a directory for the same script under the names of plugins that it stands in for (portmap, bridge
-...): beside theirs, never over them. The others that a runtime may need are linked there, so that it is a whole
+``drop_in`` names a directory for the same executable under the names of plugins that it stands in for (portmap,
+bridge ...): beside theirs, never over them. The others that a runtime may need are linked there, so that it is a whole
 directory of plugins, for runtimes that know only one.
 
 All is looked at before anything is written. A file appears whole or not at all (temporary file, fsync, rename), and
@@ -19,34 +19,31 @@ installed. With ``force`` either is replaced, and kept beside as ``*.bak``, whic
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
-import shlex
 import stat
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from dataplane.crashpoints import Point, reached
 from dataplane.errors import DataplaneError
+from plugin.native.installed import DROP_IN_BIN, executable, is_ours
 
 EXECUTABLE = "dataplane"
 EXECUTABLES = (EXECUTABLE, "dataplane-bridge")
 DROP_INS = (
     "bridge", "cni-nftables-firewall", "cni-nftables-portmap", "firewall", "host-local", "isolation", "portmap",
 )  # fmt: skip
-DROP_IN_BIN = Path("/opt/cni/dataplane")
 DISTRIBUTIONS_BIN = Path("/usr/lib/cni")
 """Where Debian and Ubuntu put plugins."""
 CONFLIST = "10-dataplane.conflist"
-
-_MARKER = "# The CNI plugin dataplane, installed by dpctl."
-"""Tells our executable, of any version, from somebody else's."""
-_MAX_SHEBANG = 127
-"""Bytes of a first line that every kernel reads whole (BINPRM_BUF_SIZE was 128 until Linux 5.1)."""
-_MARKER_WITHIN = 1024  # bytes
+_UNFINISHED = f".{EXECUTABLE}-"
+"""What the names of files begin with that are being written; eight random characters follow."""
 
 
 class InstallError(DataplaneError):
@@ -76,7 +73,9 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class _Planned:
+class Planned:
+    """One file as it is to be."""
+
     change: Change
     content: bytes
     mode: int
@@ -97,12 +96,13 @@ def install(
         if drop_in.resolve() == cni_bin.resolve():
             raise InstallError(f"could not install in {drop_in}: drop-ins need a directory of their own")
         paths += [drop_in.absolute() / name for name in DROP_INS]
-    executables = [_plan(path, executable_text().encode(), 0o755, force=force) for path in paths]
-    conflist = _plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force)
-    for executable in executables:
-        if executable.change.outcome is Outcome.KEPT:
+    content = executable()
+    executables = [plan(path, content, 0o755, ours=is_ours, force=force) for path in paths]
+    conflist = plan(conf.absolute() / CONFLIST, conflist_text().encode(), 0o644, force=force)
+    for one in executables:
+        if one.change.outcome is Outcome.KEPT:
             raise InstallError(
-                f"could not install {executable.change.path}: another file is there; "
+                f"could not install {one.change.path}: another file is there; "
                 "move it away, or use --force, which keeps a copy"
             )
     if conflist.change.outcome is Outcome.KEPT:
@@ -111,27 +111,28 @@ def install(
     links = [] if drop_in is None else list(_missing_links(cni_bin.absolute(), drop_in.absolute()))
     if not dry_run:
         for one in executables:
-            _write_changed(one)
+            write(one)
         for link, target in links:
             link.unlink(missing_ok=True)
             link.symlink_to(target)
-        _write_changed(conflist)
+            reached(Point.INSTALL_LINKED)
+        write(conflist)
     linked = (Change(link, Outcome.LINKED, f"to {target}") for link, target in links)
     return (*(one.change for one in executables), *linked, conflist.change)
 
 
 def remove_conflist(conf: Path) -> Change:
     """Remove the example conflist, if it is as ``install`` made it. Raises ``OSError``."""
-    return _remove(conf.absolute() / CONFLIST, ours=_is_our_conflist)
+    return remove(conf.absolute() / CONFLIST, ours=_is_our_conflist)
 
 
 def remove_executables(cni_bin: Path, drop_in: Path = DROP_IN_BIN) -> tuple[Change, ...]:
     """Remove the executables that are ours, of whatever version, and links and directory of the drop-ins. Raises
     ``OSError``."""
-    found = [_remove(cni_bin.absolute() / name, ours=_is_our_executable) for name in EXECUTABLES]
+    found = [remove(cni_bin.absolute() / name, ours=is_ours) for name in EXECUTABLES]
     if not drop_in.is_dir():
         return tuple(found)
-    found += [_remove(drop_in.absolute() / name, ours=_is_our_executable) for name in DROP_INS]
+    found += [remove(drop_in.absolute() / name, ours=is_ours) for name in DROP_INS]
     linked = {cni_bin.absolute(), DISTRIBUTIONS_BIN}
     for link in sorted(drop_in.absolute().iterdir()):
         if link.is_symlink() and (target := link.readlink()).name == link.name and target.parent in linked:
@@ -147,18 +148,6 @@ def other_configurations(conf: Path) -> tuple[str, ...]:
     kinds = {".conf", ".conflist", ".json"}
     found = (path.name for path in conf.glob("*") if path.suffix in kinds and path.name != CONFLIST)
     return tuple(sorted(found))
-
-
-def executable_text() -> str:
-    """The script: isolated from the environment's PYTHON*, and without ``site``, which costs a third of the start."""
-    package = str(Path(__file__).absolute().parent.parent)
-    shebang = f"#!{sys.executable} -IS"
-    body = f"sys.path.append({package!r})\n\nfrom plugin.shim import main\n\nmain()\n"
-    if len(shebang.encode()) <= _MAX_SHEBANG and not any(character.isspace() for character in sys.executable):
-        return f"{shebang}\n{_MARKER}\nimport sys\n\n{body}"
-    # Which plugin it is, the name of the script tells: Python would see "-c" in its place.
-    body = f"import sys\n\ndel sys.argv[0]\n{body}"
-    return f'#!/bin/sh\n{_MARKER}\nexec {shlex.quote(sys.executable)} -IS -c {shlex.quote(body)} "$0"\n'
 
 
 def conflist_text() -> str:
@@ -186,20 +175,24 @@ def conflist_text() -> str:
     return json.dumps({"cniVersion": "1.0.0", "name": "dataplane", "plugins": plugins}, indent=2) + "\n"
 
 
-def _plan(path: Path, content: bytes, mode: int, *, force: bool) -> _Planned:
+def plan(
+    path: Path, content: bytes, mode: int, *, ours: Callable[[bytes], bool] = lambda _: False, force: bool
+) -> Planned:
+    """What would become of a file. One that is there and is ``ours`` is upgraded; another one is kept, unless
+    ``force``. Raises ``InstallError``, ``OSError``."""
     if path.is_dir() and not path.is_symlink():  # a link to one is replaced like any other link
         raise InstallError(f"could not install {path}: a directory is there")
     found = _read(path)
     if found is None:
-        return _Planned(Change(path, Outcome.INSTALLED), content, mode)
+        return Planned(Change(path, Outcome.INSTALLED), content, mode)
     if found == content and stat.S_IMODE(path.stat().st_mode) == mode:
-        return _Planned(Change(path, Outcome.UNCHANGED), content, mode)
-    if found == content or (mode & stat.S_IXUSR and _is_our_executable(found)):
-        return _Planned(Change(path, Outcome.UPGRADED), content, mode)
+        return Planned(Change(path, Outcome.UNCHANGED), content, mode)
+    if found == content or ours(found):
+        return Planned(Change(path, Outcome.UPGRADED), content, mode)
     if force:
         backup = _free_backup(path)
-        return _Planned(Change(path, Outcome.REPLACED, f"the former one is {backup}"), content, mode, backup)
-    return _Planned(Change(path, Outcome.KEPT), content, mode)
+        return Planned(Change(path, Outcome.REPLACED, f"the former one is {backup}"), content, mode, backup)
+    return Planned(Change(path, Outcome.KEPT), content, mode)
 
 
 def _read(path: Path) -> bytes | None:
@@ -224,7 +217,7 @@ def _missing_links(cni_bin: Path, drop_in: Path) -> Iterator[tuple[Path, Path]]:
     found = {name: cni_bin / name for name in EXECUTABLES}
     for directory in (cni_bin, DISTRIBUTIONS_BIN):
         for plugin in sorted(directory.iterdir()) if directory.is_dir() else ():
-            if plugin.is_file() and os.access(plugin, os.X_OK):
+            if plugin.is_file() and os.access(plugin, os.X_OK) and not plugin.name.startswith("."):
                 found.setdefault(plugin.name, plugin)
     for name, plugin in found.items():
         link = drop_in / name
@@ -233,35 +226,61 @@ def _missing_links(cni_bin: Path, drop_in: Path) -> Iterator[tuple[Path, Path]]:
             yield link, plugin
 
 
-def _write_changed(planned: _Planned) -> None:
+def write(planned: Planned) -> None:
+    """Write a file where its plan changes it: whole, or not at all. Raises ``OSError``."""
     if planned.change.outcome not in {Outcome.UNCHANGED, Outcome.KEPT}:
-        _write(planned)
+        _replace(planned)
 
 
-def _write(planned: _Planned) -> None:
+def _replace(planned: Planned) -> None:
+    planned.change.path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    with _alone(planned.change.path.parent) as directory:
+        _replace_in(directory, planned)
+
+
+def _replace_in(directory: int, planned: Planned) -> None:
     path = planned.change.path
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if planned.backup is not None:
         # A second link, so that there is a file by this name at every moment.
         os.link(path, planned.backup, follow_symlinks=False)
+        reached(Point.INSTALL_BACKED_UP)
     # In the same directory, so that the rename is atomic; a dot and no suffix, so that no runtime reads it.
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{EXECUTABLE}-", dir=path.parent)
+    descriptor, temporary = tempfile.mkstemp(prefix=_UNFINISHED, dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             file.write(planned.content)
             os.fchmod(file.fileno(), planned.mode)
             file.flush()
             os.fsync(file.fileno())
+        reached(Point.INSTALL_WRITTEN)
         # A rename, because writing into an executable that runs fails ("text file busy").
         Path(temporary).rename(path)
+        reached(Point.INSTALL_RENAMED)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    os.fsync(directory)
+
+
+@contextmanager
+def _alone(directory: Path) -> Iterator[int]:
+    """Be the only one of us who writes in a directory, and sweep what a killed one left there; its descriptor."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(directory)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        for leftover in directory.glob(f"{_UNFINISHED}{'?' * 8}"):
+            leftover.unlink(missing_ok=True)
+        yield descriptor
     finally:
-        os.close(directory)
+        os.close(descriptor)
+
+
+def remove(path: Path, ours: Callable[[bytes], bool]) -> Change:
+    """Remove a file if it is ``ours``. Raises ``OSError``."""
+    if not path.parent.is_dir():
+        return Change(path, Outcome.ABSENT)
+    with _alone(path.parent):
+        return _remove(path, ours)
 
 
 def _remove(path: Path, ours: Callable[[bytes], bool]) -> Change:
@@ -271,11 +290,8 @@ def _remove(path: Path, ours: Callable[[bytes], bool]) -> Change:
     if not ours(found):
         return Change(path, Outcome.KEPT, "it is not as dpctl installed it")
     path.unlink()
+    reached(Point.INSTALL_REMOVED)
     return Change(path, Outcome.REMOVED)
-
-
-def _is_our_executable(content: bytes) -> bool:
-    return _MARKER.encode() in content[:_MARKER_WITHIN].splitlines()
 
 
 def _is_our_conflist(content: bytes) -> bool:

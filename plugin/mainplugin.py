@@ -60,16 +60,16 @@ def _add(call: Call) -> Outcome:
         raise ConfigError("ipam", "is missing: isDefaultGateway needs addresses to make a route from")
     netns = _container(call)
     with call.engine() as engine, _alone(engine, main.wire), _undone_on_failure() as undo:
-        plug = connect(main.wire, netns)
-        if plug.made:
+        pair = connect(main.wire, netns)
+        if pair.made:
             undo.append(lambda: disconnect(main.wire.key, None))
         leased = IpamResult(())
         if ipam is not None:
             leased = _with_gateways(ipam.add(), main.wire)
             # Of an interface that was there before, the addresses were, too; a delegate does not say.
-            if leased.fresh and plug.made:
+            if leased.fresh and pair.made:
                 undo.append(ipam.delete)
-        plug = configure(main.wire, plug, leased.addresses, _with_next_hops(leased))
+        plug = configure(main.wire, pair, leased.addresses, _with_next_hops(leased))
         made = _result(main, plug, leased, call.invocation.netns)
         printed = json.dumps(result.convert(made, main.net.cni_version))
         request, notes = chained.request_of(call, main.net, result.parse(made, call.invocation.ifname))

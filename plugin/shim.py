@@ -1,8 +1,11 @@
-"""What a runtime starts, by whichever name: reads the call, has the agent serve it, or does the same work itself.
+"""What a runtime starts where the executable in C could not be built, and what that one goes on with without an agent.
 
-    runtime -> shim -> VERSION, as runtimes ask for it              nothing is imported
+    runtime -> main -> VERSION, as runtimes ask for it              nothing is imported
                     \\-> agent's socket -> answer                     the libraries are loaded there
                     \\-> no agent: plugin.skel in this process       the same code, only slower
+
+    runtime -> plugin/native -> the same, and where no agent answers:
+                    \\-> resume: plugin.skel in this process         what was read and opened is handed on
 
 Be aware: a runtime waits for every import of this module. podman asks every plugin of every network for its VERSION,
 nearly each time that it is called: what that needs is here, and all else is imported where it is known to be needed.
@@ -10,6 +13,7 @@ nearly each time that it is called: what that needs is here, and all else is imp
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 
@@ -23,6 +27,9 @@ if TYPE_CHECKING:
 
 MAX_STDIN = 1 << 20
 """Bytes. One more is read, so that a longer input is refused and not cut."""
+
+_SILENCE = 30_000
+"""Milliseconds without a byte after which standard input is given up."""
 
 _ASKED_FOR = {b"": CURRENT_VERSION, **{f'{{"cniVersion":"{one}"}}'.encode(): one for one in SUPPORTED_VERSIONS}}
 """Standard input of VERSION as libcni writes it, without spaces, and the version that it is of."""
@@ -40,6 +47,27 @@ def main(socket_path: str = "") -> NoReturn:
     if version:
         _end("", _versions(version), 0)
     answer = _serve(socket_path, stdin, unreadable)
+    _end(answer.stderr, answer.stdout, answer.exit_code)
+
+
+def resume() -> NoReturn:
+    """Serve a call that the executable in C read, and end the process.
+
+    ``sys.argv``: ``-c``, the package's directory, which plugin it is to be, the descriptor of CNI_NETNS or nothing, why
+    there is none, and ``declined`` where an agent answered so. Standard input is what the runtime wrote.
+    """
+    from control.wire import CniCall  # noqa: PLC0415 - see the module
+
+    plugin, descriptor, netns_error, declined = sys.argv[2:]
+    netns = int(descriptor) if descriptor else None
+    if netns is not None:
+        os.set_inheritable(netns, False)
+    if not os.environ.get("CNI_COMMAND"):
+        answer = _in_process(CniCall({}, "", plugin=plugin), None)
+    else:
+        stdin, unreadable = _read_stdin()
+        call = CniCall(dict(os.environ), stdin.decode("utf-8", "surrogateescape"), netns_error, plugin)
+        answer = _refused(unreadable) if unreadable else _in_process(call, netns, declined=bool(declined))
     _end(answer.stderr, answer.stdout, answer.exit_code)
 
 
@@ -108,9 +136,17 @@ def _open_netns(path: str) -> tuple[int | None, str]:
 
 def _read_stdin() -> tuple[bytes, str]:
     """Standard input, and why it could not be read."""
+    import select  # noqa: PLC0415 - see the module
+
     chunks, missing = [], MAX_STDIN + 1
+    written = select.poll()
+    written.register(0, select.POLLIN)
     try:
-        while missing and (chunk := os.read(0, missing)):
+        while missing:
+            if not written.poll(_SILENCE):
+                return b"", os.strerror(errno.ETIMEDOUT)
+            if not (chunk := os.read(0, missing)):
+                break
             chunks.append(chunk)
             missing -= len(chunk)
     except OSError as error:

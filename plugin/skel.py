@@ -43,12 +43,23 @@ DEBUG = "DATAPLANE_DEBUG"
 """Set to anything, it puts the traceback of a failure on standard error."""
 
 
-def dispatch(call: CniCall, netns: int | None, engine: OpenEngine, *, whole: bool = True) -> Answer:
+PutOff = Callable[[CniCall, Exception], str]
+"""Takes a call that failed: a note where it is kept for later, and so no failure of the call; else nothing."""
+
+
+def dispatch(
+    call: CniCall,
+    netns: int | None,
+    engine: OpenEngine,
+    *,
+    whole: bool = True,
+    put_off: PutOff = lambda _call, _error: "",
+) -> Answer:
     """Serve a call.
 
     ``call.stdin`` is decoded with ``surrogateescape``; ``netns`` is the open descriptor of CNI_NETNS and stays the
     caller's; ``engine`` is only entered when the call was found valid. Where the environment is not the ``whole`` of
-    the caller's, a call that delegates to another plugin is declined.
+    the caller's, a call that delegates to another plugin is declined. A failure that ``put_off`` takes is none.
     """
     plugin = call.plugin if call.plugin in PLUGINS else DEFAULT_PLUGIN
     if not call.environment.get("CNI_COMMAND"):
@@ -59,10 +70,12 @@ def dispatch(call: CniCall, netns: int | None, engine: OpenEngine, *, whole: boo
     except WholeEnvironmentNeededError:
         return Answer("", "", DECLINED)
     except Exception as error:  # noqa: BLE001 - the border: whatever went wrong, a runtime gets CNI's words for it
-        failed = _failed(error, call.stdin, debug=bool(call.environment.get(DEBUG)))
-        return failed._replace(stderr="".join((*said, failed.stderr)))
-    told = f" (trace {call.trace})" if call.trace else ""
-    notes = (f"dataplane: {note}{told}\n" for note in outcome.notes)
+        if note := put_off(call, error):
+            return Answer("", "".join((*said, note)))
+        answer = failed(call, error)
+        told = f"dataplane: {cni_error(error)}{_traced(call)}\n" if call.trace else ""
+        return answer._replace(stderr="".join((*said, told, answer.stderr)))
+    notes = (f"dataplane: {note}{_traced(call)}\n" for note in outcome.notes)
     return Answer(outcome.stdout, "".join((*said, *notes)))
 
 
@@ -74,6 +87,11 @@ def _serve(
         return Outcome(_versions(call.stdin))
     conf = parse_object(_raw(call.stdin))
     return commands.run(Call(plugin, invocation, conf, netns, engine, call.environment, whole, say))
+
+
+def _traced(call: CniCall) -> str:
+    """By what name the agent's log has this call, for whoever reads what its caller was told."""
+    return f" (trace {call.trace})" if call.trace else ""
 
 
 def _raw(stdin: str) -> bytes:
@@ -104,13 +122,15 @@ def _version_of(stdin: str) -> str:
     return version if isinstance(version, str) and version in SUPPORTED_VERSIONS else CURRENT_VERSION
 
 
-def _failed(error: Exception, stdin: str, *, debug: bool) -> Answer:
+def failed(call: CniCall, error: Exception) -> Answer:
+    """The answer to a call that ended with a failure."""
     failure = cni_error(error)
     body: dict[str, str | int] = {
-        "cniVersion": _version_of(stdin),
+        "cniVersion": _version_of(call.stdin),
         "code": int(failure.code),
         "msg": failure.msg,
     }
     if failure.details:
         body["details"] = failure.details
+    debug = call.environment.get(DEBUG)
     return Answer(json.dumps(body), "".join(traceback.format_exception(error)) if debug else "", 1)

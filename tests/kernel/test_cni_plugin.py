@@ -139,7 +139,9 @@ def test_uninstall_that_fails_can_be_finished(plugin: Plugin) -> None:
     owner.stdin.close()
     owner.wait(timeout=10)
     document = json.loads(plugin.uninstall().stdout)
-    assert [one["outcome"] for one in document["files"]] == ["absent", "removed", "removed"]
+    assert [one["outcome"] for one in document["files"]] == ["absent", "removed", "removed", "absent", "absent"], (
+        "conflist, executables, units"
+    )
     assert plugin.host.run("nft", "list", "ruleset").stdout == ""
     assert not executable.exists()
 
@@ -149,7 +151,9 @@ def test_uninstall_leaves_nothing(plugin: Plugin) -> None:
     plugin.has_bridge("br-front")
     assert plugin.call("ADD", plugin.on_bridge("br-front")).exit_code == 0
     document = json.loads(plugin.uninstall().stdout)
-    assert [one["outcome"] for one in document["files"]] == ["removed", "removed", "removed"]
+    assert [one["outcome"] for one in document["files"]] == ["removed", "removed", "removed", "absent", "absent"], (
+        "conflist, executables, units"
+    )
     assert "attachment front/web/eth0" in document["kernel"]
     assert plugin.host.run("nft", "list", "ruleset").stdout == ""
     assert (

@@ -1,5 +1,6 @@
 """Install and uninstall: files appear whole, the conflist last; what is not ours is neither overwritten nor removed.
 
+All of it for both executables: the program in C, and the script where no compiler was there to make it.
 What a conflist says is its owner's: one that was edited never keeps the executable from being upgraded.
 """
 
@@ -30,8 +31,12 @@ from plugin.install import (
     remove_conflist,
     remove_executables,
 )
+from plugin.native import installed
 from plugin.runtime.driver import ConfList
 from plugin.versions import SUPPORTED_VERSIONS
+from support import needs
+
+PROGRAM = Path(installed.__file__).with_name("shim")
 
 
 class Target:
@@ -56,10 +61,25 @@ class Target:
         return {path.name for directory in (self.bin, self.conf) if directory.exists() for path in directory.iterdir()}
 
 
+@pytest.fixture(params=["program", "script"])
+def kind(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Which executable there is to install."""
+    if request.param == "script":
+        monkeypatch.setattr(installed, "_PROGRAM", PROGRAM.with_name("there-is-none"))
+    else:
+        needs.that(PROGRAM.exists(), "the executable in C (apt-get install gcc libc6-dev, and install dataplane again)")
+    return str(request.param)
+
+
 @pytest.fixture
-def target(tmp_path: Path) -> Target:
+def target(tmp_path: Path, kind: str) -> Target:
     """Where to install."""
     return Target(tmp_path)
+
+
+def age(executable: Path) -> None:
+    """Make it one of an older version of ours: before there was a program, it was a script."""
+    executable.write_text(installed.script() + "# an older version\n")
 
 
 def test_both_files_appear(target: Target) -> None:
@@ -87,19 +107,17 @@ def test_the_executable_runs(target: Target) -> None:
 
 @pytest.mark.parametrize("directory", ["with a space", "long" * 40])
 def test_interpreters_that_no_shebang_can_name(
-    target: Target, tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
+    target: Target, kind: str, tmp_path: Path, directory: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A long path, or one with a space, goes through /bin/sh, and the plugin runs all the same."""
+    """A long path, or one with a space, in the script goes through /bin/sh, and Python is started all the same."""
     interpreter = tmp_path / directory / "it's python"
     interpreter.parent.mkdir()
     interpreter.symlink_to(os.path.realpath(sys.executable))
     monkeypatch.setattr(sys, "executable", str(interpreter))
     target.install()
-    assert target.executable.read_text().startswith("#!/bin/sh\n")
-    done = subprocess.run(
-        [target.executable], env={"CNI_COMMAND": "VERSION"}, input=b"", capture_output=True, timeout=20, check=True
-    )
-    assert json.loads(done.stdout)["cniVersion"] == "1.1.0"
+    assert target.executable.read_bytes().startswith(b"#!/bin/sh\n" if kind == "script" else b"\x7fELF")
+    done = subprocess.run([target.executable], env={}, input=b"", capture_output=True, timeout=20, check=True)
+    assert done.stderr.startswith(b"CNI dataplane plugin v")
     assert target.install() == [Outcome.UNCHANGED, Outcome.UNCHANGED]
     assert target.uninstall() == [Outcome.REMOVED, Outcome.REMOVED]
 
@@ -118,18 +136,56 @@ def test_the_conflist_is_one(target: Target) -> None:
 def test_again_changes_nothing(target: Target) -> None:
     """A second install leaves both files as they are, down to the inode."""
     target.install()
-    before = [path.stat() for path in (target.executable, target.conflist)]
+    before = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (target.executable, target.conflist)]
     assert target.install() == [Outcome.UNCHANGED, Outcome.UNCHANGED]
-    assert [path.stat() for path in (target.executable, target.conflist)] == before
+    after = [(path.stat().st_ino, path.stat().st_mtime_ns) for path in (target.executable, target.conflist)]
+    assert after == before
 
 
 def test_an_upgrade_replaces_our_own_executable(target: Target) -> None:
     """An executable of another version of ours is replaced, and no copy of it is kept."""
     target.install()
-    target.executable.write_text(target.executable.read_text() + "# an older version\n")
+    age(target.executable)
     assert target.install() == [Outcome.UPGRADED, Outcome.UNCHANGED]
-    assert target.executable.read_text() == installer.executable_text()
+    assert target.executable.read_bytes() == installed.executable()
     assert target.files() == {*EXECUTABLES, CONFLIST}
+
+
+def test_a_program_of_another_installation_is_upgraded(target: Target, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was installed from elsewhere, by another interpreter, is ours, too."""
+    monkeypatch.setattr(sys, "executable", "/opt/gone/bin/python3")
+    target.install()
+    assert b"/opt/gone/bin/python3" in target.executable.read_bytes()
+    monkeypatch.undo()
+    assert target.install() == [Outcome.UPGRADED, Outcome.UNCHANGED]
+    assert b"/opt/gone" not in target.executable.read_bytes()
+
+
+def test_programs_of_others_are_not_ours() -> None:
+    """The marker counts at the beginning of a script or at the end of a program, and nowhere else."""
+    marker = b"\n# The CNI plugin dataplane, installed by dpctl.\n"
+    assert installed.is_ours(b"\x7fELF" + b"x" * 100_000 + marker + b"/python\n/package\n")
+    assert not installed.is_ours(b"\x7fELF" + marker + b"x" * 100_000)
+    assert not installed.is_ours(b"#!/bin/sh\n" + b"x" * 100_000 + marker)
+
+
+def test_what_status_says_about_it(target: Target, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing where the program is installed; of a script why it is one, or that an install puts the program there."""
+    monkeypatch.setattr(installed, "CNI_BIN", target.bin)
+    monkeypatch.setattr(installed, "DROP_IN_BIN", target.drop_in)
+    monkeypatch.setattr(installed, "_REASON", tmp_path / "reason")
+    (tmp_path / "reason").write_text("no C compiler (cc: No such file or directory)\n")
+    assert installed.notes() == []
+    target.install()
+    if kind == "program":
+        assert installed.notes() == []
+        age(target.executable)
+        assert installed.notes() == [
+            f"plugins start through Python ({target.executable}): dpctl install puts the executable in C there"
+        ]
+    else:
+        (note,) = installed.notes()
+        assert note.startswith(f"plugins start through Python ({target.executable} and others): no C compiler (cc: ")
 
 
 def test_a_lost_mode_is_put_back(target: Target) -> None:
@@ -158,7 +214,7 @@ def test_an_executable_of_others_is_in_the_way(target: Target, conflist: str | N
 def test_a_conflist_of_the_users_is_kept(target: Target, tmp_path: Path, edit: str) -> None:
     """Edited, or never ours: a conflist stays as it is, and the executable is upgraded all the same."""
     target.install()
-    target.executable.write_text(target.executable.read_text() + "# an older version\n")
+    age(target.executable)
     theirs = target.conflist.read_text().replace("same-bridge", "isolated") if edit == "edited" else "{}"
     target.conflist.unlink()
     place = tmp_path / "elsewhere" if edit == "link" else target.conflist
@@ -166,9 +222,9 @@ def test_a_conflist_of_the_users_is_kept(target: Target, tmp_path: Path, edit: s
     if edit == "link":
         target.conflist.symlink_to(place)
     assert target.install(dry_run=True) == [Outcome.UPGRADED, Outcome.KEPT]
-    assert target.executable.read_text() != installer.executable_text()
+    assert target.executable.read_bytes() != installed.executable()
     assert target.install() == [Outcome.UPGRADED, Outcome.KEPT]
-    assert target.executable.read_text() == installer.executable_text()
+    assert target.executable.read_bytes() == installed.executable()
     assert target.conflist.read_text() == theirs
     assert target.conflist.is_symlink() == (edit == "link")
     assert target.files() == {*EXECUTABLES, CONFLIST}
@@ -188,7 +244,7 @@ def test_force_keeps_a_copy(target: Target) -> None:
 
 def test_a_symbolic_link_is_not_ours(target: Target, tmp_path: Path) -> None:
     """A link is neither followed nor taken for ours; with force the link is replaced, and not what it leads to."""
-    (tmp_path / "elsewhere").write_text(installer.executable_text())
+    (tmp_path / "elsewhere").write_bytes(installed.executable())
     target.bin.mkdir(parents=True)
     target.executable.symlink_to(tmp_path / "elsewhere")
     with pytest.raises(InstallError):
@@ -196,7 +252,7 @@ def test_a_symbolic_link_is_not_ours(target: Target, tmp_path: Path) -> None:
     target.install(force=True)
     assert not target.executable.is_symlink()
     assert (target.bin / f"{EXECUTABLE}.bak").is_symlink()
-    assert (tmp_path / "elsewhere").read_text() == installer.executable_text()
+    assert (tmp_path / "elsewhere").read_bytes() == installed.executable()
 
 
 @pytest.mark.parametrize("which", ["executable", "conflist"])
@@ -297,6 +353,7 @@ def test_the_command(target: Target) -> None:
             {"path": str(target.conflist), "outcome": "installed", "note": ""},
         ],
         "other_configurations": ["87-podman.conflist"],
+        "systemd": [],
     }
 
 

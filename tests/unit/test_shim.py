@@ -1,4 +1,7 @@
-"""The process that runtimes start: with and without an agent, whatever its descriptors are, and what it imports."""
+"""The process that runtimes start: with and without an agent, whatever its descriptors are, and what it imports.
+
+In each of its forms: the program in C, the same with its memory watched, and the Python script.
+"""
 
 from __future__ import annotations
 
@@ -7,82 +10,38 @@ import os
 import socket
 import subprocess
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from control.transport import receive_call, send_answer
 from control.wire import Answer, CniCall
 from plugin.errors import Code
 from plugin.skel import dispatch
 from support.cni import VERSIONS, RecordingEngine, configuration, environment, error_of
-
-PACKAGE = Path(__file__).parent.parent.parent
-# The executable's own lines; the agent's socket is one of the test's, so that no agent of the machine is asked.
-SCRIPT = """
-import sys
-sys.path.append(sys.argv[1])
-from plugin.shim import main
-main(sys.argv[2])
-"""
+from support.shims import KINDS, PACKAGE, Program, Script, Serve, Shim
+from support.shims import agent as agent_of
 
 ASKED = b'{"cniVersion": "%s"}'
 """How libcni asks for VERSION."""
 
 
-class Shim:
-    """Starts the shim, with a socket of an agent that may be there or not."""
-
-    def __init__(self, directory: Path) -> None:
-        self.socket = directory / "agent.sock"
-
-    def argv(self, *flags: str) -> list[str]:
-        return [sys.executable, "-I", *flags, "-c", SCRIPT, str(PACKAGE), str(self.socket)]
-
-    def run(self, env: Mapping[str, str], stdin: bytes = b"", *flags: str) -> Answer:
-        done = subprocess.run(self.argv(*flags), input=stdin, env=env, capture_output=True, timeout=20, check=False)
-        return Answer(done.stdout.decode(), done.stderr.decode(), done.returncode)
-
-
-@pytest.fixture
-def shim(tmp_path: Path) -> Shim:
-    """The shim, and no agent."""
-    return Shim(tmp_path)
-
-
-Serve = Callable[[CniCall, int | None], Answer | None]
+@pytest.fixture(params=["script", *KINDS])
+def shim(request: pytest.FixtureRequest, tmp_path: Path) -> Shim:
+    """The process in each of its forms, and no agent."""
+    return Script(tmp_path) if request.param == "script" else Program(request.param, tmp_path)
 
 
 @pytest.fixture
 def agent(shim: Shim) -> Iterator[Callable[[Serve], None]]:
     """Starts an agent that serves one call; None ends the connection without an answer."""
-    listener = socket.socket(socket.AF_UNIX)
-    listener.settimeout(10)
-    threads: list[threading.Thread] = []
+    with ExitStack() as stack:
 
-    def serve(answer: Serve) -> None:
-        connection, _ = listener.accept()
-        with connection:
-            call, netns = receive_call(connection)
-            assert isinstance(call, CniCall)
-            given = answer(call, netns)
-            if netns is not None:
-                os.close(netns)
-            if given is not None:
-                send_answer(connection, given)
+        def start(answer: Serve) -> None:
+            stack.enter_context(agent_of(shim, [answer]))
 
-    def start(answer: Serve) -> None:
-        listener.bind(str(shim.socket))
-        listener.listen()
-        threads.append(threading.Thread(target=serve, args=(answer,)))
-        threads[0].start()
-
-    yield start
-    for thread in threads:
-        thread.join()
-    listener.close()
+        yield start
 
 
 def test_the_agent_serves(shim: Shim, agent: Callable[[Serve], None], tmp_path: Path) -> None:
@@ -153,7 +112,9 @@ def test_too_much_input(shim: Shim, fill: bytes) -> None:
 def test_started_by_hand(shim: Shim) -> None:
     """Without CNI_COMMAND it says what it is and does not wait for input."""
     read, write = os.pipe()  # nothing is ever written
-    done = subprocess.run(shim.argv(), stdin=read, env={}, capture_output=True, timeout=20, check=False)
+    done = subprocess.run(
+        shim.argv(), stdin=read, env=shim.environment({}), capture_output=True, timeout=20, check=False
+    )
     os.close(read)
     os.close(write)
     assert done.returncode == 0
@@ -161,9 +122,9 @@ def test_started_by_hand(shim: Shim) -> None:
     assert done.stderr.startswith(b"CNI dataplane plugin v")
 
 
-def test_without_site(shim: Shim) -> None:
-    """The installed executable skips site and finds its packages all the same."""
-    assert json.loads(shim.run({"CNI_COMMAND": "VERSION"}, b"", "-S").stdout)["cniVersion"] == "1.1.0"
+def test_without_site(tmp_path: Path) -> None:
+    """The installed script skips site and finds its packages all the same."""
+    assert error_of(Script(tmp_path).run(environment("ADD"), b"{", "-S"))["code"] == Code.DECODE
 
 
 @pytest.mark.parametrize("closed", [0, 1, 2])
@@ -172,8 +133,12 @@ def test_closed_descriptors(shim: Shim, closed: int) -> None:
     redirect = {0: "<&-", 1: ">&-", 2: "2>&-"}[closed]
     done = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirect}', "sh", *shim.argv()],
-        env=environment("ADD"), stdin=subprocess.DEVNULL, capture_output=True, timeout=20, check=False,
-    )  # fmt: skip
+        env=shim.environment(environment("ADD")),
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=20,
+        check=False,
+    )
     assert done.returncode == 1
     assert b"Traceback" not in done.stdout + done.stderr
 
@@ -184,7 +149,7 @@ def test_a_reader_that_is_gone(shim: Shim) -> None:
     os.close(read)
     done = subprocess.run(
         shim.argv(), stdin=subprocess.DEVNULL, stdout=write, stderr=subprocess.PIPE,
-        env={"CNI_COMMAND": "VERSION"}, timeout=20, check=False,
+        env=shim.environment({"CNI_COMMAND": "VERSION"}), timeout=20, check=False,
     )  # fmt: skip
     os.close(write)
     assert (done.returncode, done.stderr) == (1, b"")
@@ -234,7 +199,12 @@ def test_standard_input_that_cannot_be_read(shim: Shim) -> None:
     for verb, status in (("ADD", 1), ("VERSION", 0)):
         unreadable = os.open("/dev/null", os.O_WRONLY)
         done = subprocess.run(
-            shim.argv(), stdin=unreadable, env=environment(verb), capture_output=True, timeout=20, check=False
+            shim.argv(),
+            stdin=unreadable,
+            env=shim.environment(environment(verb)),
+            capture_output=True,
+            timeout=20,
+            check=False,
         )
         os.close(unreadable)
         assert done.returncode == status

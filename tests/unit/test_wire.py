@@ -68,7 +68,7 @@ def test_the_form_of_a_call() -> None:
     """A call is the JSON that the protocol documents: an agent of another build reads it, too."""
     frame = encode_call(CniCall({"CNI_COMMAND": "DEL"}, "{}"))
     assert json.loads(frame[4:]) == {
-        "v": 2, "call": "cni", "environment": {"CNI_COMMAND": "DEL"}, "stdin": "{}", "netns_error": "",
+        "v": 3, "call": "cni", "environment": {"CNI_COMMAND": "DEL"}, "stdin": "{}", "netns_error": "",
         "plugin": "dataplane",
     }  # fmt: skip
 
@@ -104,15 +104,15 @@ def test_the_largest_stdin_fits() -> None:
 
 _REST = b'"netns_error": "", "plugin": ""'
 BAD_CALLS = [
-    b"", b"{", b"[]", b"7", b'{"v": 2}',
+    b"", b"{", b"[]", b"7", b'{"v": 3}',
     b'{"v": 1, "call": "ping"}', b'{"call": "ping"}', b'{"v": true, "call": "ping"}',
-    b'{"v": 2, "call": "quit"}', b'{"v": 2, "call": "cni"}', b'{"v": 2, "call": 7}', b"[" * 100_000,
-    b'{"v": 2, "call": "cni", "environment": [], "stdin": "", ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {"CNI_A": 7}, "stdin": "", ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {"LD_PRELOAD": "x"}, "stdin": "", ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {}, "stdin": 7, ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "\\ud800", ' + _REST + b"}",
-    b'{"v": 2, "call": "cni", "environment": {}, "stdin": "", "netns_error": "", "plugin": 1}',
+    b'{"v": 3, "call": "quit"}', b'{"v": 3, "call": "cni"}', b'{"v": 3, "call": 7}', b"[" * 100_000,
+    b'{"v": 3, "call": "cni", "environment": [], "stdin": "", ' + _REST + b"}",
+    b'{"v": 3, "call": "cni", "environment": {"CNI_A": 7}, "stdin": "", ' + _REST + b"}",
+    b'{"v": 3, "call": "cni", "environment": {"LD_PRELOAD": "x"}, "stdin": "", ' + _REST + b"}",
+    b'{"v": 3, "call": "cni", "environment": {}, "stdin": 7, ' + _REST + b"}",
+    b'{"v": 3, "call": "cni", "environment": {}, "stdin": "\\ud800", ' + _REST + b"}",
+    b'{"v": 3, "call": "cni", "environment": {}, "stdin": "", "netns_error": "", "plugin": 1}',
 ]  # fmt: skip
 
 
