@@ -1,12 +1,17 @@
-"""Attachments as JSON documents, and back: how the state keeps them. Pure.
+"""Attachments as documents, and back: how the state keeps them. Pure.
 
-A document carries its schema number; ``decode`` refuses any other. A state of another schema is set aside by
-``control.store`` and started anew: it lives in /run and never outlives a boot.
+    {"addresses":["10.11.0.2"], ... ,"schema":4}     JSON on one line
+    3f9c0a...                                         and its digest
+
+A document carries its schema number and a digest, so that a byte that flipped is noticed. ``decode`` reads those of
+earlier versions, too, as far as they say all that is asked today; what it refuses is read back from the kernel
+(``control.rebuild``).
 """
 
 from __future__ import annotations
 
 import json
+from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
@@ -25,13 +30,22 @@ from control.model import (
 from dataplane.doors import PortFlags
 from dataplane.types import IfIndex, Protocol
 
-SCHEMA = 3
+SCHEMA = 4
+CONVERTIBLE = frozenset({2, 3})
+"""Earlier schemas of which nothing is missing: they had no digest, the second had neither parts nor guarded ports. The
+first did not tell which devices are routed."""
+
+_DIGEST = 16  # hexadecimal digits
+
+
+class DocumentError(ValueError):
+    """Not a document, not one that is known here, or not as it was written."""
 
 
 def encode(attachment: Attachment) -> str:
     """The document of an attachment; equal attachments have equal documents."""
     request, options, device = attachment.request, attachment.options, attachment.device
-    return json.dumps(
+    text = json.dumps(
         {
             "schema": SCHEMA,
             "key": [request.key.network, request.key.container, request.key.ifname, request.key.plugin],
@@ -60,18 +74,38 @@ def encode(attachment: Attachment) -> str:
         separators=(",", ":"),
         sort_keys=True,
     )
+    return f"{text}\n{_digest(text)}"
 
 
 def decode(document: str) -> Attachment:
-    """The attachment of a document. Raises ``ValueError``, ``KeyError`` or ``TypeError`` for any other text."""
-    raw: dict[str, Any] = json.loads(document)
-    if raw["schema"] != SCHEMA:
-        raise ValueError(f"schema {raw['schema']} is not {SCHEMA}")
+    """The attachment of a document. Raises ``DocumentError`` for any other text."""
+    try:
+        return _decoded(document)
+    except DocumentError:
+        raise
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise DocumentError(f"not a document: {error!r}") from error
+
+
+def _digest(text: str) -> str:
+    return sha256(text.encode(errors="replace")).hexdigest()[:_DIGEST]
+
+
+def _decoded(document: str) -> Attachment:
+    text, _, digest = document.partition("\n")
+    if digest and digest != _digest(text):
+        raise DocumentError("not as it was written: the digest is another one")
+    raw: dict[str, Any] = json.loads(text)
+    schema = raw["schema"]
+    if schema not in CONVERTIBLE | {SCHEMA}:
+        raise DocumentError(f"schema {schema} is not {SCHEMA}")
+    if schema == SCHEMA and not digest:
+        raise DocumentError("not as it was written: the digest is missing")
     options, device = raw["options"], raw["device"]
     mappings = tuple(_decode_mapping(mapping) for mapping in raw["mappings"])
     return Attachment(
         request=Request(
-            key=AttachmentKey(*raw["key"]),
+            key=AttachmentKey(*raw["key"]),  # of three parts before parts of an interface were told apart
             addresses=tuple(ip_address(address) for address in raw["addresses"]),
             host_interfaces=tuple(raw["interfaces"]),
             mappings=mappings,
@@ -84,16 +118,16 @@ def decode(document: str) -> Attachment:
                 conditions4=tuple(_decode_condition(one) for one in options["conditionsV4"]),
                 conditions6=tuple(_decode_condition(one) for one in options["conditionsV6"]),
                 forward_chains=tuple(ForeignChain(*one) for one in options["forwardChains"]),
-                admin_chain=options["adminChain"],
-                firewalld_zone=options["firewalldZone"],
+                admin_chain=options.get("adminChain", ""),
+                firewalld_zone=options.get("firewalldZone", ""),
             ),
             netns=raw["netns"][0],
             netns_inode=raw["netns"][1],
-            guarded_mac=raw["guardedMac"],
-            lease_dir=raw["leaseDir"],
+            guarded_mac=raw.get("guardedMac", ""),
+            lease_dir=raw.get("leaseDir", ""),
         ),
         device=Device(IfIndex(device[0]), device[1], IfIndex(device[2]), PortFlags(*raw["portFlags"]), device[3]),
-        yielded=frozenset((mappings[index], version) for index, version in raw["yielded"]),
+        yielded=frozenset((mappings[index], version) for index, version in raw.get("yielded", ())),
     )
 
 

@@ -11,16 +11,17 @@ device. ADD, its repetition, DEL and the rollback of each are all this one funct
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 
 from control import adminchain, hooks, ruleset, spoofcheck, zones
 from control.hooks import Entries, NetworkFacts, Use, use_of
 from control.model import Attachment, ForeignChain, IngressPolicy
+from control.owners import comment_of
 from control.ruleset import Group
 from control.spoofcheck import GuardedPort
 from dataplane.doors import FlowFilter, PortFlags
-from dataplane.nft.objects import Comment, Element, EtherAddress
+from dataplane.nft.objects import Element, EtherAddress
 from dataplane.nft.transaction import Transaction
 from dataplane.steps import (
     AttachProgram,
@@ -102,14 +103,31 @@ def desired(
         device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
         ports=_port_uses(one for one in attachments if one.device.port and one.device.index not in gone),
         admin_chains=frozenset(use.admin_chain for use in everybodys if use.admin_chain),
-        guards=frozenset(map(_guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
-        sources=frozenset(
-            (one.options.firewalld_zone, address)
-            for one in attachments
-            if one.options.firewalld_zone
-            for address in one.request.addresses
-        ),
+        guards=frozenset(map(guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
+        sources=sources(attachments),
     )
+
+
+def of_ports(attachments: Iterable[Attachment], gone: frozenset[IfIndex]) -> Desired:
+    """What attachments ask of their bridge ports alone."""
+    ports = _port_uses(one for one in attachments if one.device.port and one.device.index not in gone)
+    return replace(desired((), (), {}, 0), ports=ports)
+
+
+def sources(attachments: Iterable[Attachment]) -> frozenset[tuple[str, Address]]:
+    """The addresses that belong into zones of firewalld, each with its zone."""
+    return frozenset(
+        (one.options.firewalld_zone, address)
+        for one in attachments
+        if one.options.firewalld_zone
+        for address in one.request.addresses
+    )
+
+
+def guard(attachment: Attachment) -> GuardedPort:
+    """The port of an attachment whose container may send from one MAC only."""
+    mac = EtherAddress.parse(attachment.request.guarded_mac)
+    return GuardedPort(attachment.device.port, mac, comment_of(attachment.key))
 
 
 def plan(
@@ -250,12 +268,6 @@ def _guard_ports(before: Desired, after: Desired, *, elsewhere: bool) -> Iterabl
     do = spoofcheck.change(before.guards, after.guards, elsewhere=elsewhere)
     if do:
         yield RunNft(do, spoofcheck.change(after.guards, before.guards, elsewhere=elsewhere))
-
-
-def _guard(attachment: Attachment) -> GuardedPort:
-    key = attachment.key
-    owner = Comment.owner(key.network, key.container, key.ifname)
-    return GuardedPort(attachment.device.port, EtherAddress.parse(attachment.request.guarded_mac), owner)
 
 
 def _port_uses(attachments: Iterable[Attachment]) -> dict[IfIndex, PortUse]:

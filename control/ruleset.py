@@ -26,8 +26,21 @@ from itertools import groupby
 
 from control.conditions import Condition
 from control.model import Attachment, ForeignChain, PortMapping
-from dataplane.nft.objects import BaseChain, Chain, ChainRef, Comment, Element, LinkIndex, Port, PortRange, Rule, Set
-from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
+from control.owners import comment_of
+from dataplane.nft.objects import (
+    BaseChain,
+    Chain,
+    ChainRef,
+    Comment,
+    Element,
+    LinkIndex,
+    Port,
+    PortRange,
+    Rule,
+    Set,
+    Table,
+)
+from dataplane.nft.transaction import Command, OwnedTable, Transaction, add, create, delete, flush
 from dataplane.types import Address, IfIndex
 
 DEFAULT_MARK = 1 << 27
@@ -154,10 +167,10 @@ def schema(mark: int) -> Set:
     return Set("schema_" + sha256("\n".join(parts).encode()).hexdigest()[:12], ("mark",))
 
 
-def skeleton(mark: int, groups: Iterable[Group]) -> Transaction:
+def skeleton(mark: int, groups: Iterable[Group], *, owned: bool = False) -> Transaction:
     """The table without a container: replaces whatever is there."""
     groups = _sorted({*PLAIN, *groups})
-    commands: list[Command] = [add(), delete(), add()]
+    commands: list[Command] = [add(), delete(), add(OwnedTable(Table.MAIN) if owned else Table.MAIN)]
     commands += [add(declared) for declared in (*SETS, schema(mark))]
     commands += [add(chain) for chain in CHAINS]
     commands += [add(rule) for rule in _static_rules(mark)]
@@ -166,8 +179,8 @@ def skeleton(mark: int, groups: Iterable[Group]) -> Transaction:
 
 
 def removal() -> Transaction:
-    """No table of ours, whether there is one or not: nft 1.0.6 does not know ``destroy``."""
-    return Transaction((add(), delete()))
+    """Our table goes; it is there."""
+    return Transaction((delete(),))
 
 
 def fill(wanted: Iterable[Element]) -> Transaction:
@@ -203,8 +216,7 @@ def change(before: frozenset[Element], after: frozenset[Element]) -> Transaction
 def elements(attachment: Attachment) -> Iterator[Element]:
     """What an attachment adds to the sets and maps."""
     request, options = attachment.request, attachment.options
-    device, key = LinkIndex(attachment.device.index), attachment.key
-    owner = Comment.owner(key.network, key.container, key.ifname)
+    device, owner = LinkIndex(attachment.device.index), comment_of(attachment.key)
     for address in request.addresses:
         on_device = (device, address)
         yield Element(f"members{address.version}", on_device, comment=owner)

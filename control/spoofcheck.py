@@ -26,7 +26,7 @@ from dataplane.nft.transaction import Command, Transaction, add, delete, flush
 from dataplane.types import IfIndex
 
 _GUARDED = Set("guarded", ("iface_index",), table=Table.BRIDGE)
-_PERMITTED = Set("permitted", ("iface_index", "ether_addr"), table=Table.BRIDGE)
+PERMITTED = Set("permitted", ("iface_index", "ether_addr"), table=Table.BRIDGE)
 _CHAIN = BaseChain("spoofcheck", "filter", "prerouting", -300, table=Table.BRIDGE)
 _RULE = Rule(_CHAIN.name, "iif @guarded iif . ether saddr != @permitted counter drop", table=Table.BRIDGE)
 
@@ -45,7 +45,7 @@ class GuardedPort:
         link = LinkIndex(self.index)
         return (
             Element(_GUARDED.name, (link,), comment=self.owner, table=Table.BRIDGE),
-            Element(_PERMITTED.name, (link, self.address), comment=self.owner, table=Table.BRIDGE),
+            Element(PERMITTED.name, (link, self.address), comment=self.owner, table=Table.BRIDGE),
         )
 
 
@@ -101,13 +101,13 @@ def differences(nft: Nft, wanted: Ports) -> Iterator[str]:
 @cache
 def _schema() -> Set:
     """A set without elements whose name says which version of the table this is."""
-    parts = [part.declaration() for part in (_GUARDED, _PERMITTED, _CHAIN, _RULE)]
+    parts = [part.declaration() for part in (_GUARDED, PERMITTED, _CHAIN, _RULE)]
     return Set("schema_" + sha256("\n".join(parts).encode()).hexdigest()[:12], ("mark",), table=Table.BRIDGE)
 
 
 def _build(ports: Ports) -> Transaction:
     table = (add(Table.BRIDGE), delete(Table.BRIDGE), add(Table.BRIDGE))
-    skeleton = (add(_GUARDED), add(_PERMITTED), add(_schema()), add(_CHAIN), add(_RULE))
+    skeleton = (add(_GUARDED), add(PERMITTED), add(_schema()), add(_CHAIN), add(_RULE))
     return Transaction((*table, *skeleton, *(add(element) for element in _elements(ports))))
 
 

@@ -1,9 +1,12 @@
 """Making an interface on a bridge: bridge, veth pair, VLANs, port flags, sysctls, addresses and routes.
 
-    plug = connect(wire, netns)                       links; nothing has an address yet
-    plug = configure(wire, plug, leases, routes)      addresses, up, routes; gateways on the bridge
+    pair = connect(wire, netns)                       links; nothing has an address yet
+    plug = configure(wire, pair, leases, routes)      addresses, up, routes; gateways on the bridge
 
 What is there already is completed, not made again: both may be repeated.
+
+A runtime waits for all of this. So the container's namespace is visited once, of what was made just now nothing is read
+that cannot be there, and whether a name is taken tells the attempt to take it.
 """
 
 from __future__ import annotations
@@ -19,80 +22,78 @@ from ipaddress import ip_interface, ip_network
 from control.ipam.ranges import Lease
 from control.model import AttachmentKey
 from control.planner import IPV4_FORWARDING, IPV6_FORWARDING
-from control.wiring.wire import BridgeOptions, InterfaceError, Plug, Wire, alias_of, host_name, is_own
+from control.wiring.wire import BridgeOptions, InterfaceError, Pair, Plug, Wire, alias_of, host_name, is_own
 from dataplane import addresses, routes, vlans, wires
+from dataplane.crashpoints import Point, reached
 from dataplane.doors import Link, PortFlags
 from dataplane.errors import KernelError, LinkError
 from dataplane.links import NetlinkLinks
 from dataplane.namespaces import inside
 from dataplane.sysctl import ProcSysctls
-from dataplane.types import Address, Interface, Route
+from dataplane.types import Address, IfIndex, Interface, Route
 from dataplane.wires import Veth
 
 DEFAULT_VLAN = 1
 """What the kernel puts a new port into."""
 
-_UP_WITHIN = 3.0
+_UP_WITHIN = 3.0  # seconds
 _UNIQUE_WITHIN = 10.0  # seconds, as containernetworking's plugins wait for duplicate address detection
-_POLL = 0.002
+_FIRST_POLL, _LAST_POLL = 0.0001, 0.002  # seconds
 _MULTICAST, _LOCALLY_ADMINISTERED = 0x01, 0x02  # of a MAC's first octet
 
 _LINKS = NetlinkLinks()
 _SYSCTLS = ProcSysctls()
 
 
-def connect(wire: Wire, netns: int) -> Plug:
+def connect(wire: Wire, netns: int) -> Pair:
     """Make bridge and veth pair as far as they are not there. Raises ``InterfaceError`` or ``LinkError``; then the veth
     pair is gone again if this call made it."""
     notes: list[str] = []
     bridge = _bridge(wire.options, notes)
-    host = _LINKS.find(host_name(wire.key))
-    if host is not None and not _is_whole(wire, host, bridge, netns):
-        _delete_own(host, wire.key)
-        host = None
-    made = host is None
-    if host is None:
-        options = wire.options
-        host = wires.create_veth(
-            Veth(
-                name=host_name(wire.key),
-                peer=wire.key.ifname,
-                peer_mac=wire.mac,
-                mtu=options.mtu,
-                master=bridge.index,
-                alias=alias_of(wire.key),
-            ),
-            netns,
-        )
+    veth = Veth(
+        name=host_name(wire.key),
+        peer=wire.key.ifname,
+        peer_mac=wire.mac,
+        mtu=wire.options.mtu,
+        master=bridge.index,
+        alias=alias_of(wire.key),
+    )
+    made = True
+    try:
+        host = wires.create_veth(veth, netns)
+    except LinkError as error:
+        there = _LINKS.find(veth.name) if error.errno == errno.EEXIST else None
+        if there is None:
+            raise
+        made = not _is_whole(wire, there, bridge, netns)
+        if made:
+            _delete_own(there, wire.key)
+        host = wires.create_veth(veth, netns) if made else there
     try:
         _set_port(wire.options, host, notes)
-        container = inside(netns, lambda: _found(wire.key.ifname))
+        reached(Point.PORT_SET)
     except BaseException:
         if made:
             wires.delete_link(host.index)
         raise
-    return Plug(netns, bridge, host, container, made, notes=notes)
+    return Pair(netns, bridge, host, made, notes)
 
 
-def configure(wire: Wire, plug: Plug, leases: Iterable[Lease], wanted: Iterable[Route]) -> Plug:
+def configure(wire: Wire, pair: Pair, leases: Iterable[Lease], wanted: Iterable[Route]) -> Plug:
     """Give the container its addresses and routes, and the bridge its gateways; the interface as it then is. Without
     leases it is only set up (layer 2). Raises ``InterfaceError`` or a ``KernelError``."""
     leases, wanted, options = tuple(leases), tuple(wanted), wire.options
     # The port first: the container announces its addresses as its own end comes up.
-    wires.change_link(plug.host.index, up=True)
+    wires.change_link(pair.host.index, up=True)
+    reached(Point.PORT_UP)
+    notes = list(pair.notes)
     if options.is_gateway and leases:
-        plug = _gateways(wire, plug, leases)
-    notes = inside(plug.netns, lambda: list(_configure_container(wire, plug.container, leases, wanted)))
-    if options.container_up:
-        _wait_until_running(plug.host)
-    return replace(
-        plug,
-        bridge=_reread(plug.bridge),
-        host=_reread(plug.host),
-        vlan=_reread(plug.vlan) if plug.vlan else None,
-        container=inside(plug.netns, lambda: _found(wire.key.ifname)),
-        notes=[*plug.notes, *notes],
-    )
+        bridge, vlan = _gateways(options, pair.bridge, leases, notes)
+    else:
+        bridge, vlan = _reread(pair.bridge), None
+    container = inside(pair.netns, lambda: _configure_container(wire, pair, leases, wanted, notes))
+    host = _running(pair.host) if options.container_up else _reread(pair.host)
+    return Plug(bridge, host, container, vlan, notes)
 
 
 def _bridge(options: BridgeOptions, notes: list[str]) -> Link:
@@ -114,6 +115,7 @@ def _bridge(options: BridgeOptions, notes: list[str]) -> Link:
     _refuse_advertisements(name, notes)
     if not found.up:
         wires.change_link(found.index, up=True)
+        reached(Point.BRIDGE_UP)
     return found
 
 
@@ -132,24 +134,31 @@ def _set_port(options: BridgeOptions, host: Link, notes: list[str]) -> None:
         vlans.add_vlan(host.index, first, last)
 
 
-def _configure_container(wire: Wire, link: Link, leases: tuple[Lease, ...], wanted: tuple[Route, ...]) -> Iterator[str]:
-    """In the container's namespace."""
-    options, name = wire.options, link.name
+def _configure_container(
+    wire: Wire, pair: Pair, leases: tuple[Lease, ...], wanted: tuple[Route, ...], notes: list[str]
+) -> Link:
+    """In the container's namespace: its end of the pair, as it then is."""
+    options, name, index = wire.options, wire.key.ifname, pair.host.peer
     if leases:
-        yield from _container_sysctls(name, options, {lease.address.version for lease in leases})
-        held = {one.interface for one in addresses.addresses(link.index)}
+        notes.extend(_container_sysctls(name, options, {lease.address.version for lease in leases}))
+        held = set() if pair.made else {one.interface for one in addresses.addresses(index)}
         for lease in leases:
             if lease.address not in held:
-                addresses.add_address(link.index, lease.address, detect_duplicates=options.detect_duplicates)
-    if not options.container_up:
-        return
-    wires.change_link(link.index, up=True)
-    if options.detect_duplicates and any(lease.address.version == 6 for lease in leases):
-        _wait_until_unique(link)
-    there = {_identity(route) for route in routes.routes(link.index)}
-    for route in wanted:
-        if _identity(route) not in there:
-            routes.add_route(route, link.index)
+                addresses.add_address(index, lease.address, detect_duplicates=options.detect_duplicates)
+                reached(Point.CONTAINER_ADDRESSED)
+    if options.container_up:
+        wires.change_link(index, up=True)
+        reached(Point.CONTAINER_UP)
+        if options.detect_duplicates and any(lease.address.version == 6 for lease in leases):
+            _wait_until_unique(name, index)
+        # The kernel makes routes to the subnets itself; they have no gateway.
+        known = pair.made and all(route.gateway for route in wanted)
+        there = set() if known else {_identity(route) for route in routes.routes(index)}
+        for route in wanted:
+            if _identity(route) not in there:
+                routes.add_route(route, index)
+                reached(Point.CONTAINER_ROUTED)
+    return _found(name)
 
 
 def _container_sysctls(name: str, options: BridgeOptions, versions: set[int]) -> Iterator[str]:
@@ -166,21 +175,23 @@ def _container_sysctls(name: str, options: BridgeOptions, versions: set[int]) ->
     yield from _try_sysctl(f"net/ipv6/conf/{name}/ndisc_notify", "1")
 
 
-def _gateways(wire: Wire, plug: Plug, leases: tuple[Lease, ...]) -> Plug:
-    options, on = wire.options, plug.bridge
-    if options.vlan:
-        on = _vlan_gateway(options, plug.bridge, plug.notes)
-        plug = replace(plug, vlan=on)
+def _gateways(
+    options: BridgeOptions, bridge: Link, leases: tuple[Lease, ...], notes: list[str]
+) -> tuple[Link, Link | None]:
+    """The bridge, and the gateway's interface on it where there is a VLAN, as they then are."""
+    on = _vlan_gateway(options, bridge, notes) if options.vlan else bridge
     added = False
     for lease in leases:
         if lease.gateway is not None:
             prefix = lease.address.network.prefixlen
             added |= _ensure_address(on, ip_interface((lease.gateway, prefix)), options)
-            plug.notes.extend(_forward(lease.address.version))
+            notes.extend(_forward(lease.address.version))
+    now = _reread(on)
     # A bridge of others may have taken over the MAC of the new port. Not each time: the kernel forgets its neighbours.
-    if added or _reread(on).mac != on.mac:
+    if added or now.mac != on.mac:
         wires.change_link(on.index, mac=on.mac)
-    return plug
+        now = replace(now, mac=on.mac)
+    return (_reread(bridge), now) if options.vlan else (now, None)
 
 
 def _vlan_gateway(options: BridgeOptions, bridge: Link, notes: list[str]) -> Link:
@@ -222,6 +233,7 @@ def _ensure_address(link: Link, wanted: Interface, options: BridgeOptions) -> bo
     except LinkError as error:
         if error.errno != errno.EEXIST:  # by another call, just now
             raise
+    reached(Point.BRIDGE_ADDRESSED)
     return True
 
 
@@ -236,34 +248,31 @@ def _refuse_advertisements(name: str, notes: list[str]) -> None:
 
 def _try_sysctl(name: str, value: str) -> Iterator[str]:
     """Set it where it is there. One that cannot be set (a read-only /proc/sys) is told, and is no reason to fail."""
-    if _SYSCTLS.read(name) is None:
-        return
     try:
         _SYSCTLS.write(name, value)
     except KernelError as error:
-        yield str(error)
+        if error.errno != errno.ENOENT:
+            yield str(error)
 
 
-def _wait_until_running(host: Link) -> None:
-    end = time.monotonic() + _UP_WITHIN
-    while not _reread(host).running:
+def _running(host: Link) -> Link:
+    """The link, once its port forwards, which its operational state says a moment after both ends are up."""
+    end, pause = time.monotonic() + _UP_WITHIN, _FIRST_POLL
+    while not (now := _reread(host)).running:
         if time.monotonic() > end:
             raise InterfaceError(f'link "{host.name}" does not come up: is the bridge up, and is there a loop?')
-        time.sleep(_POLL)
+        time.sleep(pause)
+        pause = min(2 * pause, _LAST_POLL)
+    return now
 
 
-def _wait_until_unique(link: Link) -> None:
-    end = time.monotonic() + _UNIQUE_WITHIN
-    while True:
-        held = addresses.addresses(link.index)
-        for one in held:
-            if one.failed:
-                raise InterfaceError(f"address {one.interface} of {link.name} is in use by somebody else on the bridge")
-        if not any(one.tentative for one in held):
-            return
-        if time.monotonic() > end:
-            raise InterfaceError(f"duplicate address detection on {link.name} did not end in {_UNIQUE_WITHIN:.0f} s")
-        time.sleep(_POLL)
+def _wait_until_unique(name: str, index: IfIndex) -> None:
+    held = addresses.settled(index, _UNIQUE_WITHIN)
+    for one in held:
+        if one.failed:
+            raise InterfaceError(f"address {one.interface} of {name} is in use by somebody else on the bridge")
+    if any(one.tentative for one in held):
+        raise InterfaceError(f"duplicate address detection on {name} did not end in {_UNIQUE_WITHIN:.0f} s")
 
 
 def _delete_own(host: Link, key: AttachmentKey) -> None:

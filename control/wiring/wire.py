@@ -52,16 +52,25 @@ class Wire:
 
 
 @dataclass(frozen=True, slots=True)
-class Plug:
-    """The interface as it was made."""
+class Pair:
+    """A veth pair, one end of it a port of the bridge; nothing has an address yet."""
 
     netns: int
     bridge: Link
     host: Link
-    container: Link
-    """In the container's namespace."""
     made: bool
     """By this very call; else it was there."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Plug:
+    """The interface as it was made."""
+
+    bridge: Link
+    host: Link
+    container: Link
+    """In the container's namespace."""
     vlan: Link | None = None
     """The gateway's interface on the bridge, where the network has a VLAN."""
     notes: list[str] = field(default_factory=list)

@@ -6,8 +6,10 @@ import json
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from control.codec import decode, encode
+from control.codec import DocumentError, decode, encode
 from control.conditions import parse
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
 from support.attachments import attachment, port
@@ -52,8 +54,40 @@ def test_a_document_reads_back_as_what_was_written(one: object) -> None:
     assert decode(encode(one)) == one  # type: ignore[arg-type]
 
 
-def test_a_document_of_another_schema_is_refused() -> None:
+def redone(document: str, **changed: object) -> str:
+    """The document with other contents, and without a digest, as earlier versions wrote them."""
+    return json.dumps(json.loads(document.partition("\n")[0]) | changed)
+
+
+def test_a_document_of_a_later_schema_is_refused() -> None:
     """A state of another version is not guessed at."""
-    document = json.loads(encode(FULL)) | {"schema": 99}
-    with pytest.raises(ValueError, match="schema 99"):
-        decode(json.dumps(document))
+    with pytest.raises(DocumentError, match="schema 99"):
+        decode(redone(encode(FULL), schema=99))
+
+
+def test_a_document_of_an_earlier_schema_is_read() -> None:
+    """The third schema had no digest; the second, besides, no parts, guarded ports or leases."""
+    assert decode(redone(encode(FULL), schema=3)) == FULL
+    plain = attachment("plain", "10.11.0.3", port(8080))
+    raw = json.loads(redone(encode(plain), schema=2, key=["front", "plain", "eth0"]))
+    for name in ("guardedMac", "leaseDir", "yielded"):
+        del raw[name]
+    for name in ("adminChain", "firewalldZone"):
+        del raw["options"][name]
+    assert decode(json.dumps(raw)) == plain
+
+
+@given(st.integers(0, len(encode(FULL)) - 1), st.integers(0, 7))
+def test_a_bit_that_flipped_is_noticed(place: int, bit: int) -> None:
+    """Wherever it is."""
+    raw = bytearray(encode(FULL).encode())
+    raw[place] ^= 1 << bit
+    with pytest.raises(DocumentError):
+        decode(raw.decode(errors="replace"))
+
+
+@pytest.mark.parametrize("text", ["", "null", "[]", "{}", '{"schema":3}', '{"schema":3,"options":7,"device":[]}'])
+def test_what_is_no_document_is_refused(text: str) -> None:
+    """With one error, whatever it is."""
+    with pytest.raises(DocumentError):
+        decode(text)

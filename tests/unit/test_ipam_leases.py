@@ -208,13 +208,13 @@ def test_a_kill_between_two_addresses_leaves_nothing_for_ever(disk: Disk, monkey
     assert disk.leases() == {}
 
 
-@pytest.mark.parametrize("step", ["hardlink_to", "write_text"])
+@pytest.mark.parametrize("step", ["link", "write"])
 def test_a_kill_while_a_lease_is_written_shows_no_half_lease(
     disk: Disk, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     """Who is killed before a lease has its name leaves none; a DEL tidies up, the next ADD takes the address."""
     with monkeypatch.context() as patched:
-        patched.setattr(Path, step, die)
+        patched.setattr(os, step, die)
         killed(lambda: disk.add(WEB))
     assert [name for name in disk.leases() if not name.startswith(".")] == []
     disk.store.release(WEB)

@@ -1,0 +1,434 @@
+"""Attachments read back from what they left in the kernel, for a state that was deleted or cannot be read. Pure.
+
+    found = rebuilt(observe(kernel))           # control/remains.py asks the kernel
+    found.attachments, found.numbers, found.notes
+
+    what the kernel holds                 tells
+    comments of elements                  network, container, interface, plugin
+    members, routed                       addresses; device, and whether containers are routed to each other
+    publish, ranges                       ports, and the address that they lead to; their group the conditions
+    snat, masq_all, egress                what is masqueraded
+    networks, origins (BPF), hooks        policy, checksum mode, the network's number
+    bridge table                          the guarded MAC and its port
+    aliases, peers in namespaces          the port, and the path of the container's namespace
+    leases                                the directory of leases
+
+Where the kernel was told nothing, what closes is assumed: the policy and mode of a device are those of all who use it,
+and a port's flags before us are those it has now, so that a DEL leaves them. A part of an interface that has no element
+of its own is not told from its siblings; what it asked for goes with them.
+
+Be aware: the order of ports, the host address of a port where 0.0.0.0 and none mean the same, ports that another
+interface of the container holds, an operator's checksum mode, ``forwardChains``, and zones of firewalld other than
+"trusted" are told by nothing.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv6Address
+from typing import NamedTuple
+
+from control.conditions import Condition, ConditionError, parse
+from control.hooks import MODES, POLICIES
+from control.model import (
+    Attachment,
+    AttachmentKey,
+    ChecksumPolicy,
+    Claim,
+    Device,
+    IngressPolicy,
+    Options,
+    PortMapping,
+    Request,
+)
+from control.owners import UNTOLD_MAIN, is_cut, key_of
+from control.ruleset import Group
+from control.wiring.wire import alias_of, is_named
+from dataplane.abi import MANUAL_NETWORK, NetworkEntry
+from dataplane.doors import Link, PortFlags
+from dataplane.nft.objects import Element, EtherAddress, LinkIndex, PortRange, Table
+from dataplane.types import Address, IfIndex, Program, Protocol
+
+TRUSTED = "trusted"
+"""The zone that a firewall plugin names where nobody names another."""
+
+_LOOKUP = re.compile(r"(?P<when>\S.*)dnat ip6? to .*map @(?:publish|ranges)(?P<version>[46])(?P<suffix>_c[0-9a-f]{12})")
+_PUBLISHED = re.compile(r"(?:publish|ranges)(?P<version>[46])(?:_host)?(?P<suffix>_c[0-9a-f]{12})?")
+_POLICY_OF = {policy: name for name, policy in POLICIES.items()}
+_MODE_OF = {mode: name for name, mode in MODES.items()}
+_ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
+_NO_LINK = IfIndex(0)
+
+Interface = tuple[str, str, str]
+"""(network, container, ifname): what all parts of an interface share."""
+Place = tuple[IfIndex, Address]
+"""An address behind a device."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A network namespace that a runtime may have made."""
+
+    path: str
+    inode: int
+    links: tuple[Link, ...] = ()
+    addresses: Mapping[IfIndex, frozenset[Address]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What the kernel, and the directory of leases, hold of attachments."""
+
+    elements: tuple[Element, ...] = ()
+    """Of all sets and maps of our tables."""
+    rules: str = ""
+    """The main table without elements, as nft lists it."""
+    networks: Mapping[IfIndex, NetworkEntry] = field(default_factory=dict)
+    origins: frozenset[tuple[Address, int, int]] = frozenset()
+    """(container's address, protocol, port) that the checksum program knows."""
+    hooks: frozenset[tuple[Program, IfIndex]] = frozenset()
+    links: Mapping[IfIndex, Link] = field(default_factory=dict)
+    flags: Mapping[IfIndex, PortFlags] = field(default_factory=dict)
+    localhost: frozenset[IfIndex] = frozenset()
+    """Devices with route_localnet."""
+    sandboxes: tuple[Sandbox, ...] = ()
+    leased: frozenset[AttachmentKey] = frozenset()
+    """Those with leases in ``lease_dir``."""
+    lease_dir: str = ""
+    admin_chains: tuple[str, ...] = ()
+    trusted: frozenset[Address] = frozenset()
+    """Addresses in that zone of firewalld."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuilt:
+    """What was read back."""
+
+    attachments: tuple[Attachment, ...] = ()
+    numbers: Mapping[str, int] = field(default_factory=dict)
+    """Of networks."""
+    notes: tuple[str, ...] = ()
+    """What could not be, a sentence each."""
+
+
+def rebuilt(remains: Remains) -> Rebuilt:
+    """The attachments that have left what there is."""
+    reading = _Reading(remains)
+    found = tuple(one for key in sorted(reading.keys()) if (one := reading.attachment(key)) is not None)
+    found = _isolated_as_found(found, remains)
+    return Rebuilt(found, reading.numbers(found), tuple(dict.fromkeys(reading.notes)))
+
+
+def groups_of(rules: str) -> tuple[tuple[int, str, Group | None], ...]:
+    """(version, suffix of its maps, group) for each group of conditions that the look-up rules name; None where its
+    conditions cannot be read, or are not those that its name is made from."""
+    found: dict[tuple[int, str], Group | None] = {}
+    for line in map(str.strip, rules.splitlines()):
+        if match := _LOOKUP.fullmatch(line):
+            version, suffix = int(match["version"]), match["suffix"]
+            try:
+                group = Group(version, parse([match["when"]], version))
+            except ConditionError:
+                found.setdefault((version, suffix), None)
+                continue
+            found[version, suffix] = group if group.suffix == suffix else found.get((version, suffix))
+    return tuple((version, suffix, group) for (version, suffix), group in found.items())
+
+
+class _Publication(NamedTuple):
+    """One element of a map of published ports."""
+
+    version: int
+    suffix: str
+    protocol: Protocol
+    host: Address | None
+    ports: range
+    target: Address
+    container_port: int | None
+    """None: the host's."""
+
+    def mappings(self) -> Iterator[PortMapping]:
+        """Its ports; without a host address where it is published on all."""
+        for port in self.ports:
+            yield PortMapping(port, self.container_port or port, self.protocol, self.host)
+
+
+class _Reading:
+    """What is left, by whose it is."""
+
+    def __init__(self, remains: Remains) -> None:
+        self._remains = remains
+        self.notes: list[str] = []
+        self._places: defaultdict[AttachmentKey, defaultdict[str, set[Place]]] = defaultdict(lambda: defaultdict(set))
+        self._egress: defaultdict[AttachmentKey, set[Address]] = defaultdict(set)
+        self._published: defaultdict[AttachmentKey, list[_Publication]] = defaultdict(list)
+        self._guards: dict[AttachmentKey, tuple[IfIndex, str]] = {}
+        # The same, whoever it is of.
+        self._everywhere: defaultdict[str, set[Place]] = defaultdict(set)
+        self._masqueraded: dict[Address, AttachmentKey] = {}
+        self._wildcards: dict[tuple[int, Protocol, int], AttachmentKey] = {}
+        self._groups = {(version, suffix): group for version, suffix, group in groups_of(remains.rules)}
+        self._aliased = {link.alias: link for link in remains.links.values() if link.alias}
+        nobodys = 0
+        for element in remains.elements:
+            owner = key_of(element.comment.text) if element.comment else None
+            nobodys += owner is None
+            if owner is not None:
+                self._read(owner, element)
+        if nobodys:
+            self.notes.append(f"{nobodys} elements do not tell whose they are: what they publish ends")
+
+    def keys(self) -> frozenset[AttachmentKey]:
+        """Everybody who has left something."""
+        told = {*self._places, *self._egress, *self._published, *self._guards}
+        interfaces = {_interface(key) for key in told}
+        aliases = (key_of(link.alias.partition(" ")[2]) for link in self._aliased.values() if is_named(link))
+        silent = {replace(key, plugin=UNTOLD_MAIN) for key in aliases if key and _interface(key) not in interfaces}
+        return frozenset(told | silent)
+
+    def attachment(self, key: AttachmentKey) -> Attachment | None:
+        """One of them; None where not even its device is known."""
+        remains, published = self._remains, self._openly_published(key)
+        led = {one.target for one in published}
+        siblings = [other for other in self._places if _interface(other) == _interface(key)]
+        places = {place for other in siblings for kind in self._places[other].values() for place in kind}
+        index = self._device(key, places, led)
+        if index is None:
+            self.notes.append(f"attachment {key} has no device any more: what is left of it is removed")
+            return None
+        addresses = _ordered({address for device, address in places if device == index} | led | self._egress[key], led)
+        sandbox, port = self._sandbox(key, index, addresses)
+        link = remains.links.get(index)
+        if link is None:
+            self.notes.append(f"attachment {key} is of a device that is gone: dpctl gc removes it")
+        elif link.kind != "bridge":
+            port = _NO_LINK
+        mappings, yielded = self._mappings(key, published, {address.version for address in addresses})
+        options = self._options(key, index, addresses, published)
+        if is_cut(key):
+            self.notes.append(f"attachment {key} has a longer name, which its runtime's next call tells")
+        port, mac = self._guards.get(key, (port, ""))
+        # What is not going to be changed need not be known.
+        changed = port and (mappings or options.ingress_policy is IngressPolicy.ISOLATED)
+        names = (remains.links[one].name for one in (index, port) if one in remains.links)
+        return Attachment(
+            Request(
+                key,
+                addresses,
+                tuple(names),
+                mappings,
+                options,
+                netns=sandbox.path if sandbox else "",
+                netns_inode=sandbox.inode if sandbox else 0,
+                guarded_mac=mac,
+                lease_dir=remains.lease_dir if key in remains.leased else "",
+            ),
+            Device(
+                index,
+                link.name if link else "",
+                port,
+                remains.flags.get(port, PortFlags()) if changed else PortFlags(),
+                routed=any((index, address) in self._everywhere["routed"] for address in addresses),
+            ),
+            yielded,
+        )
+
+    def numbers(self, found: Iterable[Attachment]) -> dict[str, int]:
+        """The numbers of the networks, as far as the devices' entries tell them apart."""
+        users: defaultdict[IfIndex, set[str]] = defaultdict(set)
+        for one in found:
+            users[one.device.index].add(one.key.network)
+        entries = {device: one.id for device, one in self._remains.networks.items() if not one.id & MANUAL_NETWORK}
+        numbers: dict[str, int] = {}
+        # First those that have a device for themselves; of those that share one, it has the number of one of them.
+        for device, number in sorted(entries.items(), key=lambda item: (len(users[item[0]]), item)):
+            unnumbered = sorted(users[device] - numbers.keys())
+            if unnumbered and number not in numbers.values():
+                numbers[unnumbered[0]] = number
+        return numbers
+
+    def _read(self, owner: AttachmentKey, element: Element) -> None:
+        name, version = element.set_name.rstrip("46"), element.set_name
+        match element.key, element.value:
+            case (LinkIndex(index), EtherAddress() as mac), ():
+                self._guards[owner] = (index, str(mac))
+            case (LinkIndex(index), address), () if element.table is Table.MAIN:
+                place = (index, _address(address))
+                self._places[owner][name].add(place)
+                self._everywhere[name].add(place)
+            case (address,), () if name == "egress":
+                self._egress[owner].add(_address(address))
+                self._masqueraded[_address(address)] = owner
+            case (*host, Protocol() as protocol, ports), (target, *rest) if match := _PUBLISHED.fullmatch(version):
+                first, last = (ports.first, ports.last) if isinstance(ports, PortRange) else (ports, ports)
+                one = _Publication(
+                    int(match["version"]),
+                    match["suffix"] or "",
+                    protocol,
+                    _address(host[0]) if host else None,
+                    range(_number(first), _number(last) + 1),
+                    _address(target),
+                    _number(rest[0]) if rest else None,
+                )
+                self._published[owner].append(one)
+                if one.host is None:
+                    self._wildcards |= {(one.version, protocol, port): owner for port in one.ports}
+
+    def _openly_published(self, key: AttachmentKey) -> list[_Publication]:
+        """Its ports, without those whose conditions are lost: these were never open to all."""
+        kept = [one for one in self._published[key] if not one.suffix or self._groups.get((one.version, one.suffix))]
+        lost = sorted(port for one in self._published[key] if one not in kept for port in one.ports)
+        if lost:
+            ports = ", ".join(map(str, lost))
+            self.notes.append(f"attachment {key} had conditions for ports {ports} that cannot be read: they are closed")
+        return kept
+
+    def _device(self, key: AttachmentKey, places: Collection[Place], led: Collection[Address]) -> IfIndex | None:
+        devices = {device for device, _ in places}
+        devices = devices or {device for device, address in self._everywhere["members"] if address in led}
+        if not devices:
+            guarded, _ = self._guards.get(key, (_NO_LINK, ""))
+            link = self._remains.links.get(guarded) or self._aliased.get(alias_of(key))
+            devices = {link.master or link.index} if link else set()
+        # The newest, where somebody made it anew.
+        return max(devices, default=None)
+
+    def _sandbox(
+        self, key: AttachmentKey, device: IfIndex, addresses: Collection[Address]
+    ) -> tuple[Sandbox | None, IfIndex]:
+        """The container's namespace and the host's end of its interface, as far as they are found."""
+        named = self._aliased.get(alias_of(key))
+        for sandbox in self._remains.sandboxes:
+            for inner in sandbox.links:
+                outer = self._remains.links.get(inner.peer)
+                if outer is None or (outer.kind, outer.peer, inner.name) != ("veth", inner.index, key.ifname):
+                    continue
+                held = sandbox.addresses.get(inner.index, frozenset())
+                same = outer == named or not held.isdisjoint(addresses)
+                if same and device in {outer.index, outer.master}:
+                    return sandbox, outer.index
+        return None, named.index if named is not None and named.master == device else _NO_LINK
+
+    def _mappings(
+        self, key: AttachmentKey, published: Iterable[_Publication], versions: set[int]
+    ) -> tuple[tuple[PortMapping, ...], frozenset[Claim]]:
+        served: defaultdict[PortMapping, set[int]] = defaultdict(set)
+        for one in published:
+            for mapping in one.mappings():
+                served[mapping].add(one.version)
+        found: list[PortMapping] = []
+        yielded: set[Claim] = set()
+        for mapping, families in served.items():
+            missing = versions - families
+            holders = [self._wildcards.get((version, mapping.protocol, mapping.host_port)) for version in missing]
+            if mapping.host_address is not None or not missing:
+                found.append(mapping)
+            elif all(holder is not None and holder.container == key.container for holder in holders):
+                # Another interface of the container has it for the other family.
+                found.append(mapping)
+                yielded |= {(mapping, version) for version in missing}
+            else:
+                found.append(replace(mapping, host_address=_ANY[min(families)]))
+        order = sorted(found, key=lambda one: (one.protocol, one.host_port, str(one.host_address)))
+        return tuple(order), frozenset(yielded)
+
+    def _options(
+        self, key: AttachmentKey, device: IfIndex, addresses: tuple[Address, ...], published: list[_Publication]
+    ) -> Options:
+        remains, mine = self._remains, self._places[key]
+        targets = {(device, one.target) for one in published}
+        # Of elements that several ask for the kernel keeps the first one's comment.
+        masq_all = bool(mine["masq_all"]) or (
+            not mine["snat"] and bool(targets) and targets <= self._everywhere["masq_all"]
+        )
+        snat = not targets or targets <= self._everywhere["snat"]
+        if masq_all:
+            snat = device in remains.localhost or not any(one.version == 4 for one in published)
+        owners = [self._masqueraded.get(address) for address in addresses]
+        shared = bool(owners) and all(owner and _interface(owner) != _interface(key) for owner in owners)
+        conditions = {one.version: self._conditions(one) for one in published}
+        return Options(
+            snat=snat,
+            masq_all=masq_all,
+            ip_masq=bool(self._egress[key]) or shared,
+            ingress_policy=self._policy(device),
+            checksum=self._checksum(device, published),
+            conditions4=conditions.get(4, ()),
+            conditions6=conditions.get(6, ()),
+            # Where there are several, nobody knows whose each was; they stay all the same.
+            admin_chain=remains.admin_chains[0] if len(remains.admin_chains) == 1 else "",
+            firewalld_zone=TRUSTED if addresses and remains.trusted.issuperset(addresses) else "",
+        )
+
+    def _conditions(self, one: _Publication) -> tuple[Condition, ...]:
+        group = self._groups.get((one.version, one.suffix)) if one.suffix else None
+        return group.conditions if group else ()
+
+    def _policy(self, device: IfIndex) -> IngressPolicy:
+        if entry := self._remains.networks.get(device):
+            return _POLICY_OF[entry.policy]
+        hooked = (Program.ISOLATION, device) in self._remains.hooks
+        return IngressPolicy.SAME_BRIDGE if hooked else IngressPolicy.OPEN
+
+    def _checksum(self, device: IfIndex, published: Iterable[_Publication]) -> ChecksumPolicy:
+        entry = self._remains.networks.get(device)
+        if entry is None:
+            return ChecksumPolicy.REPAIR if (Program.CHECKSUM, device) in self._remains.hooks else ChecksumPolicy.OFF
+        known = {
+            (one.target, one.protocol.number, mapping.container_port) in self._remains.origins
+            for one in published
+            for mapping in one.mappings()
+            if one.version == 4 and one.protocol is not Protocol.SCTP
+        }
+        return ChecksumPolicy.OFF if known == {False} else _MODE_OF[entry.checksum]
+
+
+def _isolated_as_found(found: tuple[Attachment, ...], remains: Remains) -> tuple[Attachment, ...]:
+    """Of networks that share a device with an isolated one, those are isolated that have isolated ports; where no port
+    is, all are: somebody has set the flags back."""
+
+    def has_isolated_port(one: Attachment) -> bool:
+        return bool(remains.flags.get(one.device.port, PortFlags()).isolated)
+
+    strict = {(one.device.index, one.key.network) for one in found if has_isolated_port(one)}
+    devices = {device for device, _ in strict}
+
+    def as_found(one: Attachment) -> Attachment:
+        policy, device = one.options.ingress_policy, one.device.index
+        entry = remains.networks.get(device)
+        if entry is None and policy is IngressPolicy.SAME_BRIDGE and (device, one.key.network) in strict:
+            # Nothing but the hook is left of its entry.
+            return _with_policy(one, IngressPolicy.ISOLATED)
+        if policy is IngressPolicy.ISOLATED and device in devices and (device, one.key.network) not in strict:
+            return _with_policy(one, IngressPolicy.SAME_BRIDGE)
+        return one
+
+    return tuple(map(as_found, found))
+
+
+def _with_policy(one: Attachment, policy: IngressPolicy) -> Attachment:
+    return replace(one, request=replace(one.request, options=replace(one.options, ingress_policy=policy)))
+
+
+def _interface(key: AttachmentKey) -> Interface:
+    return key.network, key.container, key.ifname
+
+
+def _ordered(addresses: Iterable[Address], first: Collection[Address]) -> tuple[Address, ...]:
+    """By version, those that ports lead to before others."""
+    return tuple(sorted(addresses, key=lambda one: (one.version, one not in first, int(one))))
+
+
+def _address(atom: object) -> Address:
+    if not isinstance(atom, IPv4Address | IPv6Address):
+        raise TypeError(f"not an address: {atom!r}")
+    return atom
+
+
+def _number(atom: object) -> int:
+    if not isinstance(atom, int):
+        raise TypeError(f"not a number: {atom!r}")
+    return int(atom)
