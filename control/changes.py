@@ -4,31 +4,29 @@
     changes.make(change)                      noted in the journal, made in the kernel, committed
     changes.remove(key)
 
-The kernel's part is undone where it fails. A note that outlives its request makes the reconciler due.
+The kernel's part is undone where it fails. A note that outlives its request makes a repair due.
 """
 
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address, IPv6Address
 
 from control import planner
-from control.differences import port_differences
 from control.hooks import use_of
+from control.mirror import Mirror
 from control.model import Attachment, AttachmentKey
+from control.observation import port_complaints
 from control.planner import Desired
-from control.reconciler import Reconciler
+from control.repair import Repair
 from control.skeleton import Skeleton
+from control.statefile import StateError
 from control.store import Store
 from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError, ForeignChainError, NftError
 from dataplane.steps import DeleteRules, InsertRules, RunNft, SetSysctl, Step
-from dataplane.types import Address
-
-_LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,9 +54,11 @@ class Change:
 class Changes:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, reconciler: Reconciler, mark: int) -> None:
-        self._kernel, self._store, self._skeleton = kernel, store, skeleton
-        self._reconciler, self._mark = reconciler, mark
+    def __init__(
+        self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, repair: Repair, mark: int
+    ) -> None:
+        self._kernel, self._store, self._skeleton, self._mirror = kernel, store, skeleton, mirror
+        self._repair, self._mark = repair, mark
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
@@ -84,13 +84,15 @@ class Changes:
             if isinstance(error, ForeignChainError) or error.errno not in {errno.ENOENT, errno.EEXIST}:
                 raise
             # Elements were taken away, or are there that the state knows nothing of.
-            self._reconciler.resync()
+            self._repair.resync()
             self._attempt(change)
 
     def remove(self, key: AttachmentKey) -> None:
         """Take an attachment away, as far as the kernel lets us; what is left is repaired by the next request."""
         old = self._store.get(key)
         if old is None:
+            # Of an ADD that was killed before it touched anything the number of its network may be left.
+            self._store.forget_unused()
             return
         change = self.of(key, None)
         batch = self._store.begin([old])
@@ -104,29 +106,44 @@ class Changes:
         # attachment is gone either way; where the repair fails, its note stays and the next request tries again.
         self._store.commit(key, None)
         try:
-            self._reconciler.resync()
+            self._repair.resync()
         except DataplaneError:
             return
 
     def _attempt(self, change: Change) -> None:
-        steps = (*self._reconciler.host_addresses(change.after), *self._steps(change))
-        self._remember_sysctls(steps)
+        steps = (*self._repair.host_addresses(change.after), *self._steps(change))
         batch = self._store.begin(change.touched)
+        remembered = self._remember_sysctls(steps)
+        undo: Callable[[DataplaneError], None] | None = None
         try:
             with self._skeleton.untouched_by(_transactions(steps)):
-                apply(steps, self._kernel)
+                undo = apply(steps, self._kernel)
+            self._commit(change, batch)
         except DataplaneError as error:
-            # Undone, as far as that went; if something resisted, the note stays and the next request repairs.
-            if not getattr(error, "__notes__", ()):
-                self._store.end(batch)
+            if undo is not None:
+                # The state cannot be written: who is told that an ADD failed must not find its port in the kernel.
+                undo(error)
+            self._withdraw(error, batch, remembered)
             raise
-        self._commit(change, batch)
+
+    def _withdraw(self, error: DataplaneError, batch: int, remembered: list[str]) -> None:
+        """Drop the note of a change that was undone, as far as that went; if something resisted, the note stays and the
+        next request repairs."""
+        if getattr(error, "__notes__", ()):
+            return
+        try:
+            self._store.forget_sysctls(remembered)
+            self._store.end(batch)
+        except StateError as resisted:
+            error.add_note(f"while undoing: {resisted}")
 
     def _commit(self, change: Change, batch: int) -> None:
         if change.regroups:
             self._skeleton.keep()
-        self._store.commit(change.key, change.new, batch)
-        self._store.forget_sysctls(change.before.device_sysctls.keys() - change.after.device_sysctls.keys())
+        restored = change.before.device_sysctls.keys() - change.after.device_sysctls.keys()
+        self._store.commit(change.key, change.new, batch, restored)
+        gone, come = change.before.elements - change.after.elements, change.after.elements - change.before.elements
+        self._mirror.changed(change.key, change.new, gone, come)
 
     def _as_found(self, before: Desired, after: Desired) -> Desired:
         """``before`` without the settings that the kernel does not have any more: others change sysctls and port flags
@@ -140,33 +157,35 @@ class Changes:
             ports={
                 port: use
                 for port, use in before.ports.items()
-                if port not in after.ports or not any(port_differences(self._kernel, port, use.needs))
+                if port not in after.ports or not any(port_complaints(self._kernel, port, use.needs))
             },
         )
 
     def _steps(self, change: Change) -> tuple[Step, ...]:
-        filters = planner.flow_filters(change.touched, _LOOPBACK)
-        if filters:
-            local = (*_LOOPBACK, *self._kernel.links.host_addresses())
-            filters = planner.flow_filters(change.touched, local)
+        guards = change.before.guards or change.after.guards
         plan = planner.plan(
             change.before,
             change.after,
             self._mark,
-            former=self._store.former_sysctls(),
-            guarded_elsewhere=self._store.guards_others(change.considered),
+            former=self._store.former_sysctls(change.before.device_sysctls),
+            guarded_elsewhere=bool(guards) and self._store.guards_others(change.considered),
         )
         return (
             *plan,
-            *planner.flush_flows(filters),
+            *planner.flush_flows(self._repair.flow_filters(change.touched)),
         )
 
-    def _remember_sysctls(self, steps: Iterable[Step]) -> None:
-        for step in steps:
-            if isinstance(step, SetSysctl) and planner.is_device_sysctl(step.name):
-                value = self._kernel.sysctls.read(step.name)
-                if value is not None and value != step.value:
-                    self._store.remember_sysctl(step.name, value)
+    def _remember_sysctls(self, steps: Iterable[Step]) -> list[str]:
+        """Keep what device sysctls were before us; the names of those that nobody had changed before this."""
+        wanted = {one.name: one.value for one in steps if isinstance(one, SetSysctl)}
+        wanted = {name: value for name, value in wanted.items() if planner.is_device_sysctl(name)}
+        remembered = []
+        for name in wanted.keys() - self._store.former_sysctls(wanted).keys():
+            value = self._kernel.sysctls.read(name)
+            if value is not None and value != wanted[name]:
+                self._store.remember_sysctl(name, value)
+                remembered.append(name)
+        return remembered
 
 
 def _transactions(steps: Iterable[Step]) -> int:

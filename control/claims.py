@@ -17,6 +17,7 @@ from control.errors import DeviceNotFoundError, PortConflictError
 from control.model import Attachment, AttachmentKey, Claim, Device, IngressPolicy, Request
 from control.store import Store
 from dataplane.doors import Kernel, Link, PortFlags
+from dataplane.types import IfIndex
 
 Held = tuple[Claim, AttachmentKey]
 """A claim, and who has what it asks for."""
@@ -116,8 +117,19 @@ def _is_other_interface(holder: AttachmentKey, key: AttachmentKey) -> bool:
 
 def vanished(kernel: Kernel, attachment: Attachment) -> bool:
     """Whether the container's namespace, or its device, is clearly gone."""
-    if kernel.links.get(attachment.device.index) is None:
-        return True
+    return kernel.links.get(attachment.device.index) is None or _is_unnamed(attachment)
+
+
+def abandoned(kernel: Kernel, attachment: Attachment) -> bool:
+    """Whether the container is clearly gone: its namespace has no name any more, and its end of the wire went with it.
+
+    A namespace that merely cannot be seen from here (an agent with mounts of its own) still has its wire.
+    """
+    wire = attachment.device.port or (attachment.device.index if attachment.device.routed else IfIndex(0))
+    return bool(wire) and kernel.links.get(wire) is None and _is_unnamed(attachment)
+
+
+def _is_unnamed(attachment: Attachment) -> bool:
     request = attachment.request
     if not request.netns or not request.netns_inode:
         return False

@@ -13,13 +13,17 @@ makes the kernel equal to the state.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from control import adminchain, planner, ruleset, spoofcheck
 from control.changes import Changes
-from control.claims import Claims, vanished
+from control.claims import Claims, abandoned, vanished
+from control.devices import Devices
 from control.differences import differences
 from control.errors import (
     DifferenceError,
@@ -30,12 +34,14 @@ from control.errors import (
 from control.hooks import NetworkFacts
 from control.ipam.leases import LeaseStore, Owner
 from control.lock import locked, locked_attachment
+from control.mirror import Mirror
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
 from control.planner import Desired
-from control.reconciler import Reconciler
+from control.reconciler import ALL, Outcome, Part
+from control.repair import Repair
 from control.settings import Settings, SettingsError, read_settings
 from control.skeleton import Skeleton
-from control.store import Store
+from control.store import Store, Version
 from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError
@@ -44,9 +50,27 @@ from dataplane.nft.objects import Table
 from dataplane.steps import DetachProgram, RunNft
 from dataplane.types import AttachMode
 
+if TYPE_CHECKING:
+    from control.rebuild import Rebuilt
+
 RUN_DIRECTORY = Path(scoped("/run/dataplane"))
 STATE_FILE = "state.db"
 _MARK_FACT = "mark"
+
+
+@dataclass(frozen=True, slots=True)
+class Watched:
+    """What the kernel is to be watched for, on behalf of all attachments."""
+
+    version: Version
+    """Of the state that this is about."""
+    sysctls: frozenset[str]
+    namespaces: frozenset[str]
+    """Their paths."""
+    networks: Mapping[int, str]
+    """Names by the numbers that the BPF programs know."""
+    sizes: Mapping[str, int]
+    """Interfaces by network."""
 
 
 class Engine:
@@ -71,10 +95,18 @@ class Engine:
             else:
                 self._mark = (settings or Settings()).mark
                 self.store.keep_fact(_MARK_FACT, str(self._mark))
+        self.store.recover = self._read_back
         self._skeleton = Skeleton(kernel.nft, self.store)
-        self._reconciler = Reconciler(kernel, self.store, self._skeleton, self._mark)
-        self._changes = Changes(kernel, self.store, self._skeleton, self._reconciler, self._mark)
+        self.mirror = Mirror(self.store)
+        self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, self._mark)
+        self._changes = Changes(kernel, self.store, self._skeleton, self.mirror, self._repair, self._mark)
+        self._devices = Devices(kernel, self.store, self.mirror, self._changes, self._mark)
         self._claims = Claims(kernel, self.store)
+
+    @property
+    def own_generations(self) -> frozenset[int]:
+        """The last generations of the ruleset that were certainly this engine's doing. Any thread may ask."""
+        return frozenset(self._skeleton.own)
 
     def close(self) -> None:
         self.store.close()
@@ -90,9 +122,11 @@ class Engine:
         with self._settled():
             change = self._changes.of(request.key, self._claims.attachment(request))
             if change.old == change.new and any(self._differences(change.after)):
-                self._reconciler.resync()
+                self._repair.resync()
             self._changes.make(change)
             self._hand_over(request.key)
+            if change.new is not None:
+                self._devices.note(change.new.device)
 
     def delete(self, key: AttachmentKey) -> None:
         """Detach. A key that is not attached is fine, and so is anything of it that is gone already."""
@@ -103,6 +137,7 @@ class Engine:
         """Remove the attachments of a network whose (container, ifname) is not valid. Goes on after an error; raises
         all in an ``ExceptionGroup``."""
         with self._settled(removing=True):
+            self.store.recognise(network, valid)
             gone = [one.key for one in self.store.attachments(network)]
             self._delete_all(key for key in gone if (key.container, key.ifname) not in valid)
 
@@ -114,21 +149,52 @@ class Engine:
     def collect_stale(self) -> list[Attachment]:
         """Remove what ``stale`` finds, with the leases of its addresses, and return it. Raises an ``ExceptionGroup``
         after having tried all."""
-        errors: list[Exception] = []
-        with self._settled(removing=True):
-            found = [one for one in self.store.attachments() if vanished(self.kernel, one)]
-            try:
-                self._delete_all(one.key for one in found)
-            except ExceptionGroup as group:
-                errors += group.exceptions
-        for one in found:
-            try:
-                self._release(one)
-            except (DataplaneError, OSError) as error:
-                errors.append(error)
-        if errors:
-            raise ExceptionGroup("could not remove everything that is stale", errors)
-        return found
+        return self._collect(vanished)
+
+    def own_table(self) -> bool:
+        """Have the kernel refuse changes of our table by anybody else for as long as this process lives; False where
+        kernel or libnftables cannot. Raises ``NftError``."""
+        with self._held():
+            return self._repair.own()
+
+    def sync(self, parts: frozenset[Part]) -> Outcome:
+        """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome."""
+        try:
+            with self._held():
+                followed = self._devices.follow() if Part.LINKS in parts else None
+                outcome = self._repair.sync(parts)
+                if parts >= ALL and not outcome.failed:
+                    self.kernel.programs.prune()
+            removed = self._collect(abandoned) if Part.CONTAINERS in parts else []
+        except (DataplaneError, OSError) as error:
+            return Outcome(failed=str(error))
+        except ExceptionGroup as group:
+            return Outcome(failed="; ".join(map(str, group.exceptions)))
+        found = dict(outcome.found)
+        if followed is not None and followed.found:
+            found[Part.LINKS] = (*followed.found, *found.get(Part.LINKS, ()))
+        if removed:
+            found[Part.CONTAINERS] = tuple(
+                f"attachment {one.key}: its container is gone, and no DEL came" for one in removed
+            )
+        left = (*(followed.left if followed else ()), *outcome.left)
+        return Outcome(found, left, outcome.failed)
+
+    def watched(self, former: Watched | None) -> Watched | None:
+        """What an agent has to keep an eye on; None where that is what it was ``former``."""
+        with self._held():
+            version = self.store.version
+            if former is not None and former.version == version:
+                return None
+            wanted = self._repair.of_devices()
+            self.kernel.programs.hold({device for _, device in wanted.hooks})
+            return Watched(
+                version,
+                frozenset((*wanted.host_sysctls, *wanted.device_sysctls)),
+                frozenset(one.request.netns for one in self.mirror.attachments() if one.request.netns),
+                self.store.network_names(),
+                Counter(network for network, _, _ in _interfaces(self.mirror.attachments())),
+            )
 
     def check(self, request: Request) -> None:
         """Compare kernel and state with what was asked for. Raises ``DifferenceError``."""
@@ -158,7 +224,7 @@ class Engine:
     def _is_limited(self, network: str) -> bool:
         try:
             with self._held():
-                return any(self.store.attachments(network)) and any(self._reconciler.problems())
+                return any(self.store.attachments(network)) and any(self._repair.problems())
         except DataplaneError:
             return True  # it cannot even be looked at
 
@@ -171,7 +237,7 @@ class Engine:
                 for one in self.store.attachments()
                 if vanished(self.kernel, one)
             ]
-            return [*unusable, *stale, *self._reconciler.problems()]
+            return [*unusable, *stale, *self._repair.problems()]
 
     def reconcile(self) -> tuple[list[str], list[str]]:
         """Make the kernel what the attachments ask for; the problems before and those that are left. Raises the
@@ -182,7 +248,7 @@ class Engine:
         if not before:
             return [], []
         with self._held():
-            self._reconciler.resync()
+            self._repair.resync()
         return before, self.problems()
 
     def attachments(self) -> list[Attachment]:
@@ -200,12 +266,12 @@ class Engine:
         with self._settled():
             if network not in self.store.network_names().values():
                 raise EngineError(f'no attachment on network "{network}": its mode comes with its first ADD')
-            before = self._reconciler.everything()
+            before = self._repair.everything()
             former = self.store.facts([network])[network].checksum
             batch = self.store.begin(())
             self.store.set_checksum(network, mode)
-            after = self._reconciler.everything()
-            steps = (*planner.plan(before, after, self._mark), *self._reconciler.host_addresses(after))
+            after = self._repair.everything()
+            steps = (*planner.plan(before, after, self._mark), *self._repair.host_addresses(after))
             try:
                 apply(steps, self.kernel)
             except DataplaneError:
@@ -221,7 +287,7 @@ class Engine:
         another try.
         """
         with self._held():
-            everything, nothing = self._reconciler.everything(living=False), self._reconciler.nothing()
+            everything, nothing = self._repair.everything(living=False), self._repair.nothing()
             steps = planner.plan(everything, nothing, self._mark, former=self.store.former_sysctls())
             removed = [f"attachment {one.key}" for one in self.store.attachments()]
             removed += [f"program {s.program} of device {s.ifindex}" for s in steps if isinstance(s, DetachProgram)]
@@ -255,6 +321,11 @@ class Engine:
 
     # -- one change ---------------------------------------------------------------------------------------------------
 
+    def _read_back(self) -> Rebuilt:
+        from control.remains import read_back  # noqa: PLC0415 - for nothing but a state that was lost
+
+        return read_back(self.kernel)
+
     @contextmanager
     def _held(self) -> Iterator[None]:
         with locked(self._lock_path):
@@ -271,9 +342,9 @@ class Engine:
         if self._unusable is not None and not removing:
             raise self._unusable
         with self._held():
-            if self._reconciler.is_due(removing=removing):
+            if self._repair.is_due(removing=removing):
                 try:
-                    self._reconciler.resync()
+                    self._repair.resync()
                 except DataplaneError:
                     if not removing:
                         raise
@@ -293,6 +364,24 @@ class Engine:
     def _delete(self, key: AttachmentKey) -> None:
         self._changes.remove(key)
         self._hand_over(key)
+
+    def _collect(self, is_gone: Callable[[Kernel, Attachment], bool]) -> list[Attachment]:
+        """Remove attachments of containers that are gone, with their leases. Raises an ``ExceptionGroup``."""
+        errors: list[Exception] = []
+        with self._settled(removing=True):
+            found = [one for one in self.store.attachments() if is_gone(self.kernel, one)]
+            try:
+                self._delete_all(one.key for one in found)
+            except ExceptionGroup as group:
+                errors += group.exceptions
+        for one in found:
+            try:
+                self._release(one)
+            except (DataplaneError, OSError) as error:
+                errors.append(error)
+        if errors:
+            raise ExceptionGroup("could not remove everything that is stale", errors)
+        return found
 
     def _release(self, gone: Attachment) -> None:
         """Release the lease of an attachment that is gone, unless it was attached again meanwhile."""
@@ -316,6 +405,12 @@ class Engine:
 
     def _checked(self, request: Request) -> Iterator[str]:
         stored = self.store.get(request.key)
+        if self.store.is_rebuilt(request.key):
+            if self._repair.is_due():
+                self._repair.resync()
+            # What the kernel could not tell of it, the request does.
+            yield from self._differences(self._changes.of(request.key, self._claims.attachment(request)).after)
+            return
         if stored is None:
             yield f"attachment {request.key} is not known here: it was removed, or never added"
             return
@@ -327,7 +422,12 @@ class Engine:
         yield from self._differences(self._changes.of(request.key, None).before)
 
     def _differences(self, wanted: Desired) -> Iterator[str]:
-        return differences(self.kernel, wanted, self._skeleton.text)
+        return differences(self.kernel, wanted, self._skeleton.chains())
+
+
+def _interfaces(attachments: Iterable[Attachment]) -> set[tuple[str, str, str]]:
+    """Several attachments may be parts of one interface."""
+    return {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
 
 
 @contextmanager

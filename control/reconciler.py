@@ -1,138 +1,284 @@
-"""The whole state against the whole kernel: what differs, and making the kernel what the state says.
+"""When to look at what: events and times in, syncs out. Pure: it has no clock, asks no kernel, and repairs nothing.
 
-    reconciler.problems()   -> sentences, for people
-    reconciler.is_due()     -> whether kernel and state are known to differ
-    reconciler.resync()     -> they agree again, in one transaction for nftables
+    reconciler.hear(event, now)              a hint: what it may be about is dirty now
+    reconciler.next(now)                     -> Sync(parts, causes), or None; then ask again at ``wake``
+    reconciler.ended(sync, outcome, now)     -> what is to be told, such as a fight with another writer
 
-A single request compares and changes only what it touches (``control.engine``); this is for everything else: a change
-that was interrupted, a table that was flushed, programs that were lost.
+    event                                    part that is dirty
+    a transaction in one of our tables       TABLES
+    a transaction elsewhere                  FOREIGN
+    a link of ours or a port of its changes  LINKS      (its end: CONTAINERS, after a while)
+    qdisc, filter, pin                       PROGRAMS
+    forwarding, a watched sysctl             SYSCTLS
+    an address of the host                   ADDRESSES
+    a namespace's file is deleted            CONTAINERS (after a while: a DEL is usually on its way)
+    notifications were lost                  all of them
+
+What one transaction of the engine's own thread did is no event: the engine looks after itself. One sync runs at a time;
+what is heard meanwhile is dirty for the next. After a sync that failed everything is dirty, later and later. What the
+kernel does not announce (a tcx link that was detached) is looked at every few seconds, and all of it now and then.
+
+Be aware: a part that others keep breaking is repaired at once a few times, and then ever more slowly, or two programs
+that both mean well would use up the machine.
 """
 
 from __future__ import annotations
 
-import sys
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Protocol
 
-from control import adminchain, hooks, planner, ruleset, spoofcheck
-from control.differences import differences
-from control.hooks import use_of
-from control.model import Attachment
-from control.planner import Desired
-from control.skeleton import Skeleton
-from control.store import Store
-from dataplane.abi import U32
-from dataplane.apply import apply_all
-from dataplane.doors import Kernel
-from dataplane.errors import FirewalldError, ForeignChainError, LinkError
-from dataplane.nft.objects import Table
-from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, Step
-from dataplane.types import IfIndex, Program
+from dataplane.events import (
+    AddressChanged,
+    Event,
+    Finding,
+    ForwardingChanged,
+    HookChanged,
+    LinkChanged,
+    NamespaceGone,
+    NotificationsLost,
+    PinsChanged,
+    PortChanged,
+    RulesetChanged,
+    SysctlWritten,
+)
+from dataplane.types import IfIndex
 
-_NETWORK_MAPS = ("networks", "origins")
+
+class Part(StrEnum):
+    """What of the kernel can be looked at, and repaired, by itself."""
+
+    PROGRAMS = "programs"
+    """BPF programs on their hooks, their pins, their maps."""
+    LINKS = "links"
+    """Bridges and their ports, with the flags that isolate them."""
+    TABLES = "tables"
+    """Our nftables tables: chains, rules, elements."""
+    SYSCTLS = "sysctls"
+    FOREIGN = "foreign"
+    """Accepts in chains of others, and zones of firewalld."""
+    ADDRESSES = "addresses"
+    """The host's addresses, as the checksum program knows them."""
+    CONTAINERS = "containers"
+    """Whether they are still there."""
+
+
+ALL = frozenset(Part)
+UNANNOUNCED = frozenset({Part.PROGRAMS, Part.SYSCTLS})
+"""What changes without an event: links of programs that are detached, sysctls by another mount of /proc."""
+
+LOOK_EVERY = 2.0
+"""Seconds between two looks at what is unannounced."""
+RESYNC_EVERY = 600.0
+"""Seconds between two looks at everything."""
+SOON = 0.05
+"""Seconds that changes of links are gathered for: they come in bursts."""
+PATIENCE, WINDOW = 8, 10.0
+"""So many repairs of one part within so many seconds are a fight."""
+PAUSES = (1.0, 2.0, 5.0)
+"""Seconds until the next repair in a fight, one after the other."""
+PEACE = 30.0
+"""Seconds without a repair that end a fight."""
+MAX_CAUSES = 3
+"""Causes of one sync that are named."""
+RETRIES = (0.5, 2.0, 10.0, 60.0)
+"""Seconds from one failed sync to the next."""
+
+
+class Roster(Protocol):
+    """What is ours among the links."""
+
+    def is_device(self, index: IfIndex, name: str = "") -> bool:
+        """Whether an attachment has this device, or had one by this name."""
+
+    def is_port(self, index: IfIndex) -> bool:
+        """Whether a link is the bridge port of an attachment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sync:
+    """Look at these parts, and put right what is wrong."""
+
+    parts: frozenset[Part]
+    writers: tuple[str, ...] = ()
+    """Whose transactions gave the hint: programs by name and thread."""
+    hints: tuple[str, ...] = ()
+    """What else did."""
+
+    @property
+    def quiet(self) -> bool:
+        """Whether nobody gave a hint: it is just time."""
+        return not (self.writers or self.hints)
+
+    @property
+    def causes(self) -> tuple[str, ...]:
+        """Whoever is known to have done something, else what was seen; the first few."""
+        named = self.writers or self.hints
+        more = (f"and {len(named) - MAX_CAUSES} more",) if len(named) > MAX_CAUSES else ()
+        return (*named[:MAX_CAUSES], *more)
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a sync came to."""
+
+    found: Mapping[Part, tuple[str, ...]] = field(default_factory=dict)
+    """What was wrong, a sentence each; all of it is right now, unless it is left."""
+    left: tuple[str, ...] = ()
+    """What is wrong still, because its repair is not in our power."""
+    failed: str = ""
+    """Why it did not come to its end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fight:
+    """Others undo what we repair: the next repair of the part waits."""
+
+    part: Part
+    opponents: tuple[str, ...]
+    pause: float
+    """Seconds."""
+
+
+@dataclass(slots=True)
+class _Struggle:
+    """How often one part was repaired of late."""
+
+    repairs: deque[float] = field(default_factory=lambda: deque(maxlen=PATIENCE))
+    pauses: int = 0
+
+    def repaired(self, now: float) -> float:
+        """Seconds to wait before the next repair."""
+        if self.repairs and now - self.repairs[-1] > PEACE:
+            self.repairs.clear()
+            self.pauses = 0
+        self.repairs.append(now)
+        quick = len(self.repairs) == PATIENCE and now - self.repairs[0] < WINDOW
+        if not (quick or self.pauses):
+            return 0.0
+        self.pauses += 1
+        return PAUSES[min(self.pauses, len(PAUSES)) - 1]
 
 
 class Reconciler:
-    """See the module. The caller holds the state's lock."""
+    """See the module. Times are seconds of a clock that never goes back."""
 
-    def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mark: int) -> None:
-        self._kernel, self._store, self._skeleton, self._mark = kernel, store, skeleton, mark
+    def __init__(self, roster: Roster, now: float, *, collect_after: float = 60.0):
+        self._roster = roster
+        self.own: set[int] = set()
+        """The threads whose transactions are our own, as the kernel numbers them."""
+        self._collect_after = collect_after
+        self._dirty: dict[Part, float] = {}
+        self._writers: dict[Part, dict[str, None]] = {}
+        self._hints: dict[Part, dict[str, None]] = {}
+        self._waiting: dict[Part, float] = {}
+        self._struggles: dict[Part, _Struggle] = {part: _Struggle() for part in Part}
+        self._failures = 0
+        self._busy = False
+        self._look_at = now + LOOK_EVERY
+        self._resync_at = now + RESYNC_EVERY
+        self.demand("the agent has started", now)
 
-    def nothing(self) -> Desired:
-        """What no attachment asks for."""
-        return planner.desired((), (), {}, self._mark)
+    def hear(self, event: Event, now: float) -> None:  # noqa: C901, PLR0912 - one arm an event
+        """Take a hint."""
+        match event:
+            case RulesetChanged(pid=pid) if pid in self.own:
+                return
+            case RulesetChanged(pid=pid, program=program, tables=tables, others=others):
+                for part, touched in ((Part.TABLES, tables), (Part.FOREIGN, others)):
+                    if touched:
+                        self._mark(part, now)
+                        self._writers.setdefault(part, {})[f"{program} ({pid})"] = None
+            case LinkChanged(index=index, name=name, gone=gone):
+                if self._roster.is_device(index, name) or self._roster.is_port(index):
+                    self._mark(Part.LINKS, now + SOON, f"link {name} {'vanished' if gone else 'changed'}")
+                    if gone:
+                        self._mark_containers(now, f"link {name} vanished")
+            case PortChanged(index=index):
+                if self._roster.is_port(index):
+                    self._mark(Part.LINKS, now + SOON, f"bridge port {index} changed")
+            case AddressChanged(index=index):
+                self._mark(Part.ADDRESSES, now + SOON, "an address of the host changed")
+                if self._roster.is_device(index):
+                    self._mark(Part.LINKS, now + SOON, f"an address of link {index} changed")
+            case HookChanged(index=index):
+                if not index or self._roster.is_device(index):
+                    self._mark(Part.PROGRAMS, now, f"filters of link {index} changed")
+            case ForwardingChanged():
+                self._mark(Part.SYSCTLS, now, "forwarding changed")
+            case SysctlWritten(name=name):
+                self._mark(Part.SYSCTLS, now, f"sysctl {name} was written")
+            case PinsChanged():
+                self._mark(Part.PROGRAMS, now, "pins changed")
+            case NamespaceGone(path=path):
+                self._mark_containers(now, f"{path} was deleted")
+            case NotificationsLost(source=source):
+                self.demand(f"notifications were lost ({source})", now)
+            case Finding():
+                return
 
-    def everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
-        """What the whole state, and attachments besides, ask of the kernel.
+    def demand(self, cause: str, now: float) -> None:
+        """Have everything looked at."""
+        for part in Part:
+            self._mark(part, now, cause)
 
-        Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
-        asked for (``living=False``), to take it away.
-        """
-        besides = tuple(besides)
-        attachments = (*self._store.attachments(), *besides)
-        uses = {*self._store.all_uses(), *map(use_of, besides)}
-        gone = {use.device for use in uses if self._kernel.links.get(use.device) is None} if living else set()
-        facts = self._store.facts({one.key.network for one in attachments})
-        return planner.desired(attachments, uses, facts, self._mark, gone=frozenset(gone))
+    def next(self, now: float) -> Sync | None:
+        """The sync that is due, if any; until ``ended`` is told of it there is no other."""
+        if self._busy:
+            return None
+        if now >= self._resync_at:
+            self._resync_at = now + RESYNC_EVERY
+            for part in Part:
+                self._mark(part, now)
+        parts = frozenset(part for part, since in self._dirty.items() if max(since, self._waiting.get(part, 0)) <= now)
+        if now >= self._look_at:
+            self._look_at = now + LOOK_EVERY
+            parts |= {part for part in UNANNOUNCED if self._waiting.get(part, 0) <= now}
+        if not parts:
+            return None
+        writers: dict[str, None] = {}
+        hints: dict[str, None] = {}
+        for part in sorted(parts):
+            self._dirty.pop(part, None)
+            writers |= self._writers.pop(part, {})
+            hints |= self._hints.pop(part, {})
+        self._busy = True
+        return Sync(parts, tuple(writers), tuple(hints))
 
-    def is_due(self, *, removing: bool = False) -> bool:
-        """Whether a change was interrupted, the programs are another version's or lost, or chains and rules of our
-        table are not as written; the last is nothing that ``removing`` needs."""
-        if self._store.interrupted() or not (removing or self._skeleton.intact()):
-            return True
-        return not self._kernel.programs.loaded() and bool(self.everything().hooks)
+    @property
+    def wake(self) -> float:
+        """When to ask for the ``next`` sync, if nothing is heard before; never while one runs."""
+        if self._busy:
+            return float("inf")
+        due = (max(since, self._waiting.get(part, 0)) for part, since in self._dirty.items())
+        return min(self._look_at, self._resync_at, *due)
 
-    def resync(self) -> None:
-        """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
-        if self._skeleton.text is None and self._kernel.nft.skeleton_text():
-            _tell_lost_state()
-        self._store.begin(())
-        everything = self.everything()
-        left = self.everything(self._store.touched(), living=False)
-        self._kernel.nft.run(
-            ruleset.skeleton(self._mark, everything.groups)
-            + ruleset.fill(everything.elements)
-            + adminchain.transaction(everything.admin_chains)
-        )
-        self._kernel.nft.run(spoofcheck.rebuild(everything.guards, there=bool(self._kernel.nft.chains(Table.BRIDGE))))
-        self._skeleton.keep()
-        former = self._store.former_sysctls()
-        # First away with what an interrupted change may have left, then all that should be there once more.
-        away = planner.plan(left, everything, self._mark, former=former)
-        again = planner.plan(self.nothing(), everything, self._mark)
-        steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
-        errors = apply_all([*self._surplus(everything), *steps, *self.host_addresses(everything)], self._kernel)
-        # A foreign chain, a bridge port or a zone that is gone is one network's trouble, which CHECK and status tell,
-        # and nobody else's.
-        serious = [error for error in errors if not isinstance(error, ForeignChainError | LinkError | FirewalldError)]
-        if serious:
-            raise serious[0]
-        self._store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
-        self._store.settle()
+    def ended(self, sync: Sync, outcome: Outcome, now: float) -> tuple[Fight, ...]:
+        """Take in what a sync came to; the fights to tell of."""
+        self._busy = False
+        if outcome.failed:
+            pause = RETRIES[min(self._failures, len(RETRIES) - 1)]
+            self._failures += 1
+            self.demand("the last sync failed", now)
+            self._waiting = dict.fromkeys(Part, now + pause)
+            return ()
+        if self._failures:
+            self._failures, self._waiting = 0, {}
+        fights = []
+        for part in sorted(outcome.found):
+            pause = self._struggles[part].repaired(now)
+            if pause:
+                self._waiting[part] = now + pause
+                fights.append(Fight(part, sync.causes, pause))
+        return tuple(fights)
 
-    def problems(self) -> Iterator[str]:
-        """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
-        if self._store.interrupted():
-            yield "a change was interrupted"
-        everything = self.everything()
-        if any(self._store.attachments()):
-            yield from differences(self._kernel, everything, self._skeleton.text)
-        expected = Counter(element.set_name for element in everything.elements)
-        for name, size in self._kernel.nft.sizes().items():
-            if size > expected[name]:
-                yield f"set {name} holds {size} elements where the attachments ask for {expected[name]}"
-        for step in self._surplus(everything):
-            if isinstance(step, DropEntry):
-                yield f"BPF map {step.map_name}: no attachment asks for entry {step.key.hex()}"
+    def _mark_containers(self, now: float, cause: str) -> None:
+        if self._collect_after:
+            self._mark(Part.CONTAINERS, now + self._collect_after, cause)
 
-    def host_addresses(self, wanted: Desired) -> list[Step]:
-        """Tell the checksum program the host's addresses, if wildcard ports are to be proved against them."""
-        if not hooks.needs_host_addresses(wanted.entries):
-            return []
-        self._kernel.programs.load()
-        entries = hooks.host_address_entries(self._kernel.links.host_addresses())
-        return [
-            PutEntry(map_name, key, value)
-            for (map_name, key), value in entries.items()
-            if self._kernel.programs.get(map_name, key) != value
-        ]
-
-    def _surplus(self, everything: Desired) -> Iterator[Step]:
-        if not self._kernel.programs.loaded():
-            return
-        for map_name in _NETWORK_MAPS:
-            for key, value in self._kernel.programs.entries(map_name):
-                if (map_name, key) in everything.entries or hooks.is_manual(map_name, value):
-                    continue
-                if map_name == "networks":
-                    device = IfIndex(U32.unpack(key)[0])
-                    yield from (DetachProgram(program, device) for program in Program)
-                yield DropEntry(map_name, key)
-
-
-def _tell_lost_state() -> None:
-    print(
-        "dataplane: table inet dataplane is there, and the state knows nothing of it: the state was lost, and the table"
-        " is made anew; containers that run must be restarted to be published again",
-        file=sys.stderr,
-    )
+    def _mark(self, part: Part, at: float, hint: str = "") -> None:
+        self._dirty[part] = min(at, self._dirty.get(part, at))
+        if hint:
+            self._hints.setdefault(part, {})[hint] = None

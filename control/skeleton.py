@@ -7,13 +7,24 @@ the thousand elements, need not be read.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from enum import StrEnum
 
 from control.store import Store
+from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
 
 _TEXT, _GENERATION = "skeleton", "generation"
+
+
+class Chains(StrEnum):
+    """What became of the chains and rules of our table."""
+
+    INTACT = "as they were written"
+    ALTERED = "chains or rules of table inet dataplane were altered"
+    MISSING = "table inet dataplane was wiped"
 
 
 class Skeleton:
@@ -21,6 +32,8 @@ class Skeleton:
 
     def __init__(self, nft: Nft, store: Store) -> None:
         self._nft, self._store = nft, store
+        self.own: deque[int] = deque(maxlen=64)
+        """The last generations that were certainly our own doing, the newest last."""
 
     @property
     def text(self) -> str | None:
@@ -33,16 +46,24 @@ class Skeleton:
         generation = self._nft.generation()
         self._store.keep_fact(_TEXT, self._nft.skeleton_text())
         self._store.keep_fact(_GENERATION, str(generation))
+        reached(Point.SKELETON_KEPT)
 
     def intact(self) -> bool:
         """Whether the skeleton is as it was last written. Never written is not intact."""
+        return self.chains() is Chains.INTACT
+
+    def chains(self) -> Chains:
+        """What became of the skeleton since it was last written."""
         generation = str(self._nft.generation())
         if generation == self._store.fact(_GENERATION):
-            return True
-        if self._nft.skeleton_text() != self.text:
-            return False
+            return Chains.INTACT
+        text = self._nft.skeleton_text()
+        if not text:
+            return Chains.MISSING
+        if text != self.text:
+            return Chains.ALTERED
         self._store.keep_fact(_GENERATION, generation)
-        return True
+        return Chains.INTACT
 
     @contextmanager
     def untouched_by(self, transactions: int) -> Iterator[None]:
@@ -53,5 +74,8 @@ class Skeleton:
         before = self._nft.generation()
         yield
         after = self._nft.generation()
-        if self._store.fact(_GENERATION) == str(before) and after - before == transactions:
+        if after - before != transactions:
+            return
+        self.own.extend(range(before + 1, after + 1))
+        if self._store.fact(_GENERATION) == str(before):
             self._store.keep_fact(_GENERATION, str(after))

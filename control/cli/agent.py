@@ -1,20 +1,36 @@
-"""``dpctl agent``: the resident engine, in the foreground."""
+"""``dpctl agent``: the resident engine, in the foreground, by hand or as systemd starts it."""
 
 from __future__ import annotations
 
 import os
 import signal
-from dataclasses import asdict
+import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from control.cli.output import json_option, print_json
+from control.cli.log import Level, Log
+from control.cli.output import json_option
 from control.client import SOCKET_PATH
+from control.history import Kind
+from dataplane.crashpoints import Point, reached
 
 if TYPE_CHECKING:
-    from control.agent import Served
+    from control.agent import Agent
+    from control.engine import Engine
+    from control.history import Record
+    from control.metrics import Metrics
+    from control.notify import Supervisor
+
+_LEVELS = {
+    Kind.REPAIRED: Level.WARNING,
+    Kind.PROBLEM: Level.WARNING,
+    Kind.LOST: Level.WARNING,
+    Kind.FIGHT: Level.WARNING,
+    Kind.FAILED: Level.ERROR,
+}
 
 
 @click.command()
@@ -22,37 +38,92 @@ if TYPE_CHECKING:
 def agent(as_json: bool) -> None:
     """Run the agent in the foreground.
 
-    It keeps the engine loaded, so that plugins answer sooner; without it they do the same work in their own process.
+    It keeps the engine loaded, so that plugins answer sooner, and puts back what others break: see dpctl events.
     Stopping it (SIGTERM, SIGINT) leaves ports, policies and programs in place.
     """
-    from control.agent import Agent, load_frontend  # noqa: PLC0415 - dpctl --help stays quick
-    from control.engine import open_engine  # noqa: PLC0415
+    from control.activation import take_listener  # noqa: PLC0415 - dpctl --help stays quick
+    from control.agent import Agent, load_frontend  # noqa: PLC0415
+    from control.engine import RUN_DIRECTORY, open_engine  # noqa: PLC0415
+    from control.exposition import SOCKET_NAME, Exposition, listen  # noqa: PLC0415
+    from control.history import History  # noqa: PLC0415
+    from control.metrics import Metrics  # noqa: PLC0415
+    from control.notify import Supervisor  # noqa: PLC0415
+    from control.settings import read_settings  # noqa: PLC0415
+    from dataplane.errors import NftError  # noqa: PLC0415
+    from dataplane.nft.anchor import anchored  # noqa: PLC0415
 
+    log, metrics, supervisor = Log.of_environment(as_json=as_json), Metrics(), Supervisor.of_environment()
+    history = History(lambda record: _log(record, log))
+    settings, listener = read_settings(), take_listener(Path(SOCKET_PATH))
     with open_engine() as engine:
         engine.require_kernel()
-        running = Agent(engine, Path(SOCKET_PATH), load_frontend(), lambda served: _log(served, as_json=as_json))
+        if settings.owned and not engine.own_table():
+            text = "ownership is on in the settings, and needs Linux 6.9 and libnftables 1.1: the table has no owner"
+            history.tell(Kind.PROBLEM, text)
+        beat = _Heartbeat(supervisor)
+        running = Agent(
+            engine,
+            Path(SOCKET_PATH),
+            load_frontend(),
+            history,
+            metrics,
+            listener=listener,
+            collect_after=float(settings.collect_after),
+            every_turn=lambda: beat.turn(settled=running.settled),
+        )
+        shown = listen(settings.metrics, RUN_DIRECTORY / SOCKET_NAME)
+        exposition = shown and Exposition(shown, lambda: _metrics(engine, running, metrics))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: running.stop())
-        _say(as_json, "listening", f"listening on {SOCKET_PATH}")
-        running.serve()
-    _say(as_json, "stopped", "stopped; the dataplane stays in place")
+        history.tell(Kind.STARTED, f"listening on {SOCKET_PATH}", details={"pid": os.getpid(), "socket": SOCKET_PATH})
+        with ExitStack() as held:
+            try:
+                held.enter_context(anchored())
+            except NftError as error:
+                history.tell(Kind.PROBLEM, f"a flush of the ruleset will cut established connections: {error}")
+            running.serve()
+        supervisor.stopping()
+        if exposition:
+            exposition.close()
+    history.tell(Kind.STOPPING, "stopped; the dataplane stays in place", details={"pid": os.getpid()})
 
 
-def _log(served: Served, *, as_json: bool) -> None:
-    if as_json:
-        print_json({"event": "served", **asdict(served)}, line=True)
-        return
-    trace = f" trace={served.trace}" if served.trace else ""
-    error = f" error={served.error!r}" if served.error else ""
-    click.echo(
-        f"dataplane agent: {served.plugin!r} {served.verb!r} container={served.container!r} ifname={served.ifname!r} "
-        f"ms={served.milliseconds:.1f} status={served.exit_code}{trace}{error}",
-        err=True,
-    )
+class _Heartbeat:
+    """What the supervisor hears: ready once everything was looked at, and from then on that the loop turns."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor, self._ready, self._next = supervisor, False, 0.0
+
+    def turn(self, *, settled: bool) -> float:
+        """Called in each turn of the loop; seconds until it should be called again."""
+        if settled and not self._ready:
+            self._ready = True
+            self._supervisor.ready(f"listening on {SOCKET_PATH}")
+            reached(Point.AGENT_READY)
+        interval, now = self._supervisor.watchdog_interval, time.monotonic()
+        if interval is None:
+            return float("inf")
+        if now >= self._next:
+            self._next = now + interval
+            self._supervisor.watchdog()
+        return self._next - now
 
 
-def _say(as_json: bool, event: str, text: str) -> None:
-    if as_json:
-        print_json({"event": event, "pid": os.getpid(), "socket": SOCKET_PATH}, line=True)
-    else:
-        click.echo(f"dataplane agent: {text}", err=True)
+def _log(record: Record, log: Log) -> None:
+    by = f" by {', '.join(record.by)}" if record.by else ""
+    took = f" ms={record.milliseconds:.1f}" if record.milliseconds is not None else ""
+    failed = record.kind is Kind.SERVED and record.details.get("exit_code")
+    level = Level.WARNING if failed else _LEVELS.get(record.kind, Level.INFO)
+    fields = {name: value for name, value in record.fields().items() if name != "details"}
+    log(level, record.kind, f"{record.text}{by}{took}", **{**fields, **record.details})
+
+
+def _metrics(engine: Engine, agent: Agent, metrics: Metrics) -> str:
+    from control import metrics as families  # noqa: PLC0415 - dpctl --help stays quick
+    from control.samples import sample  # noqa: PLC0415
+    from dataplane import __version__  # noqa: PLC0415
+
+    networks, sizes = agent.networks
+    samples, remarks = sample(engine.kernel, networks, sizes, queued=agent.queued)
+    build = families.Sample(families.BUILD_INFO, (__version__,), 1)
+    return metrics.text((build, *samples), remarks)

@@ -15,16 +15,18 @@ from pathlib import Path
 
 import click
 
+from control import sightings
 from control.checksum import Certainty, Finding, Knowledge, KnownMapping, Origin, Verdict, explain
 from control.cli import findings
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
+from control.client import AgentClient, AgentUnreachableError
 from control.errors import EngineError
 from control.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
+from control.history import Kind
 from control.model import ChecksumPolicy
 from control.pcap import is_capture, read_capture
-from dataplane.abi import Event, EventAction, EventKind
+from dataplane.abi import EventKind
 from dataplane.errors import DataplaneError
-from dataplane.programs.ringbuf import EventReader
 
 MAX_SHOWN = 20
 """How many findings of one capture are shown to people."""
@@ -116,20 +118,17 @@ def explain_command(
 @click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End after so many seconds.")
 @json_option
 def watch(count: int | None, seconds: float | None, as_json: bool) -> None:
-    """Print stale and corrupt checksums as the programs find them, until interrupted."""
-    from dataplane.programs.door import KernelPrograms  # noqa: PLC0415 - explain works without BPF
+    """Print stale and corrupt checksums as the programs find them, until interrupted.
 
+    An agent that runs reads the findings already: they come from it then, several at a time.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
-    programs = KernelPrograms()
-    if not programs.loaded():
-        raise EngineError("could not watch checksums: no programs are loaded; the first container's ADD does that")
-    with programs.events() as events:
-        for event in islice(_checksum_events(events, deadline), count):
-            if as_json:
-                print_json(_event_fields(event), line=True)
-            else:
-                click.echo(_event_line(event))
-            sys.stdout.flush()
+    for fields, line in islice(_checksum_sightings(deadline), count):
+        if as_json:
+            print_json(fields, line=True)
+        else:
+            click.echo(line)
+        sys.stdout.flush()
 
 
 @checksum.command()
@@ -151,11 +150,32 @@ def mode(network: str, policy: str, as_json: bool) -> None:
         click.echo(f'network "{network}": checksum {policy}')
 
 
-def _checksum_events(events: EventReader, deadline: float | None) -> Iterator[Event]:
-    while deadline is None or time.monotonic() < deadline:
-        for event in events.poll(0.2):
-            if event.kind in {EventKind.STALE, EventKind.CORRUPT}:
-                yield event
+def _checksum_sightings(deadline: float | None) -> Iterator[tuple[dict[str, object], str]]:
+    """Each as JSON fields and as a line."""
+    try:
+        newest = max(
+            (number for record in AgentClient().events() if isinstance(number := record["number"], int)), default=0
+        )
+    except AgentUnreachableError:
+        yield from _own_sightings(deadline)
+        return
+    for record in AgentClient().events(newest, follow=True, deadline=deadline):
+        details = record.get("details")
+        if record.get("kind") == Kind.CHECKSUM and isinstance(details, dict):
+            yield details, str(record.get("text"))
+
+
+def _own_sightings(deadline: float | None) -> Iterator[tuple[dict[str, object], str]]:
+    from dataplane.programs.door import KernelPrograms  # noqa: PLC0415 - explain works without BPF
+
+    programs = KernelPrograms()
+    if not programs.loaded():
+        raise EngineError("could not watch checksums: no programs are loaded; the first container's ADD does that")
+    with programs.events() as events:
+        while deadline is None or time.monotonic() < deadline:
+            for event in events.poll(0.2):
+                if event.kind in {EventKind.STALE, EventKind.CORRUPT}:
+                    yield sightings.fields(event, {}), sightings.sentence(event, {})
 
 
 def _read(frame: str) -> bytes:
@@ -251,28 +271,3 @@ def _print_report_json(report: _Report, ignorance: str) -> None:
             "judged_without_mappings": ignorance or None,
         }
     )
-
-
-def _event_line(event: Event) -> str:
-    packet = f"{event.source}:{event.source_port} > {event.destination}:{event.destination_port}"
-    sums = f"{event.stored:#06x} (correct: {event.correct:#06x})"
-    if event.kind is EventKind.STALE:
-        done = "repaired" if event.action is EventAction.REPAIRED else "left as it is"
-        return f"stale    {packet}  {sums}  right for {event.origin}:{event.origin_port}, {done}"
-    return f"corrupt  {packet}  {sums}  left as it is"
-
-
-def _event_fields(event: Event) -> dict[str, object]:
-    stale = event.kind is EventKind.STALE
-    return {
-        "kind": event.kind.name.lower(),
-        "time_ns": event.time_ns,
-        "ifindex": event.ifindex,
-        "protocol": event.protocol,
-        "source": {"address": str(event.source), "port": event.source_port},
-        "destination": {"address": str(event.destination), "port": event.destination_port},
-        "stored": f"{event.stored:#06x}",
-        "correct": f"{event.correct:#06x}",
-        "origin": {"address": str(event.origin), "port": event.origin_port} if stale else None,
-        "action": event.action.name.lower(),
-    }

@@ -5,7 +5,10 @@ from __future__ import annotations
 import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
+from control.client import AgentClient, AgentUnreachableError
 from control.engine import open_engine
+from control.errors import EngineError
+from control.wire import WireError
 
 
 @click.command()
@@ -18,11 +21,7 @@ def reconcile(dry_run: bool, as_json: bool) -> int:
     when something is wrong still: an attachment whose device is gone (dpctl gc removes it), a foreign chain that is
     not there.
     """
-    with open_engine() as engine:
-        if dry_run:
-            found = left = engine.problems()
-        else:
-            found, left = engine.reconcile()
+    found, left = _problems() if dry_run else _reconciled()
     if as_json:
         print_json({"found": found, "left": left, "dry_run": dry_run})
         return EXIT_PROBLEM if left else 0
@@ -34,3 +33,21 @@ def reconcile(dry_run: bool, as_json: bool) -> int:
     if not found and not left:
         click.echo("the kernel is what the attachments ask for")
     return EXIT_PROBLEM if left else 0
+
+
+def _problems() -> tuple[list[str], list[str]]:
+    with open_engine() as engine:
+        problems = engine.problems()
+    return problems, problems
+
+
+def _reconciled() -> tuple[list[str], list[str]]:
+    """By the agent, where one runs: it knows then that this was no stranger's work."""
+    try:
+        done = AgentClient().reconcile()
+    except (AgentUnreachableError, WireError):
+        with open_engine() as engine:
+            return engine.reconcile()
+    if done.error:
+        raise EngineError(done.error)
+    return list(done.found), list(done.left)

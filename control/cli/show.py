@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from importlib.metadata import entry_points
 
 import click
 
@@ -67,6 +68,7 @@ def status(need_agent: bool, as_json: bool) -> int:
                     for name, facts in networks.items()
                 ],
                 "problems": problems,
+                "notes": _notes(),
             }
         )
         return EXIT_PROBLEM if problems else 0
@@ -77,6 +79,8 @@ def status(need_agent: bool, as_json: bool) -> int:
     click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
     for problem in problems:
         click.echo(f"PROBLEM      {problem}")
+    for note in _notes():
+        click.echo(f"note         {note}")
     if problems:
         click.echo("what to do   dpctl reconcile puts back what others took away")
     else:
@@ -155,6 +159,11 @@ def _agent(*, need: bool) -> dict[str, object] | None:
     except WireError as error:
         raise AgentUnreachableError(f"the agent does not speak this version's protocol: {error}; restart it") from None
     return {"pid": pong.pid, "version": pong.version}
+
+
+def _notes() -> list[str]:
+    """What folders above this one have to say; nothing that is wrong."""
+    return [note for point in entry_points(group="dataplane.notes") for note in point.load()()]
 
 
 def _described(one: Attachment) -> dict[str, object]:

@@ -139,6 +139,10 @@ class World:
         self._attached[name, ifname] = made
         return made
 
+    def attached(self, name: str, ifname: str = "eth0") -> Attached:
+        """A container that is attached."""
+        return self._attached[name, ifname]
+
     def detach(self, name: str, ifname: str = "eth0") -> None:
         """DEL a container. Raises ``CniError``."""
         one = self._attached.pop((name, ifname))

@@ -1,193 +1,213 @@
-"""What others change behind the engine's back, and how it comes right again, on fake doors."""
+"""When the reconciler wants what looked at: playbooks of events, times and outcomes."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from unittest.mock import patch
-
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from control.engine import Engine
-from control.model import IngressPolicy, Options, Request
-from control.settings import SettingsError
-from dataplane.abi import U32
-from dataplane.doors import PortFlags
-from dataplane.types import IfIndex, Program
-from support.attachments import key, port, request
-from support.fakeworld import World
-
-ISOLATED = Options(ingress_policy=IngressPolicy.ISOLATED)
-FORWARDING, LOCALHOST = "net/ipv4/ip_forward", "net/ipv4/conf/br-front/route_localnet"
-
-
-def port_of(world: World, made: Request) -> IfIndex:
-    """The bridge port of a container."""
-    link = world.doors.links.find(made.host_interfaces[1])
-    assert link is not None
-    return link.index
-
-
-def test_a_repeated_add_isolates_the_port_again(world: World) -> None:
-    """Whoever switched the port's flags off does not keep an isolated container open beyond the next ADD."""
-    web = world.attach("web", "10.11.0.2", port(8080), options=ISOLATED)
-    world.doors.links.set_port_flags(port_of(world, web), PortFlags(hairpin=False, isolated=False))
-    world.engine.add(web)
-    assert world.doors.links.port_flags(port_of(world, web)) == PortFlags(hairpin=True, isolated=True)
-
-
-def test_a_resync_isolates_every_port_again(world: World) -> None:
-    """After an interrupted change all ports are as their networks ask, and one that vanished is in nobody's way."""
-    gone = world.attach("gone", "10.11.0.3", options=ISOLATED)
-    web = world.attach("web", "10.11.0.2", options=ISOLATED)
-    world.doors.links.remove(port_of(world, gone))
-    world.doors.links.set_port_flags(port_of(world, web), PortFlags(isolated=False))
-    world.engine.store.begin(())
-    world.engine.delete(key("nobody"))
-    assert world.doors.links.port_flags(port_of(world, web)).isolated
-    assert not world.engine.store.interrupted()
+from control.reconciler import (
+    ALL,
+    LOOK_EVERY,
+    PATIENCE,
+    PAUSES,
+    PEACE,
+    RESYNC_EVERY,
+    RETRIES,
+    SOON,
+    UNANNOUNCED,
+    Outcome,
+    Part,
+    Reconciler,
+)
+from dataplane.events import (
+    AddressChanged,
+    Event,
+    ForwardingChanged,
+    HookChanged,
+    LinkChanged,
+    NamespaceGone,
+    NotificationsLost,
+    PinsChanged,
+    PortChanged,
+    SysctlWritten,
+)
+from dataplane.types import IfIndex
+from support.playbook import BRIDGE, ENGINE, PORT, STRANGER, Playbook, Roster, changed, found
 
 
-@pytest.mark.parametrize("before", [False, True], ids=["off", "on"])
-def test_delete_gives_a_port_its_former_flags_back(world: World, before: bool) -> None:
-    """A container that lives on after its DEL is as isolated as the main plugin had made it, no more and no less."""
-    veth = world.doors.links.link("vethweb", "veth", world.bridge.index)
-    world.doors.links.set_port_flags(veth.index, PortFlags(hairpin=before, isolated=before))
-    world.engine.add(request("web", "10.11.0.2", port(8080), interfaces=("br-front", veth.name), options=ISOLATED))
-    assert world.doors.links.port_flags(veth.index) == PortFlags(hairpin=True, isolated=True)
-    world.engine.delete(key("web"))
-    assert world.doors.links.port_flags(veth.index) == PortFlags(hairpin=before, isolated=before)
+def link(index: IfIndex, name: str = "eth7", *, gone: bool = False) -> LinkChanged:
+    """A link changed, or vanished."""
+    return LinkChanged(index, name, "veth", IfIndex(0), gone)
 
 
-def test_an_add_without_isolation_gives_it_back(world: World) -> None:
-    """The ADD that takes a container out of isolation restores what its port was before the first one."""
-    web = world.attach("web", "10.11.0.2", port(8080), options=ISOLATED)
-    world.engine.add(Request(web.key, web.addresses, web.host_interfaces, (), Options()))
-    assert world.doors.links.port_flags(port_of(world, web)) == PortFlags(hairpin=False, isolated=False)
+def test_at_the_start_everything_is_looked_at() -> None:
+    """Whatever happened before the agent ran is found at its start."""
+    Playbook(started=False).syncs(*ALL, by=("the agent has started",)).ends().waits(LOOK_EVERY)
 
 
-def test_delete_succeeds_without_the_port(world: World) -> None:
-    """The veth may be gone before DEL is called: that is no error, and leaves nothing due."""
-    web = world.attach("web", "10.11.0.2", port(8080), options=ISOLATED)
-    world.doors.links.remove(port_of(world, web))
-    transactions = len(world.doors.nft.log)
-    world.engine.delete(web.key)
-    assert len(world.doors.nft.log) == transactions + 1, "the table was rebuilt"
-    assert not world.engine.store.interrupted()
+def test_a_strangers_transaction_in_our_table_is_looked_at_at_once() -> None:
+    """What somebody did to our table is known by his name, and looked at without any delay."""
+    play = Playbook().hears(changed("nft", 7)).syncs(Part.TABLES, by=("nft (7)",))
+    play.ends(found(Part.TABLES)).waits(LOOK_EVERY)
 
 
-def test_an_add_sets_sysctls_again(world: World) -> None:
-    """Somebody set forwarding and route_localnet back: the next container's ports work all the same."""
-    world.attach("web", "10.11.0.2", port(8080))
-    world.doors.sysctls.values |= {FORWARDING: "0", LOCALHOST: "0"}
-    late = world.attach("late", "10.11.0.3", port(8081))
-    assert (world.doors.sysctls.values[FORWARDING], world.doors.sysctls.values[LOCALHOST]) == ("1", "1")
-    world.engine.check(late)
+def test_our_own_transactions_are_no_news() -> None:
+    """What the engine writes does not make it look."""
+    Playbook().hears(changed("dpctl", ENGINE)).waits(LOOK_EVERY)
 
 
-def test_an_add_on_a_bridge_that_was_made_anew(world: World) -> None:
-    """The new bridge has the old one's name and none of its settings: a repeated ADD sets them on the new one."""
-    web = world.attach("web", "10.11.0.2", port(8080))
-    world.doors.links.remove(port_of(world, web))
-    world.doors.links.remove(world.bridge.index)
-    world.doors.sysctls.values[LOCALHOST] = "0"
-    bridge = world.doors.links.link("br-front", "bridge")
-    world.doors.links.link("vethweb", "veth", bridge.index)
-    world.engine.add(web)
-    assert world.doors.sysctls.values[LOCALHOST] == "1"
-    assert world.doors.links.port_flags(port_of(world, web)).hairpin
-    world.engine.check(web)
+def test_transactions_elsewhere_concern_only_what_we_have_elsewhere() -> None:
+    """kube-proxy may change its own tables as often as it likes: ours are not read for it."""
+    Playbook().hears(changed("kube-proxy", 9, others=True)).syncs(Part.FOREIGN, by=("kube-proxy (9)",)).ends().waits()
 
 
-def test_an_add_notices_rules_that_were_flushed(world: World) -> None:
-    """``nft flush table`` leaves sets and elements there: the next ADD looks at the rules, too."""
-    web = world.attach("web", "10.11.0.2", port(8080))
-    world.doors.nft.flush_table()
-    late = world.attach("late", "10.11.0.3", port(8081))
-    world.engine.check(web)
-    world.engine.check(late)
+@pytest.mark.parametrize(
+    ("event", "part"),
+    [
+        (HookChanged(BRIDGE), Part.PROGRAMS),
+        (HookChanged(IfIndex(0)), Part.PROGRAMS),
+        (PinsChanged(), Part.PROGRAMS),
+        (ForwardingChanged(IfIndex(0)), Part.SYSCTLS),
+        (SysctlWritten("net/ipv4/ip_forward"), Part.SYSCTLS),
+    ],
+)
+def test_each_event_leads_to_its_part(event: Event, part: Part) -> None:
+    """A hint has just that looked at which it may be about."""
+    Playbook().hears(event).syncs(part).ends().waits(LOOK_EVERY)
 
 
-def test_an_add_among_strangers_lists_the_table_once(world: World) -> None:
-    """The table is read after somebody else's transaction, and not after our own."""
-    world.attach("web", "10.11.0.2", port(8080))
-    with patch.object(world.doors.nft, "skeleton_text", wraps=world.doors.nft.skeleton_text) as listed:
-        world.attach("b", "10.11.0.3", port(8081))
-        world.engine.delete(key("b"))
-        world.attach("c", "10.11.0.4", port(8082))
-        assert listed.call_count == 0
-        world.doors.nft.stranger()
-        world.attach("d", "10.11.0.5", port(8083))
-        world.attach("e", "10.11.0.6", port(8084))
-        assert listed.call_count == 1
+@pytest.mark.parametrize(
+    "event",
+    [link(BRIDGE), link(STRANGER, "br-front"), link(PORT), PortChanged(PORT, BRIDGE, gone=True)],
+    ids=["bridge", "bridge-by-name", "port", "port-flags"],
+)
+def test_changes_of_our_links_are_gathered_for_a_moment(event: Event) -> None:
+    """Links change in bursts: one look for all of them, as soon as the burst is over."""
+    play = Playbook().hears(event).waits(SOON).after(SOON / 2).hears(event).after(SOON / 2)
+    play.syncs(Part.LINKS).ends().waits(LOOK_EVERY - SOON)
 
 
-def test_reconcile_puts_back_and_says_what(world: World) -> None:
-    """``dpctl reconcile`` names what was wrong, and afterwards nothing is."""
-    world.attach("web", "10.11.0.2", port(8080))
-    world.doors.nft.flush_ruleset()
-    world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
-    world.doors.programs.put("networks", U32.pack(99), bytes(8))
-    found, left = world.engine.reconcile()
-    assert "table inet dataplane was wiped" in found
-    assert f"program isolation is not attached to device {world.bridge.index}" in found
-    assert "BPF map networks: no attachment asks for entry 63000000" in found
-    assert left == world.engine.problems() == []
-    assert world.published(8080, "10.11.0.2")
+@pytest.mark.parametrize("event", [link(STRANGER), PortChanged(STRANGER, BRIDGE, gone=False), HookChanged(STRANGER)])
+def test_links_of_others_are_none_of_our_business(event: Event) -> None:
+    """A busy host makes and deletes links all the time, and the agent sleeps."""
+    Playbook().hears(event).waits(LOOK_EVERY)
 
 
-def test_reconcile_makes_nothing_where_nothing_is_wrong(world: World) -> None:
-    """A host without attachments gets no table, and one that is well no transaction."""
-    assert world.engine.reconcile() == ([], [])
-    assert world.doors.nft.table_text() == ""
-    world.attach("web", "10.11.0.2", port(8080))
-    generation = world.doors.nft.generation()
-    assert world.engine.reconcile() == ([], [])
-    assert world.doors.nft.generation() == generation
+def test_an_address_of_the_host_goes_to_the_checksum_program() -> None:
+    """A wildcard port can be proved against the host's new address; on a bridge of ours it is the bridge's, too."""
+    Playbook().hears(AddressChanged(STRANGER, gone=False)).after(SOON).syncs(Part.ADDRESSES).ends().waits()
+    Playbook().hears(AddressChanged(BRIDGE, gone=True)).after(SOON).syncs(Part.ADDRESSES, Part.LINKS)
 
 
-def test_problems_of_a_container_that_is_gone_name_the_remedy(world: World, tmp_path: Path) -> None:
-    """What reconcile cannot put right, gc can: the problem says so and stays."""
-    netns = tmp_path / "netns"
-    netns.touch()
-    made = request("web", "10.11.0.2", port(8080), interfaces=("br-front",))
-    inode = netns.stat().st_ino
-    world.engine.add(
-        Request(made.key, made.addresses, made.host_interfaces, made.mappings, made.options, str(netns), inode)
-    )
-    netns.unlink()
-    _, left = world.engine.reconcile()
-    assert left == ["attachment front/web/eth0 is of a container that is gone; dpctl gc removes it"]
-    world.engine.collect_stale()
-    assert world.engine.problems() == []
+@pytest.mark.parametrize("event", [link(PORT, "veth1", gone=True), NamespaceGone("/run/netns/web")])
+def test_a_container_that_vanished_is_collected_when_no_del_comes(event: Event) -> None:
+    """A runtime's DEL is usually on its way: only after a while is it done without."""
+    play = Playbook(collect_after=1.0).hears(event).after(SOON)
+    if isinstance(event, LinkChanged):
+        play.syncs(Part.LINKS).ends()
+    play.waits(1.0 - SOON).after(1.0).syncs(Part.CONTAINERS).ends()
 
 
-def test_a_wrong_setting_is_a_problem(world: World) -> None:
-    """A settings file that ADD would fail with does not look healthy in status."""
-    broken = Engine(world.doors.kernel(), world.directory, SettingsError("dataplane.toml: unknown key 'atach'"))
-    assert broken.problems() == ["dataplane.toml: unknown key 'atach'"]
-    with pytest.raises(SettingsError):
-        broken.reconcile()
-    broken.close()
+def test_collecting_can_be_switched_off() -> None:
+    """``collect_after = 0``: only ``dpctl gc`` removes what no DEL came for."""
+    Playbook(collect_after=0).hears(NamespaceGone("/run/netns/web")).waits(LOOK_EVERY)
 
 
-def test_a_lost_state_does_not_look_healthy(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    """Elements that the state knows nothing of are a problem; the next ADD says that it begins anew."""
-    world.attach("web", "10.11.0.2", port(8080))
-    (world.directory / "state.db").unlink()
-    assert world.engine.attachments() == []
-    problems = world.engine.problems()
-    assert "set publish4 holds 1 elements where the attachments ask for 0" in problems
-    world.attach("db", "10.11.0.3", port(8080))
-    assert "the state was lost" in capsys.readouterr().err
-    assert world.published(8080, "10.11.0.3")
-    assert world.engine.problems() == []
+def test_lost_notifications_have_everything_looked_at() -> None:
+    """What was not heard may have been anything."""
+    Playbook().hears(NotificationsLost("ruleset")).syncs(*ALL, by=("notifications were lost (ruleset)",)).ends().waits()
 
 
-def test_an_engine_follows_the_state_to_its_new_file(world: World) -> None:
-    """An agent whose state file was deleted or replaced works on the file that plugins see."""
-    world.attach("web", "10.11.0.2", port(8080))
-    (world.directory / "state.db").unlink()
-    other = Engine(world.doors.kernel(), world.directory)
-    other.add(request("db", "10.11.0.3", port(8081), interfaces=("br-front",)))
-    other.close()
-    assert [one.key.container for one in world.engine.attachments()] == ["db"]
+def test_what_is_heard_during_a_sync_is_the_next_ones() -> None:
+    """The kernel may change behind the back of a look: what was heard meanwhile is looked at again, once."""
+    play = Playbook().hears(changed("nft", 7)).syncs(Part.TABLES)
+    play.hears(changed("nft", 8), changed("nft", 9), PinsChanged())
+    play.ends(found(Part.TABLES)).syncs(Part.TABLES, Part.PROGRAMS).ends().waits()
+
+
+def test_what_is_unannounced_is_looked_at_every_few_seconds() -> None:
+    """A detached tcx link makes no event."""
+    play = Playbook()
+    for _ in range(3):
+        play.waits(LOOK_EVERY).after(LOOK_EVERY).syncs(*UNANNOUNCED, by=()).ends()
+
+
+def test_everything_is_looked_at_now_and_then() -> None:
+    """Also what no rule of ours expects to happen comes right in the end."""
+    Playbook().after(RESYNC_EVERY).syncs(*ALL, by=()).ends().waits(LOOK_EVERY)
+
+
+def test_a_failed_sync_is_tried_again_ever_later_and_whole() -> None:
+    """A kernel that refuses is asked again, and not all the time."""
+    play = Playbook().hears(changed("nft", 7)).syncs(Part.TABLES)
+    for pause in (*RETRIES, RETRIES[-1]):
+        play.ends(Outcome(failed="could not change table")).waits(pause).after(pause).syncs(*ALL)
+    play.ends().idles(LOOK_EVERY)
+    play.hears(changed("nft", 8)).syncs(Part.TABLES)
+    play.ends(Outcome(failed="could not change table")).waits(RETRIES[0])
+
+
+def test_a_fight_slows_down_and_is_told() -> None:
+    """Whoever deletes our table ten times a second does not get us to write it ten times a second."""
+    play = Playbook()
+    for _ in range(PATIENCE - 1):
+        play.hears(changed("loop", 66)).syncs(Part.TABLES).ends(found(Part.TABLES)).after(0.1)
+        assert not play.fights
+    for pause in (*PAUSES, PAUSES[-1]):
+        play.hears(changed("loop", 66)).syncs(Part.TABLES).ends(found(Part.TABLES))
+        assert [(fight.part, fight.opponents, fight.pause) for fight in play.fights] == [
+            (Part.TABLES, ("loop (66)",), pause)
+        ]
+        # What is not fought over does not wait for it.
+        play.hears(changed("loop", 66), PinsChanged()).syncs(Part.PROGRAMS).ends().idles(pause)
+
+
+def test_peace_ends_a_fight() -> None:
+    """After some quiet time repairs are as quick as ever."""
+    play = Playbook()
+    for _ in range(PATIENCE):
+        play.hears(changed("loop", 66)).syncs(Part.TABLES).ends(found(Part.TABLES))
+    assert play.fights
+    play.after(PEACE + 1).syncs(*UNANNOUNCED).ends()
+    play.hears(changed("nft", 7)).syncs(Part.TABLES).ends(found(Part.TABLES))
+    assert not play.fights
+    play.hears(changed("nft", 7)).syncs(Part.TABLES)
+
+
+def test_a_look_that_finds_nothing_is_no_repair() -> None:
+    """Somebody who changes our table to what it was may do so for ever."""
+    play = Playbook()
+    for _ in range(3 * PATIENCE):
+        play.hears(changed("harmless", 5)).syncs(Part.TABLES).ends()
+        assert not play.fights
+
+
+_EVENTS = st.sampled_from(
+    [changed("nft", 7), changed("x", 8, others=True), PinsChanged(), link(BRIDGE), link(PORT, gone=True),
+     NotificationsLost("route"), SysctlWritten("net/ipv4/ip_forward"), AddressChanged(BRIDGE, gone=True)]
+)  # fmt: skip
+_OUTCOMES = st.sampled_from([Outcome(), found(Part.TABLES), found(Part.LINKS, Part.TABLES), Outcome(failed="no")])
+
+
+@given(st.lists(st.tuples(_EVENTS, st.floats(0, 5), _OUTCOMES), max_size=60))
+def test_nothing_that_was_heard_is_ever_forgotten(script: list[tuple[Event, float, Outcome]]) -> None:
+    """Whatever happens, each part that was dirty is looked at within a bounded time after the last event."""
+    now = 1000.0
+    reconciler = Reconciler(Roster(), now, collect_after=1.0)
+    for event, pause, outcome in script:
+        reconciler.hear(event, now)
+        now += pause
+        sync = reconciler.next(now)
+        if sync is not None:
+            reconciler.ended(sync, outcome, now)
+    reconciler.hear(NotificationsLost("route"), now)
+    seen: set[Part] = set()
+    limit = now + RETRIES[-1] + PAUSES[-1] + 1
+    while seen != ALL:
+        assert reconciler.wake <= limit
+        now = max(now, reconciler.wake)
+        sync = reconciler.next(now)
+        if sync is not None:
+            seen |= sync.parts
+            reconciler.ended(sync, Outcome(), now)

@@ -1,0 +1,122 @@
+"""The state in memory: every attachment, and what the sets of our table should hold, printed and packed.
+
+What an agent needs within milliseconds when somebody flushed the ruleset: it is read from the state once, and follows
+each change. Another process that changes the state makes it stale; it is read again then.
+
+Be aware: who uses it holds the state's lock. ``is_device`` and ``is_port`` may be asked without.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, ValuesView
+from typing import TypeVar
+
+from control import ruleset
+from control.model import Attachment, AttachmentKey
+from control.store import Store, Version
+from dataplane.nft.elements import pack
+from dataplane.nft.objects import Element
+from dataplane.nft.transaction import Printed
+from dataplane.types import IfIndex
+
+T = TypeVar("T")
+
+Packed = dict[bytes, tuple[bytes, Printed]]
+"""packed key -> packed value and the element."""
+
+
+class Mirror:
+    """See the module."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._version: Version | None = None
+        self._attachments: dict[AttachmentKey, Attachment] = {}
+        self._sets: dict[str, Packed] | None = None
+        self._devices: Counter[IfIndex] = Counter()
+        self._names: Counter[str] = Counter()
+        self._ports: Counter[IfIndex] = Counter()
+
+    def attachments(self) -> ValuesView[Attachment]:
+        """Every attachment of the state."""
+        self._follow()
+        return self._attachments.values()
+
+    def sets(self) -> Mapping[str, Packed]:
+        """What each set of our table should hold; those that should be empty may be missing."""
+        self._follow()
+        if self._sets is None:
+            self._sets = {}
+            for one in self._attachments.values():
+                _add(self._sets, ruleset.elements(one))
+        return self._sets
+
+    def changed(
+        self, key: AttachmentKey, new: Attachment | None, gone: Iterable[Element], come: Iterable[Element]
+    ) -> None:
+        """Follow a change that was just committed, the only one since this was last asked; ``gone`` and ``come`` are
+        the elements that it took away and brought."""
+        if self._version is None:
+            return  # never read yet
+        former, self._version = self._version, self._store.version
+        if self._version != (*former[:-1], former[-1] + 1):
+            self.forget()
+            return
+        self._put(key, new)
+        if self._sets is not None:
+            for element in gone:
+                self._sets.get(element.set_name, {}).pop(pack(element).key, None)
+            _add(self._sets, come)
+
+    def forget(self) -> None:
+        """Read the state again before the next answer."""
+        self._version = None
+
+    def is_device(self, index: IfIndex, name: str = "") -> bool:
+        """Whether an attachment has this device, or had one by this name."""
+        return index in self._devices or name in self._names
+
+    def is_port(self, index: IfIndex) -> bool:
+        """Whether a link is the bridge port of an attachment."""
+        return index in self._ports
+
+    def _follow(self) -> None:
+        version = self._store.version
+        if self._version == version:
+            return
+        self._sets = None
+        self._attachments.clear()
+        for counter in (self._devices, self._names, self._ports):
+            counter.clear()
+        for one in self._store.attachments():
+            self._put(one.key, one)
+        self._version = version
+
+    def _put(self, key: AttachmentKey, new: Attachment | None) -> None:
+        former = self._attachments.pop(key, None)
+        if former is not None:
+            self._count(former, -1)
+        if new is not None:
+            self._attachments[key] = new
+            self._count(new, 1)
+
+    def _count(self, one: Attachment, by: int) -> None:
+        _add_to(self._devices, one.device.index, by)
+        _add_to(self._names, one.device.name, by)
+        if one.device.port:
+            _add_to(self._ports, one.device.port, by)
+
+
+def _add(sets: dict[str, Packed], elements: Iterable[Element]) -> None:
+    for element in elements:
+        packed = pack(element)
+        # Whoever came first is the element's owner, as in the kernel.
+        held = sets.setdefault(element.set_name, {})
+        held.setdefault(packed.key, (packed.value, Printed(element, element.body())))
+
+
+def _add_to(counter: Counter[T], value: T, by: int) -> None:
+    counter[value] += by
+    if not counter[value]:
+        del counter[value]

@@ -1,0 +1,180 @@
+"""What the kernel holds of what is wanted, and in which words to say what it lacks.
+
+    observed = observe(kernel, wanted)            questions to the doors; of the wanted parts only
+    complaints(wanted, observed)                  -> (part, sentence) for all that is not as wanted; pure
+    there(wanted, observed)                       -> the wanted state as far as it is there; pure
+
+From ``there`` to what is wanted ``planner.plan`` has the steps: repair is the same function as ADD. Our own tables are
+compared elsewhere (``control.tables``), because they are too large to be read for each question.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+from control import ruleset
+from control.model import ForeignChain
+from control.planner import Desired, PortUse
+from control.reconciler import Part
+from dataplane.doors import Kernel, PortFlags
+from dataplane.errors import LinkError
+from dataplane.types import IfIndex, Program
+
+_EVERYTHING = frozenset(Part)
+_UNTOUCHED = PortUse(PortFlags(), PortFlags())
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """What was found of what is wanted; a part that was not asked about is empty."""
+
+    loaded: bool = True
+    """Whether the programs of today's source are pinned."""
+    hooked: frozenset[tuple[Program, IfIndex]] = frozenset()
+    """In any version."""
+    current: frozenset[tuple[Program, IfIndex]] = frozenset()
+    """In today's version, once."""
+    entries: Mapping[tuple[str, bytes], bytes] = field(default_factory=dict)
+    sysctls: Mapping[str, str | None] = field(default_factory=dict)
+    ports: Mapping[IfIndex, PortFlags | None] = field(default_factory=dict)
+    """None: no bridge port."""
+    accepts: Mapping[tuple[ForeignChain, IfIndex], int | None] = field(default_factory=dict)
+    """How many of our rules a foreign chain holds; None: there is no such chain."""
+
+
+def observe(kernel: Kernel, wanted: Desired, parts: Collection[Part] = _EVERYTHING) -> Observed:
+    """Ask the kernel. Raises a ``DataplaneError`` where it cannot be asked."""
+    observed = Observed()
+    if Part.PROGRAMS in parts and (wanted.hooks or wanted.entries):
+        observed = _programs(kernel, wanted)
+    if Part.SYSCTLS in parts:
+        names = (*wanted.host_sysctls, *wanted.device_sysctls)
+        observed = replace(observed, sysctls={name: kernel.sysctls.read(name) for name in names})
+    if Part.LINKS in parts:
+        asked = (port for port, use in wanted.ports.items() if use.needs != PortFlags())
+        observed = replace(observed, ports={port: _flags(kernel, port) for port in asked})
+    if Part.FOREIGN in parts:
+        found = {(chain, device): _accepts(kernel, chain, device) for chain, device in wanted.accepts}
+        observed = replace(observed, accepts=found)
+    return observed
+
+
+def complaints(
+    wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYTHING
+) -> Iterator[tuple[Part, str]]:
+    """What is not as it is wanted, a sentence each, with the part that it is about."""
+    if Part.PROGRAMS in parts:
+        yield from ((Part.PROGRAMS, text) for text in _about_programs(wanted, observed))
+    if Part.SYSCTLS in parts:
+        for name, value in {**wanted.host_sysctls, **wanted.device_sysctls}.items():
+            if (found := observed.sysctls.get(name)) != value:
+                yield Part.SYSCTLS, f"sysctl {name} is {found}, not {value}"
+    if Part.LINKS in parts:
+        for port, use in wanted.ports.items():
+            if use.needs != PortFlags():
+                yield from ((Part.LINKS, text) for text in _about_port(port, use.needs, observed.ports.get(port)))
+    if Part.FOREIGN in parts:
+        for chain, device in sorted(wanted.accepts, key=str):
+            found_rules, needed = observed.accepts.get((chain, device)), len(ruleset.accept_rules(device))
+            if found_rules != needed and not (found_rules is None and chain.optional):
+                yield Part.FOREIGN, f"chain {chain} has {found_rules or 0} of the {needed} accepts that it needs"
+
+
+def there(wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYTHING) -> Desired:
+    """What is wanted, without what the kernel lacks of it in these parts."""
+    found = wanted
+    if Part.PROGRAMS in parts:
+        held = {entry: value for entry, value in observed.entries.items() if entry in wanted.entries}
+        found = replace(found, hooks=wanted.hooks & observed.current, entries=held)
+    if Part.SYSCTLS in parts:
+        found = replace(
+            found,
+            host_sysctls=_as_found(wanted.host_sysctls, observed),
+            device_sysctls=_as_found(wanted.device_sysctls, observed),
+        )
+    if Part.LINKS in parts:
+        found = replace(found, ports={port: _use_as_found(port, use, observed) for port, use in wanted.ports.items()})
+    if Part.FOREIGN in parts:
+        whole = (pair for pair in wanted.accepts if observed.accepts.get(pair) == len(ruleset.accept_rules(pair[1])))
+        # A chain that is gone gets no rules; its network is told of it, and nobody else waits.
+        gone = (pair for pair in wanted.accepts if observed.accepts.get(pair) is None)
+        found = replace(found, accepts=frozenset((*whole, *gone)))
+    return found
+
+
+def port_complaints(kernel: Kernel, port: IfIndex, needs: PortFlags) -> Iterator[str]:
+    """What one bridge port lacks."""
+    return _about_port(port, needs, _flags(kernel, port))
+
+
+def _programs(kernel: Kernel, wanted: Desired) -> Observed:
+    programs = kernel.programs
+    loaded = programs.loaded()
+    devices = sorted({device for _, device in wanted.hooks})
+    hooked = {(one.program, device) for device in devices for one in programs.hooked(device)}
+    current = {(program, device) for device in devices for program in programs.current(device)} if loaded else set()
+    maps = sorted({name for name, _ in wanted.entries}) if loaded else []
+    entries: dict[tuple[str, bytes], bytes] = {}
+    for name in maps:
+        mine = [key for held, key in wanted.entries if held == name]
+        if len(mine) > _FEW:
+            entries |= {(name, key): value for key, value in programs.entries(name)}
+        else:
+            values = ((key, programs.get(name, key)) for key in mine)
+            entries |= {(name, key): value for key, value in values if value is not None}
+    return Observed(loaded, frozenset(hooked), frozenset(current), entries)
+
+
+_FEW = 64
+"""Entries that are asked for one by one; more are read with their whole map."""
+
+
+def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
+    for program, device in sorted(wanted.hooks):
+        if (program, device) not in observed.hooked:
+            yield f"program {program} is not attached to device {device}"
+        elif observed.loaded and (program, device) not in observed.current:
+            yield f"program {program} on device {device} is there twice, not pinned, or of another version"
+    if not wanted.entries:
+        return
+    if not observed.loaded:
+        yield "the BPF programs are not loaded: their pins are gone, or of another version"
+        return
+    for (map_name, key), value in wanted.entries.items():
+        entry = observed.entries.get((map_name, key))
+        if entry != value:
+            yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
+
+
+def _about_port(port: IfIndex, needs: PortFlags, found: PortFlags | None) -> Iterator[str]:
+    if found is None:
+        yield f"link {port} is no bridge port any more"
+        return
+    for name in ("hairpin", "isolated"):
+        if getattr(needs, name) and not getattr(found, name):
+            yield f"bridge port {port} is not {name}"
+
+
+def _flags(kernel: Kernel, port: IfIndex) -> PortFlags | None:
+    try:
+        return kernel.links.port_flags(port)
+    except LinkError:
+        return None
+
+
+def _accepts(kernel: Kernel, chain: ForeignChain, device: IfIndex) -> int | None:
+    where = ruleset.chain_ref(chain)
+    found = len(kernel.nft.rule_handles(where, ruleset.accept_owner(device)))
+    return found if found or kernel.nft.has_chain(where) else None
+
+
+def _as_found(wanted: Mapping[str, str], observed: Observed) -> dict[str, str]:
+    return {name: value for name, value in wanted.items() if observed.sysctls.get(name) == value}
+
+
+def _use_as_found(port: IfIndex, use: PortUse, observed: Observed) -> PortUse:
+    found = observed.ports.get(port)
+    if found is None or not any(_about_port(port, use.needs, found)):
+        return use  # nothing is missing; or the port is gone, and nothing can be set
+    return replace(_UNTOUCHED, former=use.former)

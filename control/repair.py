@@ -1,0 +1,258 @@
+"""The whole state against the whole kernel: what differs, and making the kernel what the state says.
+
+    repair.is_due()       whether kernel and state are known to differ: a change was interrupted, chains were altered
+    repair.resync()       they agree again, whatever is there
+    repair.sync(parts)    look at these parts, and change only what is wrong about them
+    repair.problems()     what a sync would find, a sentence each
+
+A single request compares and changes only what it touches (``control.changes``); this is for everything else.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+from control import hooks, planner, zones
+from control.hooks import NetworkFacts, Use, use_of
+from control.mirror import Mirror
+from control.model import Attachment
+from control.observation import complaints, observe, there
+from control.planner import Desired
+from control.reconciler import ALL, Outcome, Part
+from control.skeleton import Skeleton
+from control.store import Store, Version
+from control.tables import Tables
+from dataplane.abi import U32
+from dataplane.apply import apply_all
+from dataplane.doors import FlowFilter, Kernel
+from dataplane.errors import DataplaneError, FirewalldError, ForeignChainError, LinkError
+from dataplane.nft.objects import Table
+from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, Step, TrustSource
+from dataplane.types import Address, IfIndex, Program
+
+_LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
+_NETWORK_MAPS = ("networks", "origins")
+_BY_USES = frozenset({Part.SYSCTLS, Part.FOREIGN})
+"""Parts about which the devices of attachments tell everything."""
+INTERRUPTED = "a change was interrupted"
+
+
+class Repair:
+    """See the module. The caller holds the state's lock."""
+
+    def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, mark: int) -> None:
+        self._kernel, self._store, self._skeleton, self._mirror, self._mark = kernel, store, skeleton, mirror, mark
+        self._tables = Tables(kernel.nft, store, skeleton, mirror, mark)
+        self._told_addresses: tuple[Address, ...] | None = None
+        self._uses: tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]] | None = None
+
+    def nothing(self) -> Desired:
+        """What no attachment asks for."""
+        return planner.desired((), (), {}, self._mark)
+
+    def everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
+        """What the whole state, and attachments besides, ask of the kernel.
+
+        Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
+        asked for (``living=False``), to take it away.
+        """
+        besides = tuple(besides)
+        attachments = (*self._mirror.attachments(), *besides)
+        uses = {*self._store.all_uses(), *map(use_of, besides)}
+        gone = self._gone(use.device for use in uses) if living else frozenset()
+        facts = self._store.facts({use.network for use in uses})
+        return planner.desired(attachments, uses, facts, self._mark, gone=gone)
+
+    def own(self) -> bool:
+        """Let nobody else change our main table; False where that cannot be had. Raises ``NftError``."""
+        owned = self._tables.own()
+        if owned and Table.MAIN in self._kernel.nft.tables():
+            # The kernel gives no owner to a table that was made without.
+            self._tables.replace()
+        return owned
+
+    def is_due(self, *, removing: bool = False) -> bool:
+        """Whether a change was interrupted, the programs are another version's or lost, or chains and rules of our
+        table are not as written; the last is nothing that ``removing`` needs."""
+        if self._store.interrupted() or not (removing or self._skeleton.intact()):
+            return True
+        return not self._kernel.programs.loaded() and bool(self.of_devices().hooks)
+
+    def resync(self) -> None:
+        """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
+        self._store.begin(())
+        self._told_addresses = None
+        everything = self.everything()
+        left = self.everything(self._store.touched(), living=False)
+        self._tables.replace()
+        self._tables.guard_ports()
+        former = self._store.former_sysctls()
+        # First away with what an interrupted change may have left, then all that should be there once more.
+        away = planner.plan(left, everything, self._mark, former=former)
+        again = planner.plan(self.nothing(), everything, self._mark)
+        steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
+        flows = planner.flush_flows(self.flow_filters(self._store.touched()))
+        self._run([*self._surplus(everything), *steps, *self.host_addresses(everything), *flows])
+        self._store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
+        self._store.settle()
+
+    def sync(self, parts: Collection[Part]) -> Outcome:
+        """Look at these parts of the kernel, and change what is wrong about them, and nothing else."""
+        found: defaultdict[Part, tuple[str, ...]] = defaultdict(tuple)
+        try:
+            if self._store.interrupted():
+                self.resync()
+                found[Part.TABLES] = (INTERRUPTED,)
+                return Outcome(found)
+            left: list[str] = []
+            for part, look in self._looks().items():
+                if part in parts:
+                    wrong, still = look()
+                    if wrong:
+                        found[part] = wrong
+                    left += still
+        except DataplaneError as error:
+            return Outcome(found, failed=str(error))
+        return Outcome(found, tuple(left))
+
+    def problems(self) -> Iterator[str]:
+        """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
+        if self._store.interrupted():
+            yield INTERRUPTED
+        everything = self.everything()
+        yield from self._tables.compare().texts
+        if any(self._mirror.attachments()):
+            yield from (text for _, text in complaints(everything, observe(self._kernel, everything)))
+            yield from zones.differences(self._kernel.firewalld, everything.sources)
+        for step in self._surplus(everything):
+            if isinstance(step, DropEntry):
+                yield f"BPF map {step.map_name}: no attachment asks for entry {step.key.hex()}"
+
+    def host_addresses(self, wanted: Desired) -> list[Step]:
+        """Tell the checksum program the host's addresses, if wildcard ports are to be proved against them."""
+        if not hooks.needs_host_addresses(wanted.entries):
+            return []
+        addresses = self._kernel.links.host_addresses(4)
+        if addresses == self._told_addresses:
+            return []
+        self._kernel.programs.load()
+        held = dict(self._kernel.programs.entries("host_addresses"))
+        entries = hooks.host_address_entries(addresses)
+        steps: list[Step] = [
+            PutEntry(map_name, key, value) for (map_name, key), value in entries.items() if held.get(key) != value
+        ]
+        if not steps:
+            self._told_addresses = addresses
+        return steps
+
+    def flow_filters(self, touched: Iterable[Attachment]) -> tuple[FlowFilter, ...]:
+        """Which flows go elsewhere when these attachments come, change or leave, or may have gone astray meanwhile."""
+        touched = tuple(touched)
+        if not planner.flow_filters(touched, _LOOPBACK):
+            return ()
+        return planner.flow_filters(touched, (*_LOOPBACK, *self._kernel.links.host_addresses()))
+
+    # -- the parts ----------------------------------------------------------------------------------------------------
+
+    def _looks(self) -> dict[Part, Callable[[], tuple[tuple[str, ...], tuple[str, ...]]]]:
+        """What each part is looked at and repaired by, in the order in which nothing is open meanwhile: what was wrong,
+        and what is wrong still."""
+        return {
+            Part.PROGRAMS: self._sync_programs,
+            Part.LINKS: lambda: self._sync_by_steps(Part.LINKS),
+            Part.TABLES: self._sync_tables,
+            Part.SYSCTLS: lambda: self._sync_by_steps(Part.SYSCTLS),
+            Part.FOREIGN: self._sync_foreign,
+            Part.ADDRESSES: self._sync_addresses,
+        }
+
+    def _sync_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        lack = self._tables.compare()
+        self._tables.repair(lack)
+        return lack.texts, ()
+
+    def _sync_programs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        wanted = self.of_devices()
+        if not wanted.hooks:
+            return (), ()
+        if not self._kernel.programs.loaded():
+            # New maps are empty: they get everything, before a program that reads them runs.
+            wanted, self._told_addresses = self.everything(), None
+            self._kernel.programs.load()
+            found = ("the BPF programs are not loaded: their pins are gone, or of another version",)
+            self._put_right(Part.PROGRAMS, wanted)
+            self._run(self.host_addresses(wanted))
+            return found, ()
+        return self._sync_by_steps(Part.PROGRAMS, wanted)
+
+    def _sync_foreign(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        found, left = self._sync_by_steps(Part.FOREIGN)
+        sources = planner.sources(self._mirror.attachments())
+        if not sources:
+            return found, left
+        lost = tuple(zones.differences(self._kernel.firewalld, sources))
+        if lost:
+            self._run([TrustSource(*source) for source in sorted(sources, key=str)])
+        return (*found, *lost), left
+
+    def _sync_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if any(program is Program.CHECKSUM for program, _ in self.of_devices().hooks):
+            self._run(self.host_addresses(self.everything()))
+        return (), ()
+
+    def _sync_by_steps(self, part: Part, wanted: Desired | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if wanted is None:
+            wanted = self.of_devices() if part in _BY_USES else self._of_ports()
+        found = tuple(text for _, text in complaints(wanted, observe(self._kernel, wanted, {part}), {part}))
+        if not found:
+            return (), ()
+        self._put_right(part, wanted)
+        left = tuple(text for _, text in complaints(wanted, observe(self._kernel, wanted, {part}), {part}))
+        return tuple(text for text in found if text not in left), left
+
+    def _put_right(self, part: Part, wanted: Desired) -> None:
+        observed = observe(self._kernel, wanted, {part})
+        self._run(planner.plan(there(wanted, observed, {part}), wanted, self._mark))
+
+    def _run(self, steps: Iterable[Step]) -> None:
+        errors = apply_all(steps, self._kernel)
+        # A foreign chain, a bridge port or a zone that is gone is one network's trouble, which CHECK and status tell,
+        # and nobody else's.
+        serious = [error for error in errors if not isinstance(error, ForeignChainError | LinkError | FirewalldError)]
+        if serious:
+            raise serious[0]
+
+    def of_devices(self) -> Desired:
+        """What the devices of all attachments ask for: programs, sysctls, accepts. Quick, however many there are."""
+        version = self._store.version
+        if self._uses is None or self._uses[0] != version:
+            uses = self._store.all_uses()
+            self._uses = (version, uses, self._store.facts({use.network for use in uses}))
+        _, uses, facts = self._uses
+        return planner.desired((), uses, facts, self._mark, gone=self._gone(use.device for use in uses))
+
+    def _of_ports(self) -> Desired:
+        """What all attachments ask of their bridge ports."""
+        attachments = self._mirror.attachments()
+        return planner.of_ports(attachments, self._gone(one.device.index for one in attachments))
+
+    def _gone(self, devices: Iterable[IfIndex]) -> frozenset[IfIndex]:
+        return frozenset(device for device in set(devices) if self._kernel.links.get(device) is None)
+
+    def _surplus(self, everything: Desired) -> Iterator[Step]:
+        if not self._kernel.programs.loaded():
+            return
+        for map_name in _NETWORK_MAPS:
+            for key, value in self._kernel.programs.entries(map_name):
+                if (map_name, key) in everything.entries or hooks.is_manual(map_name, value):
+                    continue
+                if map_name == "networks":
+                    device = IfIndex(U32.unpack(key)[0])
+                    yield from (DetachProgram(program, device) for program in Program)
+                yield DropEntry(map_name, key)
+
+
+EVERY_PART = ALL - {Part.CONTAINERS}
+"""What ``Repair.sync`` can look at."""

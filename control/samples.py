@@ -1,0 +1,88 @@
+"""What only the kernel knows, as samples for ``control.metrics``: BPF maps, dropped packets, checksums.
+
+    samples, remarks = sample(kernel, {1: "front"}, (one.key for one in attachments), queued=0)
+
+What cannot be read is not there, and a remark says why: a scrape shows as much as it can.
+
+Be aware: asks the kernel for every entry of some maps, about 3 us each. Series are of networks and devices that stay;
+the host ends of routed containers (ptp) are one series together, for they come and go as containers do.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+
+from control import metrics
+from control.metrics import Sample
+from dataplane import abi
+from dataplane.abi import ChecksumCounts
+from dataplane.doors import Kernel
+from dataplane.errors import DataplaneError
+from dataplane.types import IfIndex
+
+MAPS = ("networks", "origins", "checksum_counts")
+"""Maps that can be full. The others have a fixed size, or make room by themselves (LRU)."""
+
+_ROUTED = "veth"
+_GONE = "gone"
+
+
+def sample(
+    kernel: Kernel, networks: Mapping[int, str], sizes: Mapping[str, int], queued: int
+) -> tuple[tuple[Sample, ...], tuple[str, ...]]:
+    """Samples, and why some are missing.
+
+    ``networks`` are names by the id that the BPF programs know, ``sizes`` interfaces by the name of their network.
+    """
+    found = [
+        Sample(metrics.QUEUE_LENGTH, (), queued),
+        *(Sample(metrics.ATTACHMENTS, (network,), number) for network, number in sizes.items()),
+    ]
+    remarks = []
+    for part in (_sizes(kernel), _drops(kernel, networks), _checksums(kernel)):
+        try:
+            found += part
+        except DataplaneError as error:
+            remarks.append(str(error))
+    return tuple(found), tuple(dict.fromkeys(remarks))
+
+
+def _sizes(kernel: Kernel) -> Iterator[Sample]:
+    for name in MAPS:
+        size = kernel.programs.size(name)
+        yield Sample(metrics.MAP_ENTRIES, (name,), size.entries)
+        yield Sample(metrics.MAP_MAX, (name,), size.maximum)
+    yield Sample(metrics.RINGBUF_LOST, (), kernel.programs.events_lost())
+
+
+def _drops(kernel: Kernel, networks: Mapping[int, str]) -> Iterator[Sample]:
+    for key, value in kernel.programs.entries("isolation_drops"):
+        source, destination = (_network(number, networks) for number in abi.NETWORK_PAIR.unpack(key))
+        (packets,) = abi.U64.unpack(value)
+        yield Sample(metrics.DROPS, ("isolation", f"{source} to {destination}"), packets)
+
+
+def _checksums(kernel: Kernel) -> Iterator[Sample]:
+    wrong, repaired, observed = 0, Counter[str](), Counter[str]()
+    for key, value in kernel.programs.entries("checksum_counts"):
+        counts, device = ChecksumCounts.unpack(value), _device(kernel, IfIndex(*abi.U32.unpack(key)))
+        wrong += counts.stale + counts.corrupt
+        repaired[device] += counts.repaired
+        observed[device] += counts.stale - counts.repaired
+    for kind, packets in (("repaired", repaired), ("observed", observed)):
+        yield from (Sample(metrics.CSUM_FIXUPS, (device, kind), number) for device, number in packets.items())
+    yield Sample(metrics.CSUM_BAD_SEEN, (), wrong)
+
+
+def _network(number: int, networks: Mapping[int, str]) -> str:
+    if number == 0:
+        return "outside"
+    return networks.get(number, "by hand" if number & abi.MANUAL_NETWORK else _GONE)
+
+
+def _device(kernel: Kernel, index: IfIndex) -> str:
+    link = kernel.links.get(index)
+    if link is None:
+        return _GONE
+    return _ROUTED if link.kind == "veth" else link.name

@@ -1,0 +1,167 @@
+"""Our nftables tables against what the attachments ask for: what is not right, and the least that puts it right.
+
+    lack = tables.compare()
+    lack.texts          a sentence for each thing that is wrong
+    tables.repair(lack)
+
+A main table whose chains or rules are not as they were written is replaced whole, in one transaction: no packet meets
+half of it. Where only elements are wrong, only those are deleted and created.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from control import adminchain, ruleset, spoofcheck
+from control.hooks import Use
+from control.mirror import Mirror
+from control.planner import guard
+from control.ruleset import PLAIN
+from control.skeleton import Chains, Skeleton
+from control.spoofcheck import GuardedPort
+from control.store import Store
+from dataplane.crashpoints import Point, reached
+from dataplane.doors import Nft
+from dataplane.errors import NftError
+from dataplane.nft.elements import unpack
+from dataplane.nft.objects import Element, Set, Table
+from dataplane.nft.transaction import Batch, Printed, Transaction, add, create, delete
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What is not right about our tables."""
+
+    skeleton: str = ""
+    """The main table has to be replaced, and why."""
+    missing: tuple[Printed, ...] = ()
+    surplus: tuple[Element, ...] = ()
+    """Elements that nobody asks for, or that lead elsewhere than they should."""
+    admin: tuple[str, ...] = ()
+    guards: tuple[str, ...] = ()
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """A sentence for each thing that is wrong."""
+        skeleton = (self.skeleton,) if self.skeleton else ()
+        missing = (
+            f"element {one.element.set_name} {{ {one.element.body(comment=False)} }} is missing" for one in self.missing
+        )
+        surplus = (
+            f"no attachment asks for element {one.set_name} {{ {one.body(comment=False)} }}" for one in self.surplus
+        )
+        return (*skeleton, *missing, *surplus, *self.admin, *self.guards)
+
+
+class Tables:
+    """See the module. The caller holds the state's lock."""
+
+    def __init__(self, nft: Nft, store: Store, skeleton: Skeleton, mirror: Mirror, mark: int) -> None:
+        self._nft, self._store, self._skeleton, self._mirror, self._mark = nft, store, skeleton, mirror, mark
+        self._owned = False
+
+    def own(self) -> bool:
+        """Let nobody else change the main table, from when it is written next. False where that cannot be had. Raises
+        ``NftError``."""
+        self._owned = self._nft.become_owner()
+        return self._owned
+
+    def compare(self) -> Lack:
+        """Look at all of our tables. A host without attachments needs none of them."""
+        attached = bool(self._mirror.attachments())
+        uses = self._store.all_uses()
+        lack = self._of_main(attached=attached, uses=uses)
+        return Lack(
+            lack.skeleton,
+            lack.missing,
+            lack.surplus,
+            tuple(adminchain.differences(self._nft, _admin_chains(uses))),
+            tuple(spoofcheck.differences(self._nft, self.guards())),
+        )
+
+    def repair(self, lack: Lack) -> None:
+        """Put right what was found. Raises ``NftError``; what was put right before stays so."""
+        if lack.skeleton:
+            self.replace()
+        elif lack.missing or lack.surplus:
+            gone = Transaction(tuple(delete(element) for element in lack.surplus))
+            come = Transaction(
+                tuple(create(one.element) if one.element.value else add(one.element) for one in lack.missing)
+            )
+            with self._skeleton.untouched_by(1):
+                self._nft.run(ruleset.guarded(self._mark, gone + come))
+                reached(Point.ELEMENTS_REPAIRED)
+        if lack.admin:
+            self._nft.run(adminchain.transaction(_admin_chains(self._store.all_uses())))
+            reached(Point.ADMIN_CHAINS_REPAIRED)
+        if lack.guards:
+            self.guard_ports()
+
+    def replace(self) -> None:
+        """Write the main table anew, and have the admin chains, in one transaction. Raises ``NftError``."""
+        uses = self._store.all_uses()
+        groups = {group for use in uses for group in use.groups}
+        fill = (
+            Batch(Table.MAIN, name, tuple(printed for _, printed in packed.values()))
+            for name, packed in sorted(self._mirror.sets().items())
+            if packed
+        )
+        self._run_anew(
+            ruleset.skeleton(self._mark, groups, owned=self._owned)
+            + Transaction(tuple(add(batch) for batch in fill))
+            + adminchain.transaction(_admin_chains(uses))
+        )
+        reached(Point.TABLE_REPLACED)
+        self._skeleton.keep()
+
+    def _run_anew(self, transaction: Transaction) -> None:
+        try:
+            self._nft.run(transaction)
+        except NftError as error:
+            if error.errno != errno.EOPNOTSUPP:
+                raise
+            # A table that is owned, or outlived its owner, takes no "add table" without these flags. But it is there,
+            # and the first command was only to make sure of that.
+            self._nft.run(Transaction(transaction.commands[1:]))
+
+    def guard_ports(self) -> None:
+        """Write the bridge table anew, if anybody needs it or there is one. Raises ``NftError``."""
+        self._nft.run(spoofcheck.rebuild(self.guards(), there=bool(self._nft.chains(Table.BRIDGE))))
+        reached(Point.GUARDS_REPLACED)
+
+    def guards(self) -> frozenset[GuardedPort]:
+        """The bridge ports that are guarded, and by which MAC."""
+        guarded = (one for one in self._mirror.attachments() if one.request.guarded_mac and one.device.port)
+        return frozenset(map(guard, guarded))
+
+    def _of_main(self, *, attached: bool, uses: Iterable[Use]) -> Lack:
+        chains = self._skeleton.chains()
+        if chains is not Chains.INTACT:
+            # The table of a host on which nobody is attached is in nobody's way.
+            return Lack(chains if attached else "")
+        missing: list[Printed] = []
+        surplus: list[Element] = []
+        for declared in self._declared(uses):
+            wanted = self._mirror.sets().get(declared.name, {})
+            held = {one.key: one for one in self._nft.held(declared)}
+            missing += [one for key, (value, one) in wanted.items() if key not in held or held[key].value != value]
+            strange = [one for key, one in held.items() if key not in wanted or wanted[key][0] != one.value]
+            try:
+                surplus += [unpack(declared, one) for one in strange]
+            except ValueError:
+                # Nothing of ours could be written so, not even to delete it.
+                return Lack(f"set {declared.name} of table {Table.MAIN} holds what is none of ours")
+        return Lack("", tuple(missing), tuple(surplus))
+
+    @staticmethod
+    def _declared(uses: Iterable[Use]) -> Iterator[Set]:
+        yield from ruleset.SETS
+        groups = {group for use in uses for group in use.groups} - set(PLAIN)
+        for group in sorted(groups, key=lambda group: (group.version, group.suffix)):
+            yield from group.maps()
+
+
+def _admin_chains(uses: Iterable[Use]) -> list[str]:
+    return sorted({use.admin_chain for use in uses if use.admin_chain})

@@ -1,0 +1,231 @@
+"""The agent's eyes: what the kernel tells goes to the reconciler, what is due to the engine, what came of it is told.
+
+    watch = Watch(engine, run, history, metrics, wake)
+    loop:  select(watch.readers(), watch.timeout()) -> watch.read(reader); watch.turn()
+
+    monitors --events--> Reconciler --Sync--> engine's thread --Outcome--> history, metrics
+    BPF ring --findings--------------------------------------------------> history
+
+Everything here runs in the thread of the agent's loop, except the sync itself; ``wake`` is called when one has ended.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Protocol
+
+from control.engine import Engine, Watched
+from control.history import History, Kind
+from control.metrics import Metrics
+from control.reconciler import ALL, Outcome, Part, Reconciler, Sync
+from control.sightings import fields, grouped, sentence
+from dataplane.abi import EventKind
+from dataplane.errors import BpfError, DataplaneError
+from dataplane.events import NotificationsLost, RulesetChanged
+from dataplane.monitors import Monitor, kernel_monitors
+from dataplane.programs.door import KernelPrograms
+from dataplane.programs.ringbuf import EventReader
+
+RING_REST = 0.2
+"""Seconds between two looks into the ring: a container that provokes drops must not keep the agent busy."""
+_REMEMBERED = 64
+MAX_FINDINGS = 20
+"""Records that one look into the ring makes; more are counted."""
+
+
+class Reader(Protocol):
+    """Something that a selector waits for."""
+
+    def fileno(self) -> int: ...
+
+
+@dataclass(slots=True)
+class _Running:
+    """A sync under way."""
+
+    sync: Sync
+    began: float
+    ended: Future[tuple[Outcome, Watched | None]]
+
+
+class Watch:
+    """See the module. A context manager: monitors are opened when it is made. Raises ``KernelError``."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        run: Callable[[Callable[[], tuple[Outcome, Watched | None]]], Future[tuple[Outcome, Watched | None]]],
+        history: History,
+        metrics: Metrics,
+        wake: Callable[[], None],
+        collect_after: float,
+    ) -> None:
+        self._engine, self._run, self._history, self._metrics, self._wake = engine, run, history, metrics, wake
+        self._reconciler = Reconciler(
+            engine.mirror,
+            time.monotonic(),
+            collect_after=collect_after,
+        )
+        self._seen: dict[int, int] = {}
+        """The threads of recent transactions that may be ours, by generation."""
+        self._running: _Running | None = None
+        self._left: frozenset[str] = frozenset()
+        self._watched: Watched | None = None
+        self._monitors = kernel_monitors()
+        self._programs = KernelPrograms()
+        self._ring: tuple[int, EventReader] | None = None
+        self._ring_rests_until = 0.0
+        self._settled = threading.Event()
+
+    @property
+    def settled(self) -> bool:
+        """Whether everything was looked at once."""
+        return self._settled.is_set()
+
+    @property
+    def networks(self) -> tuple[Mapping[int, str], Mapping[str, int]]:
+        """Names of networks by their numbers, and how many attachments each has, as of the last look."""
+        watched = self._watched
+        return (watched.networks, watched.sizes) if watched else ({}, {})
+
+    def readers(self) -> Iterator[Reader]:
+        """What to wait for: may change with each turn."""
+        yield from self._monitors
+        if self._ring and time.monotonic() >= self._ring_rests_until:
+            yield self._ring[1]
+
+    def timeout(self) -> float:
+        """Seconds until there is something to do though nothing was read."""
+        now = time.monotonic()
+        due = min(self._reconciler.wake, self._ring_rests_until if self._ring_rests_until > now else float("inf"))
+        return max(0.0, due - now)
+
+    def demand(self, cause: str) -> None:
+        """Have everything looked at."""
+        self._reconciler.demand(cause, time.monotonic())
+
+    def read(self, reader: Reader) -> None:
+        """Take what a reader has."""
+        if self._ring is not None and reader is self._ring[1]:
+            self._read_ring(self._ring[1])
+            return
+        for monitor in self._monitors:
+            if monitor is reader:
+                self._read_monitor(monitor)
+
+    def turn(self) -> None:
+        """Take in a sync that has ended, and start the one that is due."""
+        if self._running is not None and self._running.ended.done():
+            running, self._running = self._running, None
+            self._take_in(running)
+        sync = self._reconciler.next(time.monotonic())
+        if sync is not None:
+            self._running = _Running(sync, time.monotonic(), self._run(lambda: self._look(sync)))
+            self._running.ended.add_done_callback(lambda _: self._wake())
+
+    def close(self) -> None:
+        """Watch no more."""
+        self._monitors.close()
+        if self._ring is not None:
+            self._ring[1].close()
+
+    # -- syncs --------------------------------------------------------------------------------------------------------
+
+    def _look(self, sync: Sync) -> tuple[Outcome, Watched | None]:
+        """In the engine's thread."""
+        try:
+            return self._engine.sync(sync.parts), self._engine.watched(self._watched)
+        except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others
+            return Outcome(failed=f"a fault of ours: {error!r}"), None
+
+    def _take_in(self, running: _Running) -> None:
+        now = time.monotonic()
+        outcome, watched = running.ended.result()
+        milliseconds = (now - running.began) * 1000
+        for fight in self._reconciler.ended(running.sync, outcome, now):
+            text = f"{fight.part} is being changed as fast as it is repaired: the next repair waits {fight.pause:g} s"
+            self._history.tell(Kind.FIGHT, text, by=fight.opponents)
+        if not running.sync.quiet or outcome.found:
+            self._metrics.reconciled(milliseconds / 1000)
+        if outcome.failed:
+            self._history.tell(Kind.FAILED, outcome.failed, by=running.sync.causes, milliseconds=milliseconds)
+        self._tell_found(running.sync, outcome, milliseconds)
+        if running.sync.parts >= ALL and not outcome.failed:
+            self._settled.set()
+        if watched is not None:
+            self._watched = watched
+            self._monitors.sysctls.follow(watched.sysctls)
+            self._monitors.namespaces.follow(watched.namespaces)
+        self._follow_ring()
+
+    def _tell_found(self, sync: Sync, outcome: Outcome, milliseconds: float) -> None:
+        for part, texts in outcome.found.items():
+            for text in texts[:MAX_FINDINGS]:
+                self._history.tell(Kind.REPAIRED, text, by=sync.causes, milliseconds=milliseconds)
+            if len(texts) > MAX_FINDINGS:
+                more = f"and {len(texts) - MAX_FINDINGS} more of {part}"
+                self._history.tell(Kind.REPAIRED, more, by=sync.causes, milliseconds=milliseconds)
+            if part is Part.TABLES:
+                self._metrics.rules_lost(sync.writers[0].partition(" (")[0] if sync.writers else "", len(texts))
+        left = frozenset(outcome.left)
+        for text in sorted(left - self._left):
+            self._history.tell(Kind.PROBLEM, text, by=sync.causes)
+        self._left = left if sync.parts >= ALL else self._left | left
+
+    # -- events -------------------------------------------------------------------------------------------------------
+
+    def _read_monitor(self, monitor: Monitor) -> None:
+        now = time.monotonic()
+        for event in monitor.read():
+            if isinstance(event, NotificationsLost):
+                self._metrics.netlink_overrun()
+                self._history.tell(Kind.LOST, f"notifications of the kernel were lost ({event.source})")
+            if isinstance(event, RulesetChanged):
+                self._recognise(event)
+            self._reconciler.hear(event, now)
+
+    def _recognise(self, event: RulesetChanged) -> None:
+        """Learn the numbers of our own threads: the kernel tells those of its first namespace of processes, and we may
+        be in another one, where our own numbers differ."""
+        self._seen[event.generation] = event.pid
+        while len(self._seen) > _REMEMBERED:
+            del self._seen[next(iter(self._seen))]
+        # A transaction is usually heard of before the engine has noted that it was its own: then with the next one.
+        self._reconciler.own |= {self._seen[own] for own in self._engine.own_generations & self._seen.keys()}
+
+    # -- findings -----------------------------------------------------------------------------------------------------
+
+    def _follow_ring(self) -> None:
+        """Read the ring of the programs that are loaded now."""
+        try:
+            if not self._programs.loaded():
+                return
+            number = self._programs.map("events").id
+            if self._ring is not None:
+                if self._ring[0] == number:
+                    return
+                self._ring[1].close()
+                self._ring = None
+            self._ring = number, self._programs.events()
+        except DataplaneError as error:
+            self._history.tell(Kind.PROBLEM, f"findings of the BPF programs are not read: {error}")
+
+    def _read_ring(self, ring: EventReader) -> None:
+        self._ring_rests_until = time.monotonic() + RING_REST
+        try:
+            found = Counter(map(grouped, ring.poll()))
+        except BpfError as error:
+            self._history.tell(Kind.PROBLEM, str(error))
+            return
+        names = self._watched.networks if self._watched else {}
+        for event, count in list(found.items())[:MAX_FINDINGS]:
+            kind = Kind.DROPPED if event.kind is EventKind.ISOLATED else Kind.CHECKSUM
+            details = {**fields(event, names), "count": count}
+            self._history.tell(kind, sentence(event, names, count), details=details)
+        if len(found) > MAX_FINDINGS:
+            self._history.tell(Kind.DROPPED, f"and {len(found) - MAX_FINDINGS} more sightings")
