@@ -1,7 +1,7 @@
 """SIGKILL before every step of the main plugin: link, lease, journal, transaction, program, port flag, sysctl.
 
-Not after some milliseconds, as in test_crash.py, but at a system call, before it is carried out: every boundary between
-two changes is met, on machines of any speed.
+Not at a point of ours, as in test_crashpoints.py, but at a system call, before it is carried out: every boundary
+between two changes is met, on machines of any speed.
 
 Be aware: strace counts by thread. Of the work in the container's namespace, which is a thread's, only the begin is met.
 """
