@@ -1,6 +1,6 @@
 # The commands of the project. Run them as root: they install what is missing and make network namespaces.
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test wheel develop clean
+.PHONY: help setup demo bench test chaos wheel develop clean
 
 BIN := .venv/bin
 
@@ -13,6 +13,9 @@ setup: ## install what is missing, build and install dataplane into .venv
 demo: setup ## show the main job on this machine: two real networks, published ports, isolation, checksum repair
 	@$(BIN)/dpctl demo
 
+bench: setup ## measure what is promised, beside others: a quarter of an hour, results in bench-results/
+	@$(BIN)/dpctl bench run --quick
+
 test: ## every check and every test, cheap ones first
 	@.ci/setup --test
 	$(BIN)/ruff check
@@ -21,6 +24,10 @@ test: ## every check and every test, cheap ones first
 	$(BIN)/lint-imports
 	$(BIN)/pytest
 
+chaos: ## the long tests: hundreds of thousands of packets, storms, a soak, everything broken at random
+	@.ci/setup --test
+	$(BIN)/pytest -m chaos
+
 wheel: setup ## build the wheel into dist/
 	@$(BIN)/pip wheel --quiet --no-deps --no-build-isolation --wheel-dir dist . && ls dist/*.whl
 
@@ -28,5 +35,6 @@ develop: ## install the checkout itself into .venv, so that changes count at onc
 	@.ci/setup --develop
 
 clean: ## remove what was built here; what apt installed stays
+	rm -f plugin/native/shim plugin/native/not-built
 	rm -rf .venv dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

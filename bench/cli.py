@@ -1,0 +1,134 @@
+"""``dpctl bench``: the figures of this machine.
+
+dpctl bench list
+dpctl bench run [SCENARIO ...] [--quick] [--out DIR]
+dpctl bench report DIR
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from control.cli.output import json_option, print_json, print_table
+
+if TYPE_CHECKING:
+    from bench.report import Figure
+    from bench.scenarios import Scenario
+
+_OUT = Path("bench-results")
+_DIRECTORY = click.Path(path_type=Path, file_okay=False)
+
+
+@click.group()
+def bench() -> None:
+    """Measure what the project promises, beside others, on this machine."""
+
+
+@bench.command("list")
+@json_option
+def list_scenarios(as_json: bool) -> None:
+    """The scenarios, and what each asks."""
+    from bench.scenarios import NAMES, find  # noqa: PLC0415 - dpctl --help stays quick
+
+    rows = [(name, find(name).question) for name in NAMES]
+    if as_json:
+        print_json({"scenarios": [{"name": name, "question": question} for name, question in rows]})
+    else:
+        print_table(("SCENARIO", "QUESTION"), rows)
+
+
+@bench.command()
+@click.argument("scenarios", nargs=-1)
+@click.option(
+    "--quick", is_flag=True, help="Fewer rounds: wider intervals, all of it in less than a quarter of an hour."
+)
+@click.option("--smoke", is_flag=True, hidden=True, help="Only see that it runs; the figures say nothing.")
+@click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written.")
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks.")
+@click.option("--cpu", type=int, help="Start executables on this processor only.")
+@click.option("--many", is_flag=True, help="cni_latency: 10,000 containers with a port each, not 100 with 100.")
+@json_option
+def run(
+    scenarios: tuple[str, ...], out: Path, seed: int, cpu: int | None, *,
+    quick: bool, smoke: bool, many: bool, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure SCENARIOs (all without any) in namespaces of their own, and print the figures.
+
+    A figure that misses what it must be is shown as "not met", and is no failure of the command. Needs root.
+    """
+    from bench.machine import describe  # noqa: PLC0415 - dpctl --help stays quick
+    from bench.native import build  # noqa: PLC0415
+    from bench.report import Log  # noqa: PLC0415
+    from bench.scenarios import NAMES, find  # noqa: PLC0415
+    from bench.stage import Extent, Stage  # noqa: PLC0415
+
+    if os.geteuid() != 0:
+        raise click.ClickException("a bench makes network namespaces: run it as root")
+    chosen = [find(name) for name in scenarios or NAMES]
+    out.mkdir(parents=True, exist_ok=True)
+    extent = Extent.SMOKE if smoke else Extent.QUICK if quick else Extent.FULL
+    facts = {**describe(), "extent": extent.name.lower(), "seed": seed, "pinned": cpu}
+    # Not TMPDIR: where that is below /run or /var/lib, the hosts would not see it.
+    with tempfile.TemporaryDirectory(prefix="dataplane-bench-", dir="/tmp") as temporary:
+        directory = Path(temporary)
+        (directory / "native").mkdir()
+        native = build(directory / "native")
+        for scenario in chosen:
+            began = time.monotonic()
+            with (out / f"{scenario.name}.jsonl").open("w", encoding="utf-8") as file:
+                log = Log(file, {**facts, "scenario": scenario.name}, _progress)
+                scenario.run(Stage(directory / scenario.name, native, log, extent, seed, cpu, many))
+            _progress(f"{scenario.name}: done in {time.monotonic() - began:.0f} s")
+    _report(chosen, out, as_json=as_json)
+
+
+@bench.command()
+@click.argument("directory", type=_DIRECTORY, default=_OUT)
+@json_option
+def report(directory: Path, as_json: bool) -> None:
+    """Draw the figures again from the raw results in DIRECTORY."""
+    from bench.scenarios import NAMES, find  # noqa: PLC0415 - dpctl --help stays quick
+
+    found = [find(name) for name in NAMES if (directory / f"{name}.jsonl").exists()]
+    if not found:
+        raise click.ClickException(f"could not report on {directory}: there are no results; dpctl bench run --out DIR")
+    _report(found, directory, as_json=as_json)
+
+
+def _report(scenarios: Sequence[Scenario], out: Path, *, as_json: bool) -> None:
+    from bench.report import VERSION, markdown, read, surroundings  # noqa: PLC0415 - dpctl --help stays quick
+
+    summary: dict[str, object] = {}
+    tables: list[str] = []
+    for scenario in scenarios:
+        results = read(out / f"{scenario.name}.jsonl")
+        figures: Sequence[Figure] = scenario.figures(results)
+        summary[scenario.name] = {
+            "run": results.run,
+            "notes": results.notes,
+            "figures": [asdict(figure) for figure in figures],
+        }
+        title = f"{scenario.name}: {scenario.question}"
+        tables.append(markdown(title, figures, (*results.notes, *surroundings(results))))
+    text = "\n".join(tables)
+    written = {"version": VERSION, "scenarios": summary}
+    (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
+    (out / "summary.md").write_text(text, encoding="utf-8")
+    if as_json:
+        print_json({"scenarios": summary})
+    else:
+        click.echo(text)
+        click.echo(f"raw results, summary.json and summary.md: {out}")
+
+
+def _progress(text: str) -> None:
+    click.echo(f"bench: {text}", err=True)

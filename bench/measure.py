@@ -1,0 +1,126 @@
+"""The statistics of a comparison: interleaved blocks, ratios within a block, medians with bootstrap intervals. Pure.
+
+    for turn in schedule(("ours", "peer", "ours again"), blocks=12, seed=7):    # shuffled anew in every block
+        ...
+    ratios = paired(peer_samples, our_samples)             # one a block: median / median of the same block
+    interval(ratios)                                       # median over blocks, 95 % percentile bootstrap
+
+Why ratios within a block: a small virtual machine drifts by tens of percent within minutes, which a block of a second
+or two shares, and two runs in a row do not ("duet benchmarking", ICPE 2020). Why blocks are what is resampled: samples
+of one block are not independent of each other.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import median
+
+DRAWS = 2000
+CONFIDENCE = 0.95
+CONTROL_TOLERANCE = 0.05
+"""How far the interval of a variant against itself may reach from 1 before a run says nothing."""
+CONTROL_BLOCKS = 5
+"""Blocks below which an interval is no interval."""
+MOST_STEAL = 0.02
+"""The share of a block's time that the hypervisor may have given to others."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One measured value: of which variant, at how many ports present, in which block."""
+
+    measure: str
+    variant: str
+    value: float
+    size: int = 0
+    block: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """A variant's place in a block."""
+
+    block: int
+    order: int
+    variant: str
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A median and how sure it is: of ``count`` blocks."""
+
+    low: float
+    middle: float
+    high: float
+    count: int
+
+    def contains(self, value: float) -> bool:
+        return self.low <= value <= self.high
+
+
+@dataclass(frozen=True, slots=True)
+class Control:
+    """A variant against itself: were differences found where there are none?"""
+
+    interval: Interval
+
+    @property
+    def valid(self) -> bool:
+        """Whether the interval holds 1, is no wider than the tolerance to either side, and is of enough blocks."""
+        if self.interval.count < CONTROL_BLOCKS:
+            return False
+        near = self.interval.low >= 1 - CONTROL_TOLERANCE and self.interval.high <= 1 + CONTROL_TOLERANCE
+        return near and self.interval.contains(1.0)
+
+
+def schedule(variants: Sequence[str], blocks: int, seed: int) -> Iterator[Turn]:
+    """Every variant once a block, in an order of its own for each."""
+    chance = random.Random(seed)  # noqa: S311 - an order, and no secret
+    for block in range(blocks):
+        shuffled = chance.sample(variants, len(variants))
+        yield from (Turn(block, order, variant) for order, variant in enumerate(shuffled))
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The value below which a share of all lie, between neighbours by proportion. Raises ``ValueError`` for none."""
+    ordered = sorted(values)
+    if not ordered:
+        raise ValueError("no values")
+    place = share * (len(ordered) - 1)
+    below = math.floor(place)
+    above = min(below + 1, len(ordered) - 1)
+    return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def interval(values: Sequence[float], seed: int = 1) -> Interval:
+    """The median with its percentile bootstrap interval. Raises ``ValueError`` for none."""
+    if not values:
+        raise ValueError("no values")
+    chance = random.Random(seed)  # noqa: S311 - resampling; the same values give the same interval
+    medians = [median(chance.choices(values, k=len(values))) for _ in range(DRAWS)]
+    edge = (1 - CONFIDENCE) / 2
+    return Interval(percentile(medians, edge), median(values), percentile(medians, 1 - edge), len(values))
+
+
+def block_medians(samples: Iterable[Sample]) -> dict[int, float]:
+    """The median of each block."""
+    blocks: defaultdict[int, list[float]] = defaultdict(list)
+    for sample in samples:
+        blocks[sample.block].append(sample.value)
+    return {block: median(values) for block, values in blocks.items()}
+
+
+def paired(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]:
+    """Ratios of block medians, of the blocks that both have; a block whose divisor is 0 says nothing."""
+    numerators, divisors = block_medians(above), block_medians(below)
+    both = sorted(numerators.keys() & divisors.keys())
+    return [numerators[block] / divisors[block] for block in both if divisors[block]]
+
+
+def undisturbed(samples: Iterable[Sample], steal: dict[int, float]) -> list[Sample]:
+    """The samples of blocks in which the hypervisor took no more than ``MOST_STEAL``."""
+    return [sample for sample in samples if steal.get(sample.block, 0.0) <= MOST_STEAL]

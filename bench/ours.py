@@ -1,0 +1,105 @@
+"""Our side of a comparison: the plugins as ``dpctl install`` puts them in place, and the agent, on one host.
+
+    ours = Ours(host)
+    with ours.agent() as agent: ...          # it answers when this is entered
+    starter.run(ours.plugin("dataplane"), ours.environment("ADD", container), text)
+
+Be aware: a plugin that the agent does not answer does the work itself, later but as well. So the plugins are given
+settings that cannot be read: where the agent did not serve a call, the call fails, and no figure is mistaken.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.cni import Container, environment
+from bench.native import BenchError
+from bench.place import Host, children, end, wait_for
+from control.client import AgentClient, AgentUnreachableError
+from control.wire import WireError
+
+DPCTL = (sys.executable, "-I", "-c", "from control.cli.root import main; main()")
+SOCKET = "/run/dataplane/agent.sock"
+PATIENCE = 60.0
+"""Seconds that an agent may take until it answers: where nothing is pinned it compiles first."""
+
+_SETTINGS = "DATAPLANE_CONFIG"
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent that answers."""
+
+    process: subprocess.Popen[bytes]
+    pid: int
+    """As seen from outside."""
+    seconds: float
+    """From before its start to its first answer."""
+
+
+class Ours:
+    """The installed plugins of one host."""
+
+    def __init__(self, host: Host) -> None:
+        self.host = host
+        self._bin, self._drop_ins = host.directory / "bin", host.directory / "drop-ins"
+        self._good, self._unreadable = host.directory / "dataplane.toml", host.directory / "unreadable.toml"
+        self._good.write_text("", encoding="utf-8")
+        self._unreadable.write_text("a call that the agent did not serve\n", encoding="utf-8")
+        self.dpctl(
+            "install", "--cni-bin", self._bin, "--conf", host.directory / "net.d",
+            "--drop-in", "--drop-in-bin", self._drop_ins,
+        )  # fmt: skip
+
+    def plugin(self, name: str) -> Path:
+        """An executable, under its own name or under one that it stands in for."""
+        own = self._bin / name
+        return own if own.exists() else self._drop_ins / name
+
+    def environment(self, verb: str, container: Container) -> dict[str, str]:
+        """The parameters of a call that only the agent can serve."""
+        return environment(verb, container, f"{self._drop_ins}:{self._bin}", **{_SETTINGS: str(self._unreadable)})
+
+    def dpctl(self, *words: object, check: bool = True) -> str:
+        """Run dpctl on the host; what it printed."""
+        return self.host.run(*DPCTL, *words, check=check, env={_SETTINGS: str(self._good)})
+
+    @contextmanager
+    def agent(self, command: tuple[str, ...] = DPCTL) -> Iterator[Agent]:
+        """An agent, from its first answer until the block ends, where it is killed if it still lives."""
+        started = self.start(command)
+        try:
+            yield started
+        finally:
+            end(started.process)
+
+    def start(self, command: tuple[str, ...] = DPCTL) -> Agent:
+        """Start an agent; the caller ends it. Raises ``BenchError``."""
+        with (self.host.directory / "agent.log").open("ab") as log:
+            began = time.monotonic()
+            process = self.host.spawn(*command, "agent", stdout=log.fileno(), stderr=log.fileno(), env=self.settings)
+        client = AgentClient(str(self.host.outside(SOCKET)))
+
+        def answers() -> bool:
+            try:
+                client.ping()
+            except (AgentUnreachableError, WireError):
+                return process.poll() is not None
+            return True
+
+        if not wait_for(answers, PATIENCE, 0.002) or process.poll() is not None:
+            end(process)
+            said = (self.host.directory / "agent.log").read_text(encoding="utf-8", errors="replace")
+            raise BenchError(f"could not start the agent: {said.strip()[-500:]}")
+        return Agent(process, children(process.pid)[0], time.monotonic() - began)
+
+    @property
+    def settings(self) -> Mapping[str, str]:
+        """The variable that names the settings file."""
+        return {_SETTINGS: str(self._good)}

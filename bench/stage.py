@@ -1,0 +1,89 @@
+"""What a scenario is given: where to put hosts, the programs that measure, the log, and how much is to be done.
+
+with stage.host("ours") as host:
+    fleet = containers(host, 100, ports_each=10)
+    for turn in stage.turns(variants, blocks=stage.amount(40, 24, 2)):
+        ...
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from bench.cni import Container, port
+from bench.machine import Meter
+from bench.measure import Turn, schedule
+from bench.native import Native
+from bench.place import Host
+from bench.report import Log
+
+FIRST_PORT = 10000
+"""Where the ports that are only present begin."""
+
+_NET = 77  # 10.77.0.0/16 is the first bridge's
+_BRIDGE_PORTS = 1000
+"""Containers on a bridge: the kernel's limit is 1024 ports (BR_MAX_PORTS)."""
+
+
+class Extent(IntEnum):
+    """How much of everything is measured."""
+
+    FULL = 0
+    QUICK = 1
+    SMOKE = 2
+    """Only to see that it runs: the figures say nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """See the module."""
+
+    directory: Path
+    native: Native
+    log: Log
+    extent: Extent = Extent.FULL
+    seed: int = 1
+    cpu: int | None = None
+    """Where executables are started, if they are to stay on one processor."""
+    many: bool = False
+    """Ten thousand containers with a port each in place of a hundred with a hundred."""
+
+    def amount(self, full: int, quick: int, smoke: int) -> int:
+        """Of three numbers the one for this extent."""
+        return (full, quick, smoke)[self.extent]
+
+    def host(self, name: str) -> Host:
+        """A host of its own."""
+        return Host(name, self.directory)
+
+    def turns(self, variants: Sequence[str], blocks: int) -> Iterator[Turn]:
+        """Every variant once a block, shuffled; what the machine did meanwhile is noted with each block."""
+        meter, current = Meter(), 0
+        for turn in schedule(variants, blocks, self.seed):
+            if turn.block != current:
+                self.log.block(current, *meter.read())
+                meter, current = Meter(), turn.block
+            yield turn
+        self.log.block(current, *meter.read())
+
+
+def containers(host: Host, count: int, ports_each: int) -> list[Container]:
+    """Bridges, and so many containers on them, plugged in and with addresses: all that a main plugin does.
+
+    Each asks for ports of its own that no other has, and that are no range: each is one element of a map.
+    """
+    made = []
+    for number, place in enumerate(host.namespaces([f"c{number}" for number in range(count)])):
+        group, member = divmod(number, _BRIDGE_PORTS)
+        bridge, gateway = f"br-bench{group}", f"10.{_NET + group}.0.1"
+        if not member:
+            host.bridge(bridge, f"{gateway}/16")
+        address = f"10.{_NET + group}.{member // 200 + 1}.{member % 200 + 2}/16"
+        link = host.wire(bridge, place, address, gateway)
+        first = FIRST_PORT + number * ports_each
+        ports = tuple(port(first + one, 1 + one) for one in range(ports_each))
+        made.append(Container(place.name, place.path, address, gateway, bridge, link, ports))
+    return made

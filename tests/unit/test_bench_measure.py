@@ -1,0 +1,138 @@
+"""The statistics of a bench: orders, percentiles, pairs within blocks, intervals, controls."""
+
+from __future__ import annotations
+
+from random import Random
+from statistics import median
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from bench.measure import (
+    Control,
+    Interval,
+    Sample,
+    block_medians,
+    interval,
+    paired,
+    percentile,
+    schedule,
+    undisturbed,
+)
+
+VARIANTS = ("ours", "peer", "ours again")
+
+
+def samples(variant: str, *blocks: tuple[float, ...]) -> list[Sample]:
+    """Values by block."""
+    return [Sample("ADD", variant, value, block=block) for block, values in enumerate(blocks) for value in values]
+
+
+def test_every_block_runs_every_variant_once() -> None:
+    """A block's turns are a permutation of the variants, numbered in the order in which they come."""
+    turns = list(schedule(VARIANTS, blocks=20, seed=3))
+    for block in range(20):
+        own = [turn for turn in turns if turn.block == block]
+        assert sorted(turn.variant for turn in own) == sorted(VARIANTS)
+        assert [turn.order for turn in own] == [0, 1, 2]
+
+
+def test_the_order_differs_between_blocks_and_not_between_runs() -> None:
+    """Nobody is always first; the same seed gives the same order, another seed another one."""
+    turns = list(schedule(VARIANTS, blocks=30, seed=3))
+    assert {turn.variant for turn in turns if turn.order == 0} == set(VARIANTS)
+    assert turns == list(schedule(VARIANTS, blocks=30, seed=3))
+    assert turns != list(schedule(VARIANTS, blocks=30, seed=4))
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 1.0), (0.5, 2.5), (1.0, 4.0), (0.25, 1.75), (0.99, 3.97)])
+def test_percentiles_lie_between_neighbours_by_proportion(share: float, expected: float) -> None:
+    """As numpy's default and R's type 7 have it."""
+    assert percentile([4.0, 1.0, 3.0, 2.0], share) == pytest.approx(expected)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=50))
+def test_the_middle_percentile_is_the_median(values: list[float]) -> None:
+    """For every list of values."""
+    assert percentile(values, 0.5) == pytest.approx(median(values))
+
+
+def test_nothing_has_no_percentile_and_no_interval() -> None:
+    """None is no number."""
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
+    with pytest.raises(ValueError, match="no values"):
+        interval([])
+
+
+def test_ratios_are_of_the_same_block() -> None:
+    """A drift that blocks share is in none of the ratios; a block that one of both lacks is left out."""
+    ours = samples("ours", (1.0, 1.0, 9.0), (10.0,), (100.0,))
+    peer = samples("peer", (2.0,), (20.0, 20.0), (200.0,), (5.0,))
+    assert paired(peer, ours) == [2.0, 2.0, 2.0]
+
+
+def test_a_divisor_of_nothing_says_nothing() -> None:
+    """A block whose median is 0 gives no ratio."""
+    assert paired(samples("peer", (1.0,), (1.0,)), samples("ours", (0.0,), (2.0,))) == [0.5]
+
+
+def test_one_slow_call_moves_no_block() -> None:
+    """A block is the median of its samples."""
+    assert block_medians(samples("ours", (1.0, 1.0, 1000.0))) == {0: 1.0}
+
+
+def test_an_interval_holds_its_median() -> None:
+    """It is between the edges, and the edges are within the values."""
+    chance = Random(1)  # noqa: S311 - values, and no secret
+    values = [chance.gauss(10, 1) for _ in range(40)]
+    found = interval(values)
+    assert min(values) <= found.low <= found.middle <= found.high <= max(values)
+    assert found.middle == median(values)
+    assert found.count == 40
+    assert found == interval(values)
+
+
+def test_an_interval_of_95_percent_misses_the_truth_rarely() -> None:
+    """Of 200 intervals of samples whose median is known, no more than one in eight misses it (one in twenty, and what
+    a bootstrap of 20 values lacks)."""
+    chance = Random(2)  # noqa: S311 - values, and no secret
+    missed = sum(
+        not interval([chance.gauss(0, 1) for _ in range(20)], seed=number).contains(0.0) for number in range(200)
+    )
+    assert missed <= 25
+
+
+def test_more_blocks_make_it_surer() -> None:
+    """The interval of many blocks is narrower than that of few."""
+    chance = Random(5)  # noqa: S311 - values, and no secret
+    few, many = ([chance.gauss(10, 1) for _ in range(count)] for count in (6, 200))
+    assert interval(many).high - interval(many).low < interval(few).high - interval(few).low
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "valid"),
+    [
+        (0.98, 1.02, True),
+        (0.95, 1.05, True),
+        (1.01, 1.02, False),  # a difference where there is none
+        (0.90, 1.02, False),  # too unsure to see one of five percent
+        (0.98, 1.20, False),
+    ],
+)
+def test_a_control_finds_no_difference_and_would_find_one(low: float, high: float, valid: bool) -> None:
+    """It holds 1, and reaches no further from it than the tolerance."""
+    assert Control(Interval(low, (low + high) / 2, high, 12)).valid is valid
+
+
+def test_a_control_of_few_blocks_says_nothing() -> None:
+    """Two blocks that agree by chance prove nothing."""
+    assert Control(Interval(1.0, 1.0, 1.0, 5)).valid
+    assert not Control(Interval(1.0, 1.0, 1.0, 4)).valid
+
+
+def test_blocks_that_the_hypervisor_disturbed_are_left_out() -> None:
+    """Above two percent of steal, a block's samples do not count; a block that nobody watched does."""
+    kept = undisturbed(samples("ours", (1.0,), (2.0,), (3.0,)), {0: 0.019, 1: 0.021})
+    assert [sample.value for sample in kept] == [1.0, 3.0]
