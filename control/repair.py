@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from control import hooks, planner, zones
@@ -171,6 +172,10 @@ class Repair:
     def _sync_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         lack = self._tables.compare()
         self._tables.repair(lack)
+        if lack.skeleton or lack.missing:
+            # Conntrack decides with a flow's first packet: one that came meanwhile went to the host itself.
+            filters = self.flow_filters(self._mirror.attachments())
+            self._run(planner.flush_flows(tuple(replace(one, astray=True) for one in filters)))
         return lack.texts, ()
 
     def _sync_programs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -26,7 +26,8 @@ _NETFILTER = 12  # NETLINK_NETFILTER
 _GET, _DELETE, _GET_STATISTICS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 _GENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
 _ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
-_ORIGINAL, _ID, _ZONE, _FILTER = 1, 12, 18, 25  # CTA_TUPLE_ORIG, CTA_*
+_ORIGINAL, _STATUS, _ID, _ZONE, _FILTER = 1, 3, 12, 18, 25  # CTA_TUPLE_ORIG, CTA_*
+_DST_NAT = 1 << 5  # IPS_DST_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _DESTINATIONS = {4: 2, 6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
 _NUMBER, _PORT = 1, 3  # CTA_PROTO_NUM, CTA_PROTO_DST_PORT
@@ -38,8 +39,9 @@ _FLAGS = struct.Struct("=I")
 _WORTH_A_DUMP = 2000
 """Entries that are looked at here in the time that the kernel takes to go through its table once more."""
 
-_Claims = dict[tuple[int, Protocol], dict[bytes, set[bytes]]]
-"""By IP version and protocol: destination ports, and the destination addresses of each; both as packets have them."""
+_Claims = dict[tuple[int, Protocol, bool], dict[bytes, set[bytes]]]
+"""By IP version, protocol, and whether only those that went astray: destination ports, and the destination addresses of
+each; both as packets have them."""
 
 
 class NetlinkFlows:
@@ -64,7 +66,7 @@ def _claims(filters: Iterable[FlowFilter]) -> _Claims:
     claimed: _Claims = {}
     for one in filters:
         for address in one.addresses:
-            ports = claimed.setdefault((address.version, one.protocol), {})
+            ports = claimed.setdefault((address.version, one.protocol, one.astray), {})
             ports.setdefault(one.port.to_bytes(2, "big"), set()).add(address.packed)
     return claimed
 
@@ -75,13 +77,14 @@ def _tracked() -> int:
     return int.from_bytes(attributes(answer[_GENMSG.size :])[_ENTRIES], "big")
 
 
-def _flush(version: int, protocol: Protocol, ports: dict[bytes, set[bytes]], dumps: int) -> int:
+def _flush(version: int, protocol: Protocol, astray: bool, ports: dict[bytes, set[bytes]], dumps: int) -> int:
     flushed = 0
+    matches = _matching(version, protocol, ports, astray=astray)
     # Each dump walks the whole table: for many ports one dump of the protocol is cheaper.
     for port in ports if len(ports) <= dumps else (None,):
         asked = _asked(version, protocol, port)
         # What is dumped is compared again, so a kernel that ignored the filter flushes nothing that it should not.
-        for entry in exchange(_NETFILTER, _GET, DUMP, asked, _matching(version, protocol, ports)):
+        for entry in exchange(_NETFILTER, _GET, DUMP, asked, matches):
             flushed += _delete(entry)
     return flushed
 
@@ -98,9 +101,14 @@ def _asked(version: int, protocol: Protocol, port: bytes | None) -> bytes:
     )
 
 
-def _matching(version: int, protocol: Protocol, ports: dict[bytes, set[bytes]]) -> Callable[[bytes], bool]:
+def _matching(
+    version: int, protocol: Protocol, ports: dict[bytes, set[bytes]], *, astray: bool
+) -> Callable[[bytes], bool]:
     def matches(entry: bytes) -> bool:
-        original = attributes(attributes(entry[_GENMSG.size :]).get(_ORIGINAL, b""))
+        found = attributes(entry[_GENMSG.size :])
+        if astray and int.from_bytes(found.get(_STATUS, b""), "big") & _DST_NAT:
+            return False
+        original = attributes(found.get(_ORIGINAL, b""))
         proto = attributes(original.get(_PROTO, b""))
         destination = attributes(original.get(_IP, b"")).get(_DESTINATIONS[version])
         return proto.get(_NUMBER) == bytes([protocol.number]) and destination in ports.get(proto.get(_PORT, b""), ())

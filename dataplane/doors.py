@@ -244,6 +244,8 @@ class FlowFilter:
     port: int
     addresses: tuple[Address, ...]
     """Original destination addresses: only these."""
+    astray: bool = False
+    """Only entries whose destination was not translated, such as those that began while there was nothing to do it."""
 
 
 class Flows(Door):

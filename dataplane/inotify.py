@@ -1,14 +1,10 @@
-"""The door to inotify: which names of a directory anybody changed since it was last asked.
+"""inotify: Python's library has none.
 
-    changes = DirectoryChanges(Path("/var/lib/cni/networks/front"))
-    changes.taken()      # {"10.11.0.7"}; None: that cannot be told any more, look at everything and watch anew
+    notify = Inotify()
+    number = notify.add("/run/netns", DELETE)
+    notify.read()  ->  ([Notice(number, DELETE, "web")], False)
 
-The kernel notes a change before the system call that makes it returns: who asks while it holds a lock that all writers
-take misses none of theirs.
-
-Be aware: what another host changes on a shared file system is not seen, nor what is written by a name in another
-directory. A process that ends waits for the kernel to let go of its watches, some ten milliseconds: not for one that
-asks once.
+A watch is on an inode: of the file that has the path at that moment, whatever becomes of the path.
 
 Source: include/uapi/linux/inotify.h.
 """
@@ -18,120 +14,78 @@ from __future__ import annotations
 import ctypes
 import os
 import struct
-import threading
-from pathlib import Path
+from collections.abc import Iterator
+from typing import NamedTuple
 
+from dataplane.errors import KernelError
+
+MODIFY, MOVED_FROM, MOVED_TO, CREATE, DELETE, DELETE_SELF, MOVE_SELF = 0x2, 0x40, 0x80, 0x100, 0x200, 0x400, 0x800
+"""IN_*"""
+ONLYDIR, MASK_CREATE = 0x01000000, 0x10000000
+"""IN_*: only a directory is to be watched; one that is watched already is refused"""
+UNMOUNT, IGNORED = 0x2000, 0x8000
+"""IN_*: its file system is gone; the watch has ended, by itself or by ``remove``. Told unasked"""
+
+_OVERFLOW = 0x4000  # IN_Q_OVERFLOW
+_EVENT = struct.Struct("=iIII")  # inotify_event: watch, mask, cookie, length of the name
+_BUFFER = 1 << 16
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
-_MODIFY, _MOVED_FROM, _MOVED_TO, _CREATE, _DELETE = 0x2, 0x40, 0x80, 0x100, 0x200  # IN_*
-_DELETE_SELF, _MOVE_SELF, _ONLYDIR, _MASK_CREATE = 0x400, 0x800, 0x01000000, 0x10000000
-_UNMOUNT, _OVERFLOW, _IGNORED = 0x2000, 0x4000, 0x8000  # told unasked
-_ASKED = _MODIFY | _MOVED_FROM | _MOVED_TO | _CREATE | _DELETE | _DELETE_SELF | _MOVE_SELF | _ONLYDIR | _MASK_CREATE
-_END = _DELETE_SELF | _MOVE_SELF | _UNMOUNT | _IGNORED
-_EVENT = struct.Struct("=iIII")  # inotify_event: watch, mask, cookie, length of the name that follows
-_BUFFER = 1 << 16
+
+class Notice(NamedTuple):
+    """Something happened to a watched file, or to the one of that name in a watched directory."""
+
+    watch: int
+    mask: int
+    name: str
 
 
-class _Queue:
-    """The changes of all directories that this process watches: a user has but 128 of these."""
+class Inotify:
+    """An inotify instance. Raises ``KernelError``."""
 
     def __init__(self) -> None:
-        self._descriptor = _checked(_LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC))
-        self._lock = threading.Lock()
-        self._names: dict[int, set[str] | None] = {}
+        self._descriptor: int = _LIBC.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._descriptor < 0:
+            hint = "fs.inotify.max_user_instances says how many there may be"
+            raise KernelError.from_errno("make", "an inotify instance", ctypes.get_errno(), hint)
 
-    def watch(self, directory: Path) -> int:
-        with self._lock:
-            watch = _checked(_LIBC.inotify_add_watch(self._descriptor, os.fsencode(directory), _ASKED))
-            self._names[watch] = set()
-            return watch
+    def fileno(self) -> int:
+        """Readable (epoll, select) while there is something to read."""
+        return self._descriptor
 
-    def unwatch(self, watch: int) -> None:
-        with self._lock:
-            self._names.pop(watch, None)
-            # It is refused where the directory is gone, and its watch with it.
-            _LIBC.inotify_rm_watch(self._descriptor, watch)
+    def add(self, path: str, mask: int) -> int:
+        """Watch a file or directory; the number of the watch, the same for the same inode. Raises ``KernelError``, with
+        ENOENT where there is none."""
+        number: int = _LIBC.inotify_add_watch(self._descriptor, os.fsencode(path), mask)
+        if number < 0:
+            raise KernelError.from_errno("watch", path, ctypes.get_errno())
+        return number
 
-    def taken(self, watch: int) -> frozenset[str] | None:
-        with self._lock:
-            while raw := self._read():
-                self._note(raw)
-            names = self._names.get(watch)
-            if names is not None:
-                self._names[watch] = set()
-            return None if names is None else frozenset(names)
+    def remove(self, watch: int) -> None:
+        """Watch no more; a watch that has ended is fine."""
+        _LIBC.inotify_rm_watch(self._descriptor, watch)
 
-    def close(self) -> None:
-        os.close(self._descriptor)
-
-    def _note(self, raw: bytes) -> None:
-        at = 0
-        while at < len(raw):
-            watch, mask, _, length = _EVENT.unpack_from(raw, at)
-            at += _EVENT.size + length
-            names = self._names.get(watch)
-            if mask & _OVERFLOW:
-                self._names = dict.fromkeys(self._names)
-            elif names is not None and mask & _END:
-                self._names[watch] = None
-            elif names is not None:
-                names.add(os.fsdecode(raw[at - length : at].rstrip(b"\0")))
-
-    def _read(self) -> bytes:
+    def read(self) -> tuple[list[Notice], bool]:
+        """What is there, oldest first, as far as it fits into a buffer, and whether some was lost; never waits."""
         try:
-            return os.read(self._descriptor, _BUFFER)
+            raw = os.read(self._descriptor, _BUFFER)
         except BlockingIOError:
-            return b""
-
-
-class _Shared:
-    """The queue of this process, once there is one."""
-
-    def __init__(self) -> None:
-        self._queue: _Queue | None = None
-        self._lock = threading.Lock()
-
-    def queue(self) -> _Queue:
-        with self._lock:
-            if self._queue is None:
-                self._queue = _Queue()
-            return self._queue
-
-    def owns(self, queue: _Queue) -> bool:
-        return queue is self._queue
-
-    def start_anew(self) -> None:
-        """In the child of a fork: what it took from the queue, its parent would miss."""
-        if self._queue is not None:
-            self._queue.close()
-        self._queue = None
-        self._lock = threading.Lock()  # the other may be held by a thread that is not here
-
-
-_shared = _Shared()
-os.register_at_fork(after_in_child=_shared.start_anew)
-
-
-class DirectoryChanges:
-    """See the module. Raises ``OSError`` where the directory cannot be watched, or is watched already."""
-
-    def __init__(self, directory: Path) -> None:
-        self._queue = _shared.queue()
-        self._watch = self._queue.watch(directory)
+            return [], False
+        notices = list(_notices(raw))
+        kept = [notice for notice in notices if not notice.mask & _OVERFLOW]
+        return kept, len(kept) < len(notices)
 
     def close(self) -> None:
-        """Watch no longer."""
-        if _shared.owns(self._queue):
-            self._queue.unwatch(self._watch)
-
-    def taken(self) -> frozenset[str] | None:
-        """Names that were made, written, renamed or removed since the last call; None where changes may have been
-        missed: some were dropped, the directory was itself removed or renamed, or this is the child of a fork."""
-        return self._queue.taken(self._watch) if _shared.owns(self._queue) else None
+        """Watch nothing any more; a second time does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
 
-def _checked(result: int) -> int:
-    if result < 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number))
-    return result
+def _notices(raw: bytes) -> Iterator[Notice]:
+    at = 0
+    while at < len(raw):
+        watch, mask, _, length = _EVENT.unpack_from(raw, at)
+        at += _EVENT.size
+        yield Notice(watch, mask, os.fsdecode(raw[at : at + length].rstrip(b"\0")))
+        at += length

@@ -15,7 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from dataplane.inotify import DirectoryChanges
+from dataplane.directories import DirectoryChanges
+from dataplane.errors import KernelError
 
 _MOST = 256
 """Directories to remember."""
@@ -128,7 +129,7 @@ def _begun(directory: Path) -> _Watched | None:
     try:
         # Before the first look, so that no change is missed.
         changes = DirectoryChanges(directory)
-    except OSError:
+    except KernelError:
         return None
     return _Watched(changes, Holders.of_all(directory))
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from dataplane.errors import KernelError
 from dataplane.events import Event, NamespaceGone, NotificationsLost
-from dataplane.monitors.inotify import DELETE, IGNORED, MOVED_FROM, Inotify
+from dataplane.inotify import DELETE, IGNORED, MOVED_FROM, Inotify
 
 SOURCE = "namespaces"
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dataplane.errors import KernelError
 from dataplane.events import Event, NotificationsLost, PinsChanged
-from dataplane.monitors.inotify import CREATE, DELETE, DELETE_SELF, MOVE_SELF, MOVED_FROM, MOVED_TO, Inotify
+from dataplane.inotify import CREATE, DELETE, DELETE_SELF, MOVE_SELF, MOVED_FROM, MOVED_TO, Inotify
 from dataplane.programs.loading import BASE
 
 SOURCE = "pins"

@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from dataplane.errors import KernelError
 from dataplane.events import Event, NotificationsLost, SysctlWritten
-from dataplane.monitors.inotify import IGNORED, MODIFY, Inotify
+from dataplane.inotify import IGNORED, MODIFY, Inotify
 
 SOURCE = "sysctls"
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
-import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -23,80 +21,19 @@ from dataplane.firewalld import SystemFirewalld
 from dataplane.nft.objects import Table
 from dataplane.nft.transaction import Transaction, delete
 from dataplane.steps import DistrustSource, RunNft, Step, TrustSource
-from dataplane.types import Address
-from support import needs, plan
-from support.netns import Place, Sandbox, wait_until
+from support import plan
+from support.firewallhost import BUS, FirewallHost, call_door, running
+from support.netns import Place, Sandbox
 from support.traffic import ask, serve
 from support.world import World, publish
 
 WEB4, WEB6 = plan.FRONT.host4(2), plan.FRONT.host6(2)
-BUS = "/run/dbus/system_bus_socket"
-
-
-class Host:
-    """A sandbox whose firewalld starts and stops."""
-
-    def __init__(self, sandbox: Sandbox) -> None:
-        needs.command("firewalld", package="firewalld")
-        needs.command("dbus-daemon", package="dbus")
-        self.sandbox = sandbox
-        self._bus: subprocess.Popen[str] | None = None
-        self._firewalld: subprocess.Popen[str] | None = None
-
-    def start_bus(self) -> None:
-        """A system bus on the sandbox's own socket."""
-        self.sandbox.run("mkdir", "-p", "/run/dbus")
-        self._bus = self.sandbox.spawn(
-            "dbus-daemon", "--system", "--nofork", "--nopidfile", stdout=None, stderr=subprocess.DEVNULL
-        )
-        wait_until(lambda: self.sandbox.exists(BUS), 10, "a system bus")
-
-    def start(self) -> None:
-        """firewalld with the distribution's configuration: zone "public" for whatever is in no other."""
-        if self._bus is None:
-            self.start_bus()
-        self._firewalld = self.sandbox.spawn(
-            "firewalld", "--nofork", "--nopid", "--log-target", "console", stdout=None, stderr=subprocess.DEVNULL
-        )
-        wait_until(lambda: self.client("--state").returncode == 0, 20, "a running firewalld")
-
-    def stop(self) -> None:
-        """End firewalld, which takes its table with it."""
-        assert self._firewalld is not None
-        self.sandbox.signal(self._firewalld, signal.SIGTERM)
-        wait_until(lambda: not self.sandbox.call(_running), 20, "the end of firewalld")
-
-    def freeze(self, *, bus: bool) -> None:
-        """Let the bus, or else firewalld, not answer any more."""
-        process = self._bus if bus else self._firewalld
-        assert process is not None
-        self.sandbox.signal(process, signal.SIGSTOP)
-
-    def client(self, *words: str) -> subprocess.CompletedProcess[str]:
-        """Ask firewalld by its own client."""
-        return self.sandbox.run("firewall-cmd", *words, check=False)
-
-    def holds(self, zone: str, address: Address) -> bool:
-        """Whether firewalld itself says that an address is in a zone."""
-        return self.client(f"--zone={zone}", f"--query-source={address}").returncode == 0
-
-    def door(self, method: str, *arguments: object) -> object:
-        """Call the door in the sandbox."""
-        return self.sandbox.call(_door, method, arguments)
-
-
-def _running() -> bool:
-    return SystemFirewalld().running()
-
-
-def _door(method: str, arguments: tuple[object, ...]) -> object:
-    return getattr(SystemFirewalld(), method)(*arguments)
 
 
 @pytest.fixture
-def host(sandbox: Sandbox) -> Host:
+def host(sandbox: Sandbox) -> FirewallHost:
     """A host whose firewalld is not started yet."""
-    return Host(sandbox)
+    return FirewallHost(sandbox)
 
 
 def contract(door: SystemFirewalld | FakeFirewalld) -> None:
@@ -142,7 +79,7 @@ def test_the_fake_keeps_the_contract() -> None:
     without(fake)
 
 
-def test_firewalld_keeps_the_contract(host: Host) -> None:
+def test_firewalld_keeps_the_contract(host: FirewallHost) -> None:
     """One table of cases for both: without a bus, without firewalld on it, and with one."""
     host.sandbox.call(_on_system, without)
     host.start_bus()
@@ -153,7 +90,7 @@ def test_firewalld_keeps_the_contract(host: Host) -> None:
     host.sandbox.call(_on_system, without)
 
 
-def test_firewalld_agrees_with_what_the_door_says(host: Host) -> None:
+def test_firewalld_agrees_with_what_the_door_says(host: FirewallHost) -> None:
     """What is added and removed is so for firewalld's own client; networks and MACs among the sources are left out."""
     host.start()
     host.door("add_source", "trusted", WEB4)
@@ -165,7 +102,7 @@ def test_firewalld_agrees_with_what_the_door_says(host: Host) -> None:
     assert not host.holds("trusted", WEB4)
 
 
-def test_a_reload_forgets_the_sources(host: Host) -> None:
+def test_a_reload_forgets_the_sources(host: FirewallHost) -> None:
     """They are runtime configuration: after a reload they are gone, can be seen to be, and be added again."""
     host.start()
     host.door("add_source", "trusted", WEB4)
@@ -174,7 +111,7 @@ def test_a_reload_forgets_the_sources(host: Host) -> None:
     assert host.door("add_source", "trusted", WEB4) is True
 
 
-def test_a_stopped_firewalld_stays_stopped(host: Host) -> None:
+def test_a_stopped_firewalld_stays_stopped(host: FirewallHost) -> None:
     """No call of ours has the bus start it, though the bus knows how to."""
     host.sandbox.run("mkdir", "-p", "/run/dbus-services")
     host.sandbox.run("mount", "-t", "tmpfs", "tmpfs", "/usr/share/dbus-1/system-services")
@@ -190,11 +127,11 @@ def _hanging(method: str, arguments: tuple[object, ...]) -> float:
     firewalld.TIME_LIMIT = 0.3
     start = time.monotonic()
     with pytest.raises(FirewalldError, match=r"no answer by D-Bus within 0.3 seconds"):
-        _door(method, arguments)
+        call_door(method, arguments)
     return time.monotonic() - start
 
 
-def test_whoever_does_not_answer_is_waited_for_only_so_long(host: Host) -> None:
+def test_whoever_does_not_answer_is_waited_for_only_so_long(host: FirewallHost) -> None:
     """A firewalld or a bus that hangs is an error that says so, and not a hanging ADD."""
     host.start()
     host.freeze(bus=False)
@@ -209,11 +146,11 @@ def _asked_elsewhere(address: str) -> bool:
     return SystemFirewalld().running()
 
 
-def test_the_bus_may_be_elsewhere(host: Host) -> None:
+def test_the_bus_may_be_elsewhere(host: FirewallHost) -> None:
     """DBUS_SYSTEM_BUS_ADDRESS names the bus; one where nobody listens has no firewalld, and nonsense is an error."""
     host.start()
     host.sandbox.run("mv", BUS, "/run/elsewhere")
-    assert not host.sandbox.call(_running)
+    assert not host.sandbox.call(running)
     assert host.sandbox.call(_asked_elsewhere, "unix:path=/run/elsewhere")
     assert not host.sandbox.call(_asked_elsewhere, "unix:path=/run/nowhere")
     with pytest.raises(FirewalldError, match="see DBUS_SYSTEM_BUS_ADDRESS"):
@@ -230,7 +167,7 @@ def _apply(steps: tuple[Step, ...]) -> None:
     apply(steps, replace(FakeDoors().kernel(), firewalld=SystemFirewalld()))
 
 
-def test_steps_are_undone_as_far_as_they_did_something(host: Host) -> None:
+def test_steps_are_undone_as_far_as_they_did_something(host: FirewallHost) -> None:
     """When a later step fails, what was added is taken out and what was taken out is back; the rest is as it was."""
     host.start()
     kept, old = IPv4Address("10.11.0.8"), IPv4Address("10.11.0.9")
@@ -276,7 +213,7 @@ def answer(place: Place, address: object, port: int) -> Answer:
     return Answer.ANSWERED
 
 
-def router(host: Host) -> Callable[[int], Answer]:
+def router(host: FirewallHost) -> Callable[[int], Answer]:
     """A container behind a bridge of the host and a server outside; what the one gets of the other, by IP version."""
     sandbox = host.sandbox
     sandbox.sysctl("net/ipv6/conf/default/accept_dad", 0)
@@ -296,7 +233,7 @@ def router(host: Host) -> Callable[[int], Answer]:
     return lambda version: answer(web, targets[version], 80)
 
 
-def test_forwarding_is_refused_outside_the_zone_and_allowed_in_it(host: Host) -> None:
+def test_forwarding_is_refused_outside_the_zone_and_allowed_in_it(host: FirewallHost) -> None:
     """firewalld rejects what a container sends through the host, until its address is in the zone "trusted"."""
     outside = router(host)
 
@@ -315,7 +252,7 @@ def test_forwarding_is_refused_outside_the_zone_and_allowed_in_it(host: Host) ->
 
 
 @pytest.mark.parametrize("version", [4, 6])
-def test_published_ports_answer_beside_firewalld(host: Host, tmp_path: Path, version: int) -> None:
+def test_published_ports_answer_beside_firewalld(host: FirewallHost, tmp_path: Path, version: int) -> None:
     """Ports of ours are reached from outside, trusted or not, and a trusted container reaches others' as well."""
     world = World(host.sandbox, tmp_path)
     world.network(plan.FRONT, ipMasq=True)

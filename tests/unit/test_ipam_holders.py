@@ -13,7 +13,8 @@ from control.ipam import holders
 from control.ipam.holders import Owner, held_in
 from control.ipam.leases import LeaseStore
 from control.ipam.ranges import Range, RangeSet
-from dataplane.inotify import DirectoryChanges
+from dataplane.directories import DirectoryChanges
+from dataplane.errors import KernelError
 
 POOL = (RangeSet((Range.of(ip_network("10.11.0.0/16")),)),)
 WEB, DB = Owner("web", "eth0"), Owner("db", "eth0")
@@ -76,7 +77,7 @@ def test_where_changes_are_lost_everything_is_read_anew(tmp_path: Path, monkeypa
     assert held_in(tmp_path).of(WEB) == []
 
     def refuse(_: Path) -> DirectoryChanges:
-        raise OSError(24, "Too many open files")
+        raise KernelError.from_errno("make", "an inotify instance", 24)
 
     holders._watched.clear()
     monkeypatch.setattr(holders, "DirectoryChanges", refuse)
@@ -95,7 +96,7 @@ def test_only_so_many_directories_are_remembered(tmp_path: Path, monkeypatch: py
         assert list(held_in(directory)) == ["10.11.0.2"]
     assert [key[0].name for key in holders._watched] == ["2", "4", "3"]
     DirectoryChanges(tmp_path / "1").close()
-    with pytest.raises(FileExistsError):
+    with pytest.raises(KernelError, match="File exists"):
         DirectoryChanges(tmp_path / "3")
 
 

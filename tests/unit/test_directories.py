@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.inotify import DirectoryChanges
+from dataplane.directories import DirectoryChanges
+from dataplane.errors import KernelError
 
 
 @pytest.fixture
@@ -53,14 +54,14 @@ def test_the_end_of_a_directory_is_told(tmp_path: Path) -> None:
         end(gone)
         assert watched.taken() is None
         watched.close()
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(KernelError, match="No such file"):
         DirectoryChanges(tmp_path / "gone")
     first = DirectoryChanges(tmp_path)
-    with pytest.raises(FileExistsError):
+    with pytest.raises(KernelError, match="File exists"):
         DirectoryChanges(tmp_path)
     first.close()
     (tmp_path / "file").touch()
-    with pytest.raises(NotADirectoryError):
+    with pytest.raises(KernelError, match="Not a directory"):
         DirectoryChanges(tmp_path / "file")
 
 
