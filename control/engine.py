@@ -7,8 +7,8 @@ One engine, two hosts: the agent keeps one open, a plugin without an agent opens
 same lock, so they may even coexist.
 
 State and kernel move together: a change is noted in the journal, made in the kernel, and then committed. When a note
-outlives its request (a crash, a failed undo), or the kernel turns out not to be what the state says, the reconciler
-makes the kernel equal to the state.
+outlives its request (a crash, a failed undo), or the kernel turns out not to be what the state says, a repair makes
+the kernel equal to the state.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from control import adminchain, planner, ruleset, spoofcheck
+from control import planner
 from control.changes import Changes
 from control.claims import Claims, abandoned, vanished
 from control.devices import Devices
@@ -42,12 +42,11 @@ from control.repair import Repair
 from control.settings import Settings, SettingsError, read_settings
 from control.skeleton import Skeleton
 from control.store import Store, Version
-from dataplane.apply import apply, apply_all
+from control.teardown import tear_down
+from dataplane.apply import apply
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError
 from dataplane.netns import scoped
-from dataplane.nft.objects import Table
-from dataplane.steps import DetachProgram, RunNft
 from dataplane.types import AttachMode
 
 if TYPE_CHECKING:
@@ -280,44 +279,10 @@ class Engine:
             self.store.end(batch)
 
     def teardown(self) -> list[str]:
-        """Remove everything of ours from the kernel and the state; what was removed, a line each. Rules that users put
-        into an admin chain are not ours.
-
-        What the kernel refuses does not stop the rest; it is raised at the end, as one error, and the state is kept for
-        another try.
-        """
+        """Remove everything of ours from the kernel and the state; what was removed, a line each. Raises
+        ``EngineError``."""
         with self._held():
-            everything, nothing = self._repair.everything(living=False), self._repair.nothing()
-            steps = planner.plan(everything, nothing, self._mark, former=self.store.former_sysctls())
-            removed = [f"attachment {one.key}" for one in self.store.attachments()]
-            removed += [f"program {s.program} of device {s.ifindex}" for s in steps if isinstance(s, DetachProgram)]
-            self.store.begin(())
-            errors = apply_all((step for step in steps if not isinstance(step, RunNft)), self.kernel)
-            try:
-                removed += self._remove_tables()
-                removed += self.kernel.programs.unload()
-            except DataplaneError as error:
-                errors.append(error)
-            if errors:
-                raise EngineError("; ".join(map(str, errors)))
-            self.store.clear()
-            self.store.settle()
-        return removed
-
-    def _remove_tables(self) -> Iterator[str]:
-        nft = self.kernel.nft
-        if nft.skeleton_text():
-            nft.run(ruleset.removal())
-            yield f"table {Table.MAIN}"
-        if nft.chains(Table.BRIDGE):
-            nft.run(spoofcheck.rebuild((), there=True))
-            yield f"table {Table.BRIDGE}"
-        admin = nft.chains(Table.ADMIN)
-        if filled := adminchain.filled(admin):
-            yield f"table {Table.ADMIN} stays: chain {', '.join(filled)} holds rules that are not ours"
-        elif admin:
-            nft.run(adminchain.removal())
-            yield f"table {Table.ADMIN}"
+            return tear_down(self.kernel, self.store, self._repair, self._mark)
 
     # -- one change ---------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,54 @@
+"""Taking everything of ours out of the kernel, and out of the state."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from control import adminchain, planner, ruleset, spoofcheck
+from control.errors import EngineError
+from control.repair import Repair
+from control.store import Store
+from dataplane.apply import apply_all
+from dataplane.doors import Kernel, Nft
+from dataplane.errors import DataplaneError
+from dataplane.nft.objects import Table
+from dataplane.steps import DetachProgram, RunNft
+
+
+def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[str]:
+    """Remove everything; what was removed, a line each. Rules that users put into an admin chain are not ours.
+
+    What the kernel refuses does not stop the rest; it is raised at the end, as one ``EngineError``, and the state is
+    kept for another try. The caller holds the state's lock, so no agent repairs what is being removed.
+    """
+    everything, nothing = repair.everything(living=False), repair.nothing()
+    steps = planner.plan(everything, nothing, mark, former=store.former_sysctls())
+    removed = [f"attachment {one.key}" for one in store.attachments()]
+    removed += [f"program {step.program} of device {step.ifindex}" for step in steps if isinstance(step, DetachProgram)]
+    store.begin(())
+    errors = apply_all((step for step in steps if not isinstance(step, RunNft)), kernel)
+    try:
+        removed += _remove_tables(kernel.nft)
+        removed += kernel.programs.unload()
+    except DataplaneError as error:
+        errors.append(error)
+    if errors:
+        raise EngineError("; ".join(map(str, errors)))
+    store.clear()
+    store.settle()
+    return removed
+
+
+def _remove_tables(nft: Nft) -> Iterator[str]:
+    if nft.skeleton_text():
+        nft.run(ruleset.removal())
+        yield f"table {Table.MAIN}"
+    if nft.chains(Table.BRIDGE):
+        nft.run(spoofcheck.rebuild((), there=True))
+        yield f"table {Table.BRIDGE}"
+    admin = nft.chains(Table.ADMIN)
+    if filled := adminchain.filled(admin):
+        yield f"table {Table.ADMIN} stays: chain {', '.join(filled)} holds rules that are not ours"
+    elif admin:
+        nft.run(adminchain.removal())
+        yield f"table {Table.ADMIN}"
