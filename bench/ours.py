@@ -21,8 +21,8 @@ from pathlib import Path
 from bench.cni import Container, environment
 from bench.native import BenchError
 from bench.place import Host, children, end, wait_for
-from control.client import AgentClient, AgentUnreachableError
-from control.wire import WireError
+from control.protocol.client import AgentClient, AgentUnreachableError
+from control.protocol.wire import WireError
 
 DPCTL = (sys.executable, "-I", "-c", "from control.cli.root import main; main()")
 SOCKET = "/run/dataplane/agent.sock"

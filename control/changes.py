@@ -13,16 +13,16 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from control import planner
-from control.hooks import use_of
-from control.mirror import Mirror
+from control.desired import planner
+from control.desired.hooks import use_of
+from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
-from control.observation import port_complaints
-from control.planner import Desired
-from control.repair import Repair
-from control.skeleton import Skeleton
-from control.statefile import StateError
-from control.store import Store
+from control.repair.observation import port_complaints
+from control.repair.repair import Repair
+from control.repair.skeleton import Skeleton
+from control.state.mirror import Mirror
+from control.state.statefile import StateError
+from control.state.store import Store
 from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError, ForeignChainError, NftError

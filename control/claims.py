@@ -15,7 +15,7 @@ from pathlib import Path
 
 from control.errors import DeviceNotFoundError, PortConflictError
 from control.model import Attachment, AttachmentKey, Claim, Device, IngressPolicy, Request
-from control.store import Store
+from control.state.store import Store
 from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.types import IfIndex
 

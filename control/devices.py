@@ -17,12 +17,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from ipaddress import ip_interface
 
-from control import planner
 from control.changes import Changes
-from control.hooks import use_of
-from control.mirror import Mirror
+from control.desired import planner
+from control.desired.hooks import use_of
 from control.model import Attachment, Device
-from control.store import Store
+from control.state.mirror import Mirror
+from control.state.store import Store
 from dataplane.apply import apply
 from dataplane.doors import Kernel, Link
 from dataplane.errors import LinkError

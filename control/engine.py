@@ -20,28 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from control import planner
 from control.changes import Changes
 from control.claims import Claims, abandoned, vanished
+from control.desired import planner
+from control.desired.hooks import NetworkFacts
+from control.desired.planner import Desired
 from control.devices import Devices
-from control.differences import differences
 from control.errors import (
     DifferenceError,
     EngineError,
     LimitedConnectivityError,
     NotReadyError,
 )
-from control.hooks import NetworkFacts
 from control.ipam.leases import LeaseStore, Owner
 from control.lock import locked, locked_attachment
-from control.mirror import Mirror
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
-from control.planner import Desired
-from control.reconciler import ALL, Outcome, Part
-from control.repair import Repair
+from control.repair.differences import differences
+from control.repair.reconciler import ALL, Outcome, Part
+from control.repair.repair import Repair
+from control.repair.skeleton import Skeleton
 from control.settings import Settings, SettingsError, read_settings
-from control.skeleton import Skeleton
-from control.store import Store, Version
+from control.state.mirror import Mirror
+from control.state.store import Store, Version
 from control.teardown import tear_down
 from dataplane.apply import apply
 from dataplane.doors import Kernel
@@ -50,7 +50,7 @@ from dataplane.netns import scoped
 from dataplane.types import AttachMode
 
 if TYPE_CHECKING:
-    from control.rebuild import Rebuilt
+    from control.state.rebuild import Rebuilt
 
 RUN_DIRECTORY = Path(scoped("/run/dataplane"))
 STATE_FILE = "state.db"
@@ -287,7 +287,7 @@ class Engine:
     # -- one change ---------------------------------------------------------------------------------------------------
 
     def _read_back(self) -> Rebuilt:
-        from control.remains import read_back  # noqa: PLC0415 - for nothing but a state that was lost
+        from control.state.remains import read_back  # noqa: PLC0415 - for nothing but a state that was lost
 
         return read_back(self.kernel)
 

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from control.desired.ruleset import DEFAULT_MARK
 from control.errors import EngineError
-from control.ruleset import DEFAULT_MARK
 from dataplane.types import Address, AttachMode
 
 DEFAULT_PATH = Path("/etc/dataplane/dataplane.toml")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control import adminchain, planner, ruleset, spoofcheck
+from control.desired import adminchain, planner, ruleset, spoofcheck
 from control.errors import EngineError
-from control.repair import Repair
-from control.store import Store
+from control.repair.repair import Repair
+from control.state.store import Store
 from dataplane.apply import apply_all
 from dataplane.doors import Kernel, Nft
 from dataplane.errors import DataplaneError

@@ -7,7 +7,8 @@
 
 A runtime that is told of a failed DEL asks again and again, keeps the container's remains for that, or, worse, does not
 call the plugins that come before ours in the chain. So a failure that is ours, or that will pass, is no failure of the
-DEL: it is kept on disk (``control.queue``), the answer is success, and the agent, or the next call, does the work.
+DEL: it is kept on disk (``control.protocol.queue``), the answer is success, and the agent, or the next call, does the
+work.
 
 A failure that is the caller's (the configuration, the environment), or another plugin's that we delegate to, is not.
 
@@ -27,8 +28,8 @@ from typing import NamedTuple
 
 from control.errors import AbandonedError, BusyError
 from control.lock import TIMEOUT
-from control.queue import Entry, Queue, QueueError
-from control.wire import CniCall
+from control.protocol.queue import Entry, Queue, QueueError
+from control.protocol.wire import CniCall
 from plugin.call import OpenEngine
 from plugin.errors import CniError, Code, cni_error
 from plugin.skel import dispatch

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 from control.errors import BusyError, NotReadyError
-from control.queue import Queue
-from control.wire import Answer, CniCall
+from control.protocol.queue import Queue
+from control.protocol.wire import Answer, CniCall
 from plugin.call import Engine, OpenEngine
 from plugin.deferred import Deferred
 from plugin.skel import dispatch, failed

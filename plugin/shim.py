@@ -23,7 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
-    from control.wire import Answer, CniCall
+    from control.protocol.wire import Answer, CniCall
 
 MAX_STDIN = 1 << 20
 """Bytes. One more is read, so that a longer input is refused and not cut."""
@@ -56,7 +56,7 @@ def resume() -> NoReturn:
     ``sys.argv``: ``-c``, the package's directory, which plugin it is to be, the descriptor of CNI_NETNS or nothing, why
     there is none, and ``declined`` where an agent answered so. Standard input is what the runtime wrote.
     """
-    from control.wire import CniCall  # noqa: PLC0415 - see the module
+    from control.protocol.wire import CniCall  # noqa: PLC0415 - see the module
 
     plugin, descriptor, netns_error, declined = sys.argv[2:]
     netns = int(descriptor) if descriptor else None
@@ -72,8 +72,8 @@ def resume() -> NoReturn:
 
 
 def _serve(socket_path: str, stdin: bytes, unreadable: str) -> Answer:
-    from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError  # noqa: PLC0415 - see the module
-    from control.wire import DECLINED, CniCall, WireError  # noqa: PLC0415
+    from control.protocol.client import SOCKET_PATH, AgentClient, AgentUnreachableError  # noqa: PLC0415 - see the module
+    from control.protocol.wire import DECLINED, CniCall, WireError  # noqa: PLC0415
 
     plugin = sys.argv[0].rpartition("/")[2]
     verb = os.environ.get("CNI_COMMAND", "")
@@ -105,7 +105,7 @@ def _versions(version: str) -> str:
 def _refused(cause: str) -> Answer:
     import json  # noqa: PLC0415 - see the module
 
-    from control.wire import Answer  # noqa: PLC0415
+    from control.protocol.wire import Answer  # noqa: PLC0415
 
     failure = {"cniVersion": CURRENT_VERSION, "code": 5, "msg": "could not read standard input", "details": cause}
     return Answer(json.dumps(failure), "", 1)

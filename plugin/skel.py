@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Callable
 
 from control.model import DEFAULT_PLUGIN
-from control.wire import DECLINED, Answer, CniCall
+from control.protocol.wire import DECLINED, Answer, CniCall
 from dataplane import __version__
 from plugin import commands
 from plugin.call import Call, Netns, OpenEngine, Outcome

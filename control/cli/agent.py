@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING
 
 import click
 
+from control.agent.history import Kind
 from control.cli.log import Level, Log
 from control.cli.output import json_option
-from control.client import SOCKET_PATH
-from control.history import Kind
+from control.protocol.client import SOCKET_PATH
 from dataplane.crashpoints import Point, reached
 
 if TYPE_CHECKING:
-    from control.agent import Agent
+    from control.agent.agent import Agent
+    from control.agent.history import Record
+    from control.agent.metrics import Metrics
+    from control.agent.notify import Supervisor
     from control.engine import Engine
-    from control.history import Record
-    from control.metrics import Metrics
-    from control.notify import Supervisor
 
 _LEVELS = {
     Kind.REPAIRED: Level.WARNING,
@@ -41,13 +41,13 @@ def agent(as_json: bool) -> None:
     It keeps the engine loaded, so that plugins answer sooner, and puts back what others break: see dpctl events.
     Stopping it (SIGTERM, SIGINT) leaves ports, policies and programs in place.
     """
-    from control.activation import take_listener  # noqa: PLC0415 - dpctl --help stays quick
-    from control.agent import Agent, load_frontend  # noqa: PLC0415
+    from control.agent.activation import take_listener  # noqa: PLC0415 - dpctl --help stays quick
+    from control.agent.agent import Agent, load_frontend  # noqa: PLC0415
+    from control.agent.exposition import SOCKET_NAME, Exposition, listen  # noqa: PLC0415
+    from control.agent.history import History  # noqa: PLC0415
+    from control.agent.metrics import Metrics  # noqa: PLC0415
+    from control.agent.notify import Supervisor  # noqa: PLC0415
     from control.engine import RUN_DIRECTORY, open_engine  # noqa: PLC0415
-    from control.exposition import SOCKET_NAME, Exposition, listen  # noqa: PLC0415
-    from control.history import History  # noqa: PLC0415
-    from control.metrics import Metrics  # noqa: PLC0415
-    from control.notify import Supervisor  # noqa: PLC0415
     from control.settings import read_settings  # noqa: PLC0415
     from dataplane.errors import NftError  # noqa: PLC0415
     from dataplane.nft.anchor import anchored  # noqa: PLC0415
@@ -119,8 +119,8 @@ def _log(record: Record, log: Log) -> None:
 
 
 def _metrics(engine: Engine, agent: Agent, metrics: Metrics) -> str:
-    from control import metrics as families  # noqa: PLC0415 - dpctl --help stays quick
-    from control.samples import sample  # noqa: PLC0415
+    from control.agent import metrics as families  # noqa: PLC0415 - dpctl --help stays quick
+    from control.agent.samples import sample  # noqa: PLC0415
     from dataplane import __version__  # noqa: PLC0415
 
     networks, sizes = agent.networks

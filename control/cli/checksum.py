@@ -15,16 +15,16 @@ from pathlib import Path
 
 import click
 
-from control import sightings
-from control.checksum import Certainty, Finding, Knowledge, KnownMapping, Origin, Verdict, explain
+from control.agent import sightings
+from control.agent.history import Kind
+from control.checksums.checksum import Certainty, Finding, Knowledge, KnownMapping, Origin, Verdict, explain
+from control.checksums.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
+from control.checksums.pcap import is_capture, read_capture
 from control.cli import findings
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
-from control.client import AgentClient, AgentUnreachableError
 from control.errors import EngineError
-from control.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
-from control.history import Kind
 from control.model import ChecksumPolicy
-from control.pcap import is_capture, read_capture
+from control.protocol.client import AgentClient, AgentUnreachableError
 from dataplane.abi import EventKind
 from dataplane.errors import DataplaneError
 

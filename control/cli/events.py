@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 
 from control.cli.output import json_option, print_json
-from control.client import AgentClient
+from control.protocol.client import AgentClient
 
 
 @click.command()

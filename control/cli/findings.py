@@ -5,7 +5,7 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 
-from control.checksum import Certainty, Evidence, Finding, KnownMapping, Rewrite, Side, Verdict
+from control.checksums.checksum import Certainty, Evidence, Finding, KnownMapping, Rewrite, Side, Verdict
 from control.model import ChecksumPolicy
 from dataplane.types import Address, Protocol
 

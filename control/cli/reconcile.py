@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
-from control.client import AgentClient, AgentUnreachableError
 from control.engine import open_engine
 from control.errors import EngineError
-from control.wire import WireError
+from control.protocol.client import AgentClient, AgentUnreachableError
+from control.protocol.wire import WireError
 
 
 @click.command()

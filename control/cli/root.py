@@ -94,7 +94,7 @@ def run(argv: Sequence[str] | None = None) -> int:
 
 
 def _report(error: DataplaneError) -> int:
-    from control.client import AgentUnreachableError  # noqa: PLC0415 - only a failure needs to know it
+    from control.protocol.client import AgentUnreachableError  # noqa: PLC0415 - only a failure needs to know it
 
     if os.environ.get("DATAPLANE_DEBUG"):
         raise error

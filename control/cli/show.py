@@ -12,9 +12,9 @@ from importlib.metadata import entry_points
 import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
+from control.desired.ruleset import group_of, targets
 from control.engine import open_engine
 from control.model import Attachment
-from control.ruleset import group_of, targets
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +147,8 @@ def ports(as_json: bool) -> None:
 
 
 def _agent(*, need: bool) -> dict[str, object] | None:
-    from control.client import AgentClient, AgentUnreachableError  # noqa: PLC0415
-    from control.wire import WireError  # noqa: PLC0415
+    from control.protocol.client import AgentClient, AgentUnreachableError  # noqa: PLC0415
+    from control.protocol.wire import WireError  # noqa: PLC0415
 
     try:
         pong = AgentClient().ping()

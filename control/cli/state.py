@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address
 
-from control.checksum import KnownMapping
+from control.checksums.checksum import KnownMapping
+from control.desired.ruleset import targets
 from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine
 from control.model import Attachment, PortMapping
-from control.ruleset import targets
 from dataplane.links import NetlinkLinks
 
 

@@ -19,9 +19,9 @@ from dataclasses import replace
 from hashlib import sha256
 from ipaddress import ip_interface, ip_network
 
+from control.desired.planner import IPV4_FORWARDING, IPV6_FORWARDING
 from control.ipam.ranges import Lease
 from control.model import AttachmentKey
-from control.planner import IPV4_FORWARDING, IPV6_FORWARDING
 from control.wiring.wire import BridgeOptions, InterfaceError, Pair, Plug, Wire, alias_of, host_name, is_own
 from dataplane import addresses, routes, vlans, wires
 from dataplane.crashpoints import Point, reached

@@ -1,4 +1,4 @@
-// A DEL that nobody can serve, kept for later: control/queue.py has the form, and takes it up again.
+// A DEL that nobody can serve, kept for later: control/protocol/queue.py has the form, and takes it up again.
 //
 // A file appears whole or not at all: temporary file, fsync, rename, fsync of the directory.
 #define _GNU_SOURCE
@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum {
-    MAX_FILES = 1000,      // as control/queue.py has it
+    MAX_FILES = 1000,      // as control/protocol/queue.py has it
     MAX_BYTES = 256 << 10, // of one, as there
 };
 

@@ -7,7 +7,7 @@
 //     queue.c     a DEL that nobody can serve, kept for later
 //     system.c    what these ask of the kernel
 //
-// plugin/shim.py does the same where no compiler was there; control/wire.py is the protocol. Statically linked, libc
+// plugin/shim.py does the same where no compiler was there; control/protocol/wire.py is the protocol. Statically linked, libc
 // only: what a runtime waits for is one exec. No environment variable leads it to another socket or interpreter.
 //
 // Be aware: standard input and environment are any bytes, and stay what they are.
@@ -19,7 +19,7 @@
 #include <stdlib.h>
 
 enum {
-    PROTOCOL = 3,             // control/wire.py, VERSION
+    PROTOCOL = 3,             // control/protocol/wire.py, VERSION
     MAX_BODY = 2 << 20,       // bytes of JSON in a frame, as there
     MAX_STDIN = 1 << 20,      // bytes; one more is read, so that a longer input is refused and not cut
     DECLINED = -1,            // in place of an exit status: this process is to do the work

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from control import adminchain, ruleset
-from control.nftwords import KEYWORDS
+from control.desired import adminchain, ruleset
+from control.desired.nftwords import KEYWORDS
 from dataplane.doors import Nft
 from dataplane.errors import NftError
 from dataplane.fakes import FakeNft

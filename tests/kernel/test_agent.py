@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from control.client import AgentClient, AgentUnreachableError
-from control.transport import send_call
-from control.wire import CniCall
+from control.protocol.client import AgentClient, AgentUnreachableError
+from control.protocol.transport import send_call
+from control.protocol.wire import CniCall
 from support import plan
 from support.netns import Sandbox, wait_until
 from support.traffic import ask

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from control.client import SOCKET_PATH
+from control.protocol.client import SOCKET_PATH
 from plugin.units import SERVICE, own_dpctl, unit_text
 from support import needs, plan
 from support.netns import Sandbox, wait_until

@@ -13,10 +13,10 @@ from threading import Event, Thread
 
 import pytest
 
-from control.agent import MAX_CALLS
-from control.client import AgentClient
-from control.transport import receive_answer
-from control.wire import MAX_BODY, VERSION, Answer, CniCall, Pong, encode_call
+from control.agent.agent import MAX_CALLS
+from control.protocol.client import AgentClient
+from control.protocol.transport import receive_answer
+from control.protocol.wire import MAX_BODY, VERSION, Answer, CniCall, Pong, encode_call
 from support import plan
 from support.netns import Sandbox
 from support.world import World, publish

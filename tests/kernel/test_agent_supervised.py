@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from control.client import AgentClient
+from control.protocol.client import AgentClient
 from dataplane import __version__
 from support import needs, plan
 from support.netns import Sandbox, wait_until

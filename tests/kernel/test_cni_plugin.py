@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from control.wire import Answer
+from control.protocol.wire import Answer
 from plugin.errors import Code
 from plugin.install import install
 from support.cni import configuration, environment, error_of, previous_result

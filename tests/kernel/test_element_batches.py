@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from control import ruleset, spoofcheck
+from control.desired import ruleset, spoofcheck
 from dataplane.errors import NftError
 from dataplane.nft import batch
 from dataplane.nft.client import LibNftables

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from control.queue import QUEUE_DIRECTORY
+from control.protocol.queue import QUEUE_DIRECTORY
 from plugin.errors import Code
 from plugin.native import installed
 from support import needs, plan
@@ -186,7 +186,7 @@ def test_status_says_that_plugins_start_slowly(host: Host) -> None:
 def test_files_of_another_network_namespace(host: Host, tmp_path: Path) -> None:
     """Beside the host's namespace the program finds socket and queue where Python finds them."""
     beside = host.sandbox.namespace("beside")
-    code = "from control.queue import QUEUE_DIRECTORY; print(QUEUE_DIRECTORY)"
+    code = "from control.protocol.queue import QUEUE_DIRECTORY; print(QUEUE_DIRECTORY)"
     directory = beside.python(code).stdout.strip()
     assert directory.startswith("/var/lib/dataplane-netns-")
     lone = without_python(host, tmp_path)

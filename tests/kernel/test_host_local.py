@@ -25,7 +25,7 @@ WRITERS = 64
 # The drop-in as a process without an agent. It says when it waits for its input, so that many can be set off at once.
 OURS = """
 import os, sys
-from control.wire import CniCall
+from control.protocol.wire import CniCall
 from plugin.ipam import hostlocal
 from plugin.skel import dispatch
 print("ready", file=sys.stderr, flush=True)

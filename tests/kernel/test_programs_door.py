@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import shutil
 import signal
 import socket
-import struct
 import sys
 import time
 from collections.abc import Iterator
@@ -23,11 +21,11 @@ from dataplane import abi
 from dataplane.abi import ChecksumCounts, EventKind, NetworkEntry
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError
-from dataplane.netlink import CREATE, attribute, text_attribute
 from dataplane.programs import clsact, loading, syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
 from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
+from support import foreign
 from support.frames import flipped, seed_stale_syn
 from support.netns import Namespace, Sandbox, wait_until
 from support.plan import BACK, FRONT
@@ -348,29 +346,14 @@ def test_a_device_of_another_namespace_keeps_its_program(sandbox: Sandbox) -> No
     assert sandbox.call(KernelPrograms().hooked, IfIndex(1)) == before
 
 
-def foreign_program() -> int:
-    """Inside a sandbox: load a program of somebody else, "go on"; its descriptor."""
-    code = struct.pack("=BBhi", 0xB7, 0, 0, -1) + struct.pack("=BBhi", 0x95, 0, 0, 0)  # r0 = -1; exit
-    instructions, licence = ctypes.create_string_buffer(code), ctypes.create_string_buffer(b"GPL")
-    attributes = ctypes.create_string_buffer(
-        struct.pack(
-            "=IIQQIIQII16s",
-            *(3, 2, ctypes.addressof(instructions), ctypes.addressof(licence), 0, 0, 0, 0, 0, b"foreign"),
-        )
-    )
-    fd: int = ctypes.CDLL(None).syscall(321, 5, attributes, len(attributes) - 1)
-    assert fd > 0
-    return fd
-
-
 def test_a_foreign_tcx_program_survives(sandbox: Sandbox) -> None:
     """Attached before, ours around it, replaced and detached: it stays, and in its place."""
 
     def run() -> list[list[int]]:
         device = index("lo")
         seen = []
-        with syscall.tcx_link_create(foreign_program(), device) as link:
-            foreign = syscall.link_info(link.number).program_id
+        with syscall.tcx_link_create(foreign.load(), device) as link:
+            its = syscall.link_info(link.number).program_id
             seen.append([one.program_id for one in syscall.tcx_query(device)])
             attach_all(AttachMode.TCX, "lo")
             attach_all(AttachMode.TCX, "lo")
@@ -378,10 +361,10 @@ def test_a_foreign_tcx_program_survives(sandbox: Sandbox) -> None:
             for program in Program:
                 KernelPrograms().detach(program, device)
             seen.append([one.program_id for one in syscall.tcx_query(device)])
-        return [[foreign], *seen]
+        return [[its], *seen]
 
-    foreign, before, after = sandbox.call(run)
-    assert foreign == before == after
+    its, before, after = sandbox.call(run)
+    assert its == before == after
 
 
 def test_a_foreign_clsact_filter_survives(sandbox: Sandbox) -> None:
@@ -389,10 +372,8 @@ def test_a_foreign_clsact_filter_survives(sandbox: Sandbox) -> None:
     sandbox.run("tc", "qdisc", "add", "dev", "lo", "clsact")
 
     def run() -> tuple[int, int]:
-        fd, device = foreign_program(), index("lo")
-        body = clsact._tc(device, 1, clsact._EGRESS, 500) + text_attribute(clsact._KIND, "bpf")
-        options = attribute(clsact._BPF_FD, struct.pack("=I", fd)) + text_attribute(clsact._BPF_NAME, "foreign")
-        clsact._send(clsact._NEWTFILTER, CREATE, body + attribute(clsact._OPTIONS, options), device)
+        device = index("lo")
+        foreign.filter_by_clsact(foreign.load(), device)
         attach_all(AttachMode.CLSACT, "lo")
         between = len(clsact.filters(device))
         for program in Program:

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from control import spoofcheck
-from control.spoofcheck import GuardedPort
+from control.desired import spoofcheck
+from control.desired.spoofcheck import GuardedPort
 from dataplane.nft.client import LibNftables
 from dataplane.nft.objects import Comment, EtherAddress, Table
 from dataplane.nft.transaction import Transaction

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from control.model import AttachmentKey, Request
-from control.wire import Answer, CniCall
+from control.protocol.wire import Answer, CniCall
 from plugin.errors import Code
 from plugin.skel import dispatch
 

@@ -25,8 +25,8 @@ from pathlib import Path
 import dataplane.cli  # noqa: F401 - as below
 import plugin.cli  # noqa: F401 - imported here once, and not in each forked child
 from control.cli import agent, reconcile, root  # noqa: F401 - as above
-from control.client import SOCKET_PATH, AgentClient, AgentUnreachableError
-from control.wire import Answer, CniCall
+from control.protocol.client import SOCKET_PATH, AgentClient, AgentUnreachableError
+from control.protocol.wire import Answer, CniCall
 from dataplane import crashpoints
 from plugin.frontend import serve_embedded
 from support.netns import Place

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.client import SOCKET_PATH
+from control.protocol.client import SOCKET_PATH
 from support import plan
 from support.netns import Namespace, Sandbox, wait_until
 from support.started import DPCTL, Plugin, install

@@ -7,7 +7,7 @@ play.waits()
 
 from __future__ import annotations
 
-from control.reconciler import ALL, UNANNOUNCED, Fight, Outcome, Part, Reconciler, Sync
+from control.repair.reconciler import ALL, UNANNOUNCED, Fight, Outcome, Part, Reconciler, Sync
 from dataplane.events import Event, RulesetChanged
 from dataplane.types import IfIndex
 

@@ -21,8 +21,8 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from control.transport import receive_call, send_answer
-from control.wire import Answer, CniCall
+from control.protocol.transport import receive_call, send_answer
+from control.protocol.wire import Answer, CniCall
 from plugin.native.build import compile_shim
 from plugin.native.installed import trailer
 from support import needs

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from control.wire import Answer
+from control.protocol.wire import Answer
 from support.cni import environment
 from support.netns import Sandbox
 

@@ -16,7 +16,7 @@ from support.netns import wait_until
 TAKE = """
 import os, sys
 from pathlib import Path
-from control.activation import ActivationError, take_listener
+from control.agent.activation import ActivationError, take_listener
 os.environ["LISTEN_PID"] = os.environ["LISTEN_PID"] or str(os.getpid())
 try:
     taken = take_listener(Path(sys.argv[1]))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control import adminchain, ruleset
+from control.desired import adminchain, ruleset
 from dataplane.fakes import FakeNft
 from dataplane.nft.objects import Rule, Table
 from dataplane.nft.transaction import Transaction, add

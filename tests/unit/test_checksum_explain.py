@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.checksum import (
+from control.checksums.checksum import (
     MAX_PROVED,
     Certainty,
     Evidence,
@@ -28,9 +28,9 @@ from control.checksum import (
     is_right,
     partial_sum,
 )
+from control.checksums.frame import FrameError, Segment, frames_of_text, parse
 from control.cli.checksum import checksum
 from control.cli.findings import describe
-from control.frame import FrameError, Segment, frames_of_text, parse
 from control.model import AttachmentKey
 from dataplane.types import Protocol
 

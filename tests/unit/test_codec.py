@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.codec import DocumentError, decode, encode
-from control.conditions import parse
+from control.desired.conditions import parse
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
+from control.state.codec import DocumentError, decode, encode
 from support.attachments import attachment, port
 
 _PLAIN = attachment(

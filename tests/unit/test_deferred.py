@@ -14,8 +14,8 @@ import pytest
 
 from control.errors import AbandonedError, BusyError, EngineError
 from control.model import AttachmentKey
-from control.queue import MAX_BYTES, MAX_FILES, Queue, QueueError
-from control.wire import Answer, CniCall
+from control.protocol.queue import MAX_BYTES, MAX_FILES, Queue, QueueError
+from control.protocol.wire import Answer, CniCall
 from dataplane.errors import KernelError
 from plugin import deferred as module
 from plugin.deferred import Deferred

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from control.exposition import MAX_CONNECTIONS, MAX_REQUEST, Exposition, ExpositionError, listen
+from control.agent.exposition import MAX_CONNECTIONS, MAX_REQUEST, Exposition, ExpositionError, listen
 from control.settings import Loopback
 from dataplane.errors import DataplaneError
 
@@ -106,7 +106,7 @@ def _descriptors() -> int:
 
 def test_silent_peers_keep_nobody_out(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However many connect and say nothing, or stop in the middle, whoever asks is answered; they are closed."""
-    monkeypatch.setattr("control.exposition.PATIENCE", 0.5)
+    monkeypatch.setattr("control.agent.exposition.PATIENCE", 0.5)
     for shown in _shown(path, lambda: TEXT):
         with ExitStack() as stack:
             silent = [stack.enter_context(connect(shown)) for _ in range(3 * MAX_CONNECTIONS)]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
+from control.checksums.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
 from dataplane.types import Protocol
 
 SEED = Path(__file__).parents[1] / "data" / "seed_stale_syn.hex"

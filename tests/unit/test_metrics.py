@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from control import metrics as families
-from control.metrics import FAMILIES, MAX_SERIES, Kind, Metrics, Sample
-from control.samples import sample
+from control.agent import metrics as families
+from control.agent.metrics import FAMILIES, MAX_SERIES, Kind, Metrics, Sample
+from control.agent.samples import sample
 from dataplane import abi
 from dataplane.abi import CHECKSUM_COUNTS, MANUAL_NETWORK
 from support.fakeworld import World

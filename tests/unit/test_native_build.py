@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from control import queue, wire
+from control.protocol import queue, wire
 from plugin.native import installed
 from plugin.native.build import compile_shim
 from plugin.shim import MAX_STDIN

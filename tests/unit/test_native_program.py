@@ -17,8 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from control.queue import MAX_FILES, Queue
-from control.wire import DECLINED, MAX_BODY, VERSION, Answer, CniCall, WireError, decode_answer
+from control.protocol.queue import MAX_FILES, Queue
+from control.protocol.wire import DECLINED, MAX_BODY, VERSION, Answer, CniCall, WireError, decode_answer
 from plugin.errors import Code
 from plugin.native import installed
 from support import needs

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from control.notify import Supervisor, SupervisorError
+from control.agent.notify import Supervisor, SupervisorError
 from support import needs
 
 
@@ -108,7 +108,7 @@ def test_systemd_says_the_same(tmp_path: Path) -> None:
         environment = {"NOTIFY_SOCKET": str(tmp_path / "notify"), "PATH": needs.SYSTEM_PATH}
         subprocess.run(["systemd-notify", "--ready", "--status=serving", "--no-block"], env=environment, check=True)
         theirs = listener.recv(1000)
-        code = "from control.notify import Supervisor; Supervisor.of_environment().ready('serving')"
+        code = "from control.agent.notify import Supervisor; Supervisor.of_environment().ready('serving')"
         subprocess.run([sys.executable, "-c", code], env=environment, check=True)
         assert sorted(listener.recv(1000).split(b"\n")) == sorted(
             field for field in theirs.split(b"\n") if not field.startswith(b"MAINPID=")

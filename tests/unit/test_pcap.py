@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.checksum import Knowledge
+from control.checksums.checksum import Knowledge
+from control.checksums.frame import FrameError, LinkType, frames_of_text
+from control.checksums.pcap import Record, is_capture, read_capture
 from control.cli.checksum import checksum
-from control.frame import FrameError, LinkType, frames_of_text
-from control.pcap import Record, is_capture, read_capture
 
 FRAME = frames_of_text((Path(__file__).parents[1] / "data" / "seed_stale_syn.hex").read_text())[0]
 ARP = FRAME[:12] + b"\x08\x06" + bytes(28)

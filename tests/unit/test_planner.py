@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from control.hooks import NetworkFacts, use_of
+from control.desired.hooks import NetworkFacts, use_of
+from control.desired.planner import Desired, desired, flow_filters, plan
 from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy, Options
-from control.planner import Desired, desired, flow_filters, plan
 from dataplane.abi import U32, NetworkEntry, Origin, OriginKey
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.steps import (

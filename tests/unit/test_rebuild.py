@@ -14,14 +14,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.conditions import parse
+from control.desired.conditions import parse
+from control.desired.owners import comment_of, key_of, known_as
+from control.desired.ruleset import Group
 from control.engine import Engine
 from control.errors import PortConflictError
 from control.model import AttachmentKey, ChecksumPolicy, IngressPolicy, Options, PortMapping, Request
-from control.owners import comment_of, key_of, known_as
-from control.rebuild import Remains, Sandbox, groups_of, rebuilt
-from control.remains import observe
-from control.ruleset import Group
+from control.state.rebuild import Remains, Sandbox, groups_of, rebuilt
+from control.state.remains import observe
 from control.wiring.wire import alias_of
 from dataplane.doors import Link, PortFlags
 from dataplane.fakes import FakeDoors

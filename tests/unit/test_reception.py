@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from control.reception import MAX_PEERS, Reception
-from control.wire import MAX_BODY
+from control.agent.reception import MAX_PEERS, Reception
+from control.protocol.wire import MAX_BODY
 from support import needs
 
 
@@ -159,7 +159,7 @@ def test_slow_peers_are_closed(host: Host, monkeypatch: pytest.MonkeyPatch) -> N
     """The time is for the whole frame, however often a byte comes; without peers there is nothing to wait for."""
     assert host.reception.patience() == inf
     clock = [100.0]
-    monkeypatch.setattr("control.reception.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("control.agent.reception.time.monotonic", lambda: clock[0])
     peer = host.peer()
     for byte in framed(b"1234")[:6]:
         host.turn()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.reconciler import (
+from control.repair.reconciler import (
     ALL,
     LOOK_EVERY,
     PATIENCE,

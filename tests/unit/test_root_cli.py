@@ -12,7 +12,7 @@ import click
 import pytest
 
 from control.cli import root
-from control.client import AgentUnreachableError
+from control.protocol.client import AgentUnreachableError
 from dataplane.errors import DataplaneError
 
 DPCTL = Path(sys.executable).with_name("dpctl")

@@ -8,10 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control import ruleset
-from control.conditions import parse
+from control.desired import ruleset
+from control.desired.conditions import parse
+from control.desired.ruleset import DEFAULT_MARK, PLAIN, Group
 from control.model import Options
-from control.ruleset import DEFAULT_MARK, PLAIN, Group
 from support.attachments import attachment, port
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nft"

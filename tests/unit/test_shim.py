@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from control.wire import Answer, CniCall
+from control.protocol.wire import Answer, CniCall
 from plugin.errors import Code
 from plugin.skel import dispatch
 from support.cni import VERSIONS, RecordingEngine, configuration, environment, error_of
@@ -172,8 +172,8 @@ HEAVY = {
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        ("plugin.shim, control.client, control.wire", HEAVY),
-        ("plugin.shim", HEAVY | {"json", "re", "socket", "typing", "control.client", "control.wire"}),
+        ("plugin.shim, control.protocol.client, control.protocol.wire", HEAVY),
+        ("plugin.shim", HEAVY | {"json", "re", "socket", "typing", "control.protocol.client", "control.protocol.wire"}),
     ],
     ids=["to the agent", "VERSION"],
 )

@@ -21,7 +21,7 @@ from control.errors import (
     PortConflictError,
 )
 from control.model import AttachmentKey, Options, PortMapping, Request
-from control.wire import Answer, CniCall
+from control.protocol.wire import Answer, CniCall
 from dataplane import __version__
 from dataplane.errors import KernelError, MissingDependencyError, NftError
 from dataplane.types import Protocol

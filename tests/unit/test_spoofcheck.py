@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control import ruleset, spoofcheck
-from control.spoofcheck import GuardedPort
+from control.desired import ruleset, spoofcheck
+from control.desired.spoofcheck import GuardedPort
 from dataplane.errors import NftError
 from dataplane.fakes import FakeNft
 from dataplane.nft.client import explained

@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from control import ruleset
+from control.desired import ruleset
 from control.engine import STATE_FILE, Engine
 from control.errors import DifferenceError, PortConflictError
 from control.model import AttachmentKey, ChecksumPolicy, ForeignChain, IngressPolicy, Options, Request

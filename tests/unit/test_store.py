@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from control.hooks import use_of
+from control.desired.hooks import use_of
 from control.model import AttachmentKey
 from support.attachments import port
 from support.fakeworld import World, fake_world

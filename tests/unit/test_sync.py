@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from control.desired.ruleset import chain_ref
 from control.engine import Engine
 from control.model import ForeignChain, IngressPolicy, Options
-from control.reconciler import ALL, Outcome, Part
-from control.ruleset import chain_ref
+from control.repair.reconciler import ALL, Outcome, Part
 from dataplane.abi import U32
 from dataplane.doors import PortFlags
 from dataplane.errors import BpfError, NftError

@@ -15,9 +15,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from control.client import AgentClient, AgentUnreachableError
-from control.transport import receive_answer, receive_call, send_answer, send_call
-from control.wire import (
+from control.protocol.client import AgentClient, AgentUnreachableError
+from control.protocol.transport import receive_answer, receive_call, send_answer, send_call
+from control.protocol.wire import (
     HEADER_LENGTH,
     MAX_BODY,
     Answer,

@@ -6,7 +6,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from control import zones
+from control.desired import zones
 from dataplane.apply import apply
 from dataplane.errors import FirewalldError, NftError
 from dataplane.fakes import FakeDoors

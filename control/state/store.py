@@ -25,17 +25,17 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from control.codec import DocumentError, decode, encode
-from control.hooks import NetworkFacts, Use, use_of
+from control.desired.hooks import NetworkFacts, Use, use_of
+from control.desired.owners import MAIN_PLUGINS, UNTOLD_MAIN, is_cut, known_as
+from control.desired.planner import route_localnet
+from control.desired.ruleset import group_of, targets
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Claim, Device
-from control.owners import MAIN_PLUGINS, UNTOLD_MAIN, is_cut, known_as
-from control.planner import route_localnet
-from control.ruleset import group_of, targets
-from control.statefile import LOST, StateError, opened, set_aside
+from control.state.codec import DocumentError, decode, encode
+from control.state.statefile import LOST, StateError, opened, set_aside
 from dataplane.crashpoints import Point, reached
 
 if TYPE_CHECKING:
-    from control.rebuild import Rebuilt
+    from control.state.rebuild import Rebuilt
 
 
 def _distinct_uses(column: str) -> str:

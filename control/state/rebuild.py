@@ -1,6 +1,6 @@
 """Attachments read back from what they left in the kernel, for a state that was deleted or cannot be read. Pure.
 
-    found = rebuilt(observe(kernel))           # control/remains.py asks the kernel
+    found = rebuilt(observe(kernel))           # control/state/remains.py asks the kernel
     found.attachments, found.numbers, found.notes
 
     what the kernel holds                 tells
@@ -31,8 +31,10 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from control.conditions import Condition, ConditionError, parse
-from control.hooks import MODES, POLICIES
+from control.desired.conditions import Condition, ConditionError, parse
+from control.desired.hooks import MODES, POLICIES
+from control.desired.owners import UNTOLD_MAIN, is_cut, key_of
+from control.desired.ruleset import Group
 from control.model import (
     Attachment,
     AttachmentKey,
@@ -44,8 +46,6 @@ from control.model import (
     PortMapping,
     Request,
 )
-from control.owners import UNTOLD_MAIN, is_cut, key_of
-from control.ruleset import Group
 from control.wiring.wire import alias_of, is_named
 from dataplane.abi import MANUAL_NETWORK, NetworkEntry
 from dataplane.doors import Link, PortFlags

@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv4Network
 
-from control.frame import Segment
+from control.checksums.frame import Segment
 from control.model import AttachmentKey
 from dataplane.types import Address, Protocol
 

@@ -1,6 +1,6 @@
 """What the kernel, and the directory of leases, still hold of attachments: asked once, where the state was lost.
 
-    rebuilt(observe(kernel))      control/rebuild.py reads attachments from it
+    rebuilt(observe(kernel))      control/state/rebuild.py reads attachments from it
 
 A host on which nothing was ever attached is asked two short questions.
 """
@@ -13,14 +13,14 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from control import spoofcheck
+from control.desired import spoofcheck
+from control.desired.owners import MAIN_PLUGINS, comment_of, key_of
+from control.desired.planner import route_localnet
+from control.desired.ruleset import PLAIN, SETS
 from control.errors import BusyError, DifferenceError
 from control.ipam.leases import DATA_DIR, LeaseStore, Owner
 from control.model import AttachmentKey
-from control.owners import MAIN_PLUGINS, comment_of, key_of
-from control.planner import route_localnet
-from control.rebuild import TRUSTED, Rebuilt, Remains, Sandbox, groups_of, rebuilt
-from control.ruleset import PLAIN, SETS
+from control.state.rebuild import TRUSTED, Rebuilt, Remains, Sandbox, groups_of, rebuilt
 from dataplane import addresses, wires
 from dataplane.abi import U32, NetworkEntry, OriginKey
 from dataplane.doors import Kernel, Link, PortFlags

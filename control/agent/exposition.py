@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 
+from control.agent.metrics import CONTENT_TYPE
 from control.errors import EngineError
-from control.metrics import CONTENT_TYPE
 from control.settings import Loopback, MetricsPlace
 from dataplane.errors import DataplaneError
 

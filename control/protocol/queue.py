@@ -6,8 +6,8 @@
         with queue.held():
             for entry in queue.entries(): ...    queue.drop(entry), or queue.set_aside(entry)
 
-A file each, named by time: the body of the call's frame (``control.wire``), which ``plugin/native/queue.c`` writes
-where not even Python can be started. A file appears whole or not at all (temporary file, fsync, rename, fsync of the
+A file each, named by time: the body of the call's frame (``wire``), which ``plugin/native/queue.c`` writes where not
+even Python can be started. A file appears whole or not at all (temporary file, fsync, rename, fsync of the
 directory).
 
 Be aware: who writes takes no lock, so that nobody waits for a replay. Who replays holds it, so that a DEL is never
@@ -26,7 +26,7 @@ from pathlib import Path
 
 from control.errors import EngineError
 from control.lock import TIMEOUT, locked
-from control.wire import HEADER_LENGTH, VERSION, CniCall, WireError, decode_call, encode_call
+from control.protocol.wire import HEADER_LENGTH, VERSION, CniCall, WireError, decode_call, encode_call
 from dataplane.crashpoints import Point, reached
 from dataplane.netns import scoped
 

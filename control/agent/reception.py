@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 
-from control.wire import HEADER_LENGTH, WireError, body_length
+from control.protocol.wire import HEADER_LENGTH, WireError, body_length
 
 PATIENCE = 5.0
 """Seconds that a peer has for its whole frame."""

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
+from control.desired.ruleset import PLAIN, Group, group_of, targets
 from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy
-from control.ruleset import PLAIN, Group, group_of, targets
 from dataplane.abi import MANUAL_NETWORK, MAX_HOST_ADDRESSES, MAX_ORIGIN_SLOTS, U32, NetworkEntry, Origin, OriginKey
 from dataplane.types import Address, ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
 

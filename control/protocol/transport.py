@@ -1,4 +1,4 @@
-"""Calls and answers over a connected unix socket: the frames of ``control.wire``, and the descriptor beside them.
+"""Calls and answers over a connected unix socket: the frames of ``wire``, and the descriptor beside them.
 
     plugin:  send_call(connection, call, netns)         agent:  call, netns = receive_call(connection)
              answer = receive_answer(connection)                send_answer(connection, answer)
@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 
-from control.wire import (
+from control.protocol.wire import (
     HEADER_LENGTH,
     AgentAnswer,
     AgentCall,

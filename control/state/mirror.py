@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, ValuesView
 from typing import TypeVar
 
-from control import ruleset
+from control.desired import ruleset
 from control.model import Attachment, AttachmentKey
-from control.store import Store, Version
+from control.state.store import Store, Version
 from dataplane.nft.elements import pack
 from dataplane.nft.objects import Element
 from dataplane.nft.transaction import Printed

@@ -2,7 +2,7 @@ r"""The agent: hosts one engine, answers calls on a unix socket, and repairs wha
 
     runtime -> plugin -> /run/dataplane/agent.sock -> a thread serves the call -> answer
                                                         \-> the engine's thread, for each request to the engine
-    kernel -> monitors -> this loop (control.watch) -----/
+    kernel -> monitors -> this loop (control.agent.watch) -----/
 
 Calls are served by a thread each, so that a slow peer, an address server or duplicate address detection hold up nobody;
 the engine works in one thread of its own, a request or a sync at a time. What a call means is a *frontend's* affair
@@ -29,15 +29,15 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TypeVar
 
+from control.agent.history import History, Kind
+from control.agent.metrics import Metrics
+from control.agent.reception import BACKLOG, Reception
+from control.agent.watch import Watch
 from control.engine import Engine
 from control.errors import AbandonedError, EngineError
-from control.history import History, Kind
-from control.metrics import Metrics
 from control.model import AttachmentKey, Request
-from control.reception import BACKLOG, Reception
-from control.transport import send_answer
-from control.watch import Watch
-from control.wire import (
+from control.protocol.transport import send_answer
+from control.protocol.wire import (
     DECLINED,
     Answer,
     CniCall,

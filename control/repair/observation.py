@@ -5,7 +5,7 @@
     there(wanted, observed)                       -> the wanted state as far as it is there; pure
 
 From ``there`` to what is wanted ``planner.plan`` has the steps: repair is the same function as ADD. Our own tables are
-compared elsewhere (``control.tables``), because they are too large to be read for each question.
+compared elsewhere (``control.repair.tables``), because they are too large to be read for each question.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from control import ruleset
+from control.desired import ruleset
+from control.desired.planner import Desired, PortUse
 from control.model import ForeignChain
-from control.planner import Desired, PortUse
-from control.reconciler import Part
+from control.repair.reconciler import Part
 from dataplane.doors import Kernel, PortFlags
 from dataplane.errors import LinkError
 from dataplane.types import IfIndex, Program

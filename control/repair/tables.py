@@ -14,14 +14,14 @@ import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from control import adminchain, ruleset, spoofcheck
-from control.hooks import Use
-from control.mirror import Mirror
-from control.planner import guard
-from control.ruleset import PLAIN
-from control.skeleton import Chains, Skeleton
-from control.spoofcheck import GuardedPort
-from control.store import Store
+from control.desired import adminchain, ruleset, spoofcheck
+from control.desired.hooks import Use
+from control.desired.planner import guard
+from control.desired.ruleset import PLAIN
+from control.desired.spoofcheck import GuardedPort
+from control.repair.skeleton import Chains, Skeleton
+from control.state.mirror import Mirror
+from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
 from dataplane.errors import NftError

@@ -12,7 +12,7 @@ import sqlite3
 import sys
 from pathlib import Path
 
-from control.codec import CONVERTIBLE, SCHEMA
+from control.state.codec import CONVERTIBLE, SCHEMA
 from dataplane.crashpoints import Point, reached
 from dataplane.errors import DataplaneError
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control import adminchain, spoofcheck, zones
-from control.observation import complaints, observe
-from control.planner import Desired
-from control.skeleton import Chains
+from control.desired import adminchain, spoofcheck, zones
+from control.desired.planner import Desired
+from control.repair.observation import complaints, observe
+from control.repair.skeleton import Chains
 from dataplane.doors import Kernel
 
 

@@ -19,11 +19,11 @@ from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Protocol
 
+from control.agent.history import History, Kind
+from control.agent.metrics import Metrics
+from control.agent.sightings import fields, grouped, sentence
 from control.engine import Engine, Watched
-from control.history import History, Kind
-from control.metrics import Metrics
-from control.reconciler import ALL, Outcome, Part, Reconciler, Sync
-from control.sightings import fields, grouped, sentence
+from control.repair.reconciler import ALL, Outcome, Part, Reconciler, Sync
 from dataplane.abi import EventKind
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.events import NotificationsLost, RulesetChanged

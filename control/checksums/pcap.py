@@ -13,7 +13,7 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from control.frame import FrameError, LinkType
+from control.checksums.frame import FrameError, LinkType
 
 # Magic numbers as read big-endian: microseconds and nanoseconds, and both of them in the other byte order.
 _CLASSIC = {0xA1B2C3D4: ">", 0xA1B23C4D: ">", 0xD4C3B2A1: "<", 0x4D3CB2A1: "<"}

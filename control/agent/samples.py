@@ -1,4 +1,4 @@
-"""What only the kernel knows, as samples for ``control.metrics``: BPF maps, dropped packets, checksums.
+"""What only the kernel knows, as samples for ``control.agent.metrics``: BPF maps, dropped packets, checksums.
 
     samples, remarks = sample(kernel, {1: "front"}, (one.key for one in attachments), queued=0)
 
@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 
-from control import metrics
-from control.metrics import Sample
+from control.agent import metrics
+from control.agent.metrics import Sample
 from dataplane import abi
 from dataplane.abi import ChecksumCounts
 from dataplane.doors import Kernel

@@ -15,16 +15,16 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
-from control import hooks, planner, zones
-from control.hooks import NetworkFacts, Use, use_of
-from control.mirror import Mirror
+from control.desired import hooks, planner, zones
+from control.desired.hooks import NetworkFacts, Use, use_of
+from control.desired.planner import Desired
 from control.model import Attachment
-from control.observation import complaints, observe, there
-from control.planner import Desired
-from control.reconciler import ALL, Outcome, Part
-from control.skeleton import Skeleton
-from control.store import Store, Version
-from control.tables import Tables
+from control.repair.observation import complaints, observe, there
+from control.repair.reconciler import ALL, Outcome, Part
+from control.repair.skeleton import Skeleton
+from control.repair.tables import Tables
+from control.state.mirror import Mirror
+from control.state.store import Store, Version
 from dataplane.abi import U32
 from dataplane.apply import apply_all
 from dataplane.doors import FlowFilter, Kernel

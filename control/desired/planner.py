@@ -14,12 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from control import adminchain, hooks, ruleset, spoofcheck, zones
-from control.hooks import Entries, NetworkFacts, Use, use_of
+from control.desired import adminchain, hooks, ruleset, spoofcheck, zones
+from control.desired.hooks import Entries, NetworkFacts, Use, use_of
+from control.desired.owners import comment_of
+from control.desired.ruleset import Group
+from control.desired.spoofcheck import GuardedPort
 from control.model import Attachment, ForeignChain, IngressPolicy
-from control.owners import comment_of
-from control.ruleset import Group
-from control.spoofcheck import GuardedPort
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.nft.objects import Element, EtherAddress
 from dataplane.nft.transaction import Transaction

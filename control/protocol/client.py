@@ -13,8 +13,8 @@ import socket
 import time
 
 from control.errors import EngineError
-from control.transport import receive_answer, send_call
-from control.wire import (
+from control.protocol.transport import receive_answer, send_call
+from control.protocol.wire import (
     AgentAnswer,
     AgentCall,
     Answer,

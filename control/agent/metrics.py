@@ -4,8 +4,8 @@
     metrics.served("ADD", 0, 0.0021)
     metrics.text([Sample(ATTACHMENTS, ("front",), 12)])      -> "# HELP dp_cni_requests_total ...
 
-What only the kernel knows is not counted here: it is sampled when somebody asks (``control/samples.py``) and printed
-with the rest. No label says whose container it was, and each family has at most ``MAX_SERIES`` of them: what comes
+What only the kernel knows is not counted here: it is sampled when somebody asks (``samples``) and printed with the
+rest. No label says whose container it was, and each family has at most ``MAX_SERIES`` of them: what comes
 later is counted as "other".
 
 Be aware: called by many threads.

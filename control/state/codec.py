@@ -5,7 +5,7 @@
 
 A document carries its schema number and a digest, so that a byte that flipped is noticed. ``decode`` reads those of
 earlier versions, too, as far as they say all that is asked today; what it refuses is read back from the kernel
-(``control.rebuild``).
+(``control.state.rebuild``).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
-from control.conditions import Condition
+from control.desired.conditions import Condition
 from control.model import (
     Attachment,
     AttachmentKey,

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 
-from control.store import Store
+from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
 

@@ -1,0 +1,1 @@
+"""The resident process: its loop, what it hears, remembers and shows."""

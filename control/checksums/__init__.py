@@ -1,0 +1,1 @@
+"""Frames and their checksums, judged without a kernel."""

@@ -1,0 +1,1 @@
+"""Kernel and state compared, what differs put right, and when to look."""
