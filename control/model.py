@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
-from control.desired.conditions import Condition
-from control.desired.nftwords import KEYWORDS
+from control.conditions import Condition
+from control.nftwords import KEYWORDS
 from dataplane.doors import PortFlags
 from dataplane.types import Address, IfIndex, Protocol
 

@@ -9,7 +9,7 @@
     ipMasq                     default false: masquerade what leaves the network
     ingressPolicy              open | same-bridge (default) | isolated
     checksum                   off | observe | repair (default)
-    conditionsV4, conditionsV6 extra matches of published ports, see control/desired/conditions.py
+    conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py
     forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain},
                                with "optional": true where it is no error that there is none
     adminChain                 a chain of inet dataplane_admin for rules of your own; what is forwarded enters it
@@ -35,8 +35,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TypeVar
 
-from control.desired.conditions import Condition, ConditionError
-from control.desired.conditions import parse as parse_conditions
+from control.conditions import Condition, ConditionError
+from control.conditions import parse as parse_conditions
 from control.model import (
     ChecksumPolicy,
     ForeignChain,

@@ -24,7 +24,7 @@ from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address
 from itertools import groupby
 
-from control.desired.conditions import Condition
+from control.conditions import Condition
 from control.desired.owners import comment_of
 from control.model import Attachment, ForeignChain, PortMapping
 from dataplane.nft.objects import (

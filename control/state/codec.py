@@ -15,7 +15,7 @@ from hashlib import sha256
 from ipaddress import ip_address
 from typing import Any
 
-from control.desired.conditions import Condition
+from control.conditions import Condition
 from control.model import (
     Attachment,
     AttachmentKey,

@@ -31,7 +31,7 @@ from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from control.desired.conditions import Condition, ConditionError, parse
+from control.conditions import Condition, ConditionError, parse
 from control.desired.hooks import MODES, POLICIES
 from control.desired.owners import UNTOLD_MAIN, is_cut, key_of
 from control.desired.ruleset import Group

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.desired.conditions import parse
+from control.conditions import parse
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
 from control.state.codec import DocumentError, decode, encode
 from support.attachments import attachment, port

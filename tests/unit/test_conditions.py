@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.desired.conditions import MAX_ITEMS, Condition, ConditionError, parse
+from control.conditions import MAX_ITEMS, Condition, ConditionError, parse
 
 CONDITION_TEXT = re.compile(
     r"(ip6? [sd]addr|iifname|meta mark) (!= )?(\{ )?(\"[A-Za-z0-9_.\-]{1,15}\"|[0-9a-fx.:/]+)(, \S+)*( \})?"

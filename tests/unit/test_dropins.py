@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from control.desired.conditions import Condition
+from control.conditions import Condition
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, PortMapping
 from dataplane.types import Protocol
 from plugin import config, dropins

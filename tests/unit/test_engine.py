@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from control.conditions import parse
 from control.desired import ruleset
-from control.desired.conditions import parse
 from control.engine import Engine
 from control.errors import BusyError, DeviceNotFoundError, DifferenceError, EngineError, PortConflictError
 from control.lock import locked

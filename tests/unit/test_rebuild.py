@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from control.desired.conditions import parse
+from control.conditions import parse
 from control.desired.owners import comment_of, key_of, known_as
 from control.desired.ruleset import Group
 from control.engine import Engine

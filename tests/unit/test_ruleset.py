@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from control.conditions import parse
 from control.desired import ruleset
-from control.desired.conditions import parse
 from control.desired.ruleset import DEFAULT_MARK, PLAIN, Group
 from control.model import Options
 from support.attachments import attachment, port
