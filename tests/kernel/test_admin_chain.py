@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from control.desired import adminchain, ruleset
-from control.desired.nftwords import KEYWORDS
+from control.nftwords import KEYWORDS
 from dataplane.doors import Nft
 from dataplane.errors import NftError
 from dataplane.fakes import FakeNft

@@ -9,8 +9,8 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
+from control.conditions import Condition, parse
 from control.desired import ruleset
-from control.desired.conditions import Condition, parse
 from dataplane.abi import U32
 from dataplane.conntrack import NetlinkFlows
 from dataplane.doors import FlowFilter, Links, Nft, PortFlags, Programs, Sysctls
