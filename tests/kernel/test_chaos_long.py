@@ -182,7 +182,7 @@ def _life(turn: int, number: int, dice: random.Random) -> Life:
 
 # -- soak -------------------------------------------------------------------------------------------------------------
 
-SOAKED, WARM, WORKERS = int(os.environ.get("SOAKED", 20_000)), 2_000, 4
+SOAKED, WARM, WORKERS = int(os.environ.get("SOAKED", "20000")), 2_000, 4
 GROWTH = 4 << 10
 """KiB that may come of what is kept within bounds: records, uses of devices, arenas of the allocator."""
 
