@@ -182,7 +182,7 @@ def _life(turn: int, number: int, dice: random.Random) -> Life:
 
 # -- soak -------------------------------------------------------------------------------------------------------------
 
-SOAKED, WARM, WORKERS = int(os.environ.get("SOAKED", "20000")), 2_000, 4
+SOAKED, WARM, WORKERS = 20_000, 2_000, 4
 GROWTH = 4 << 10
 """KiB that may come of what is kept within bounds: records, uses of devices, arenas of the allocator."""
 
@@ -210,7 +210,7 @@ def _soak(plugin: Path, environment: dict[str, str], count: int) -> None:
 
 
 def _come_and_go(plugin: Path, environment: dict[str, str], worker: int, count: int) -> None:
-    mappings = [{"hostPort": 9000 + worker, "containerPort": 80, "protocol": protocol} for protocol in ("tcp", "udp")]
+    mappings = [{"hostPort": 9000 + worker, "containerPort": 80, "protocol": "tcp"}]
     conf = {
         "cniVersion": "1.0.0",
         "name": plan.FRONT.name,
