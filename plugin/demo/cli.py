@@ -7,7 +7,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import click
@@ -17,7 +18,9 @@ from dataplane.types import AttachMode
 
 _INSIDE = "DATAPLANE_DEMO_INSIDE"
 _DIRECTORY = Path("/run/demo")
+_SHOWN = (("The ruleset", ("nft", "show")), ("The programs", ("bpf", "ls")), ("What they saw", ("bpf", "stats")))
 _PROBLEM = 3
+_AGENT_WITHIN, _PAUSE = 20.0, 0.05  # seconds
 _DPCTL = (sys.executable, "-I", "-c", "from control.cli.root import main; main()")
 
 # What makes the demo's host: a network and a mount namespace with an empty /run and a bpffs of its own. All of it ends
@@ -54,7 +57,7 @@ def demo(attach: str, as_json: bool) -> int:
 
 def _run(attach: str, as_json: bool) -> int:
     from control.engine import open_engine, running_kernel  # noqa: PLC0415 - dpctl --help stays quick
-    from plugin.demo.rows import Row, checksum_rows, residue_rows, state_rows, teardown_rows, traffic_rows  # noqa: PLC0415
+    from plugin.demo import rows as tried  # noqa: PLC0415
     from plugin.demo.traffic import Servers  # noqa: PLC0415
     from plugin.demo.world import NETNS, World  # noqa: PLC0415
 
@@ -71,11 +74,11 @@ def _run(attach: str, as_json: bool) -> int:
     world.build()
     servers = Servers()
     kernel = running_kernel(AttachMode(attach))
-    rows: list[Row] = []
+    rows: list[tried.Row] = []
     for name, port in (("web", 80), ("elsewhere", 8080), ("db", 5432)):
         servers.start(NETNS / name, name, port)
 
-    def show(more: Iterable[Row]) -> None:
+    def show(more: Iterable[tried.Row]) -> None:
         for row in more:
             rows.append(row)
             say(f"  {'ok   ' if row.right else 'WRONG'}  {row.what:<64} {row.seen}")
@@ -84,22 +87,22 @@ def _run(attach: str, as_json: bool) -> int:
 
     try:
         say("\nTried, and seen:")
-        show(traffic_rows(world))
-        show(checksum_rows(kernel))
-        show(state_rows(world))
-        say("\nThe ruleset (dpctl nft show):\n")
-        say(kernel.nft.table_text())
-        say("The programs (dpctl bpf ls, dpctl bpf stats):\n")
-        say(_dpctl("bpf", "ls"))
-        say(_dpctl("bpf", "stats"))
+        show(tried.traffic_rows(world))
+        show(tried.checksum_rows(kernel))
+        show(tried.state_rows(world))
+        with _agent():
+            show(tried.repair_rows(lambda: _dpctl("events", "--kind", "repaired", "-n", "1")))
+        for title, command in _SHOWN:
+            say(f"\n{title} (dpctl {' '.join(command)}):\n")
+            say(_dpctl(*command))
     finally:
         servers.close()
     devices = {name: link.index for name in ("br-front", "br-back") if (link := kernel.links.find(name))}
     world.remove()
-    show(residue_rows(world, kernel, devices))
+    show(tried.residue_rows(world, kernel, devices))
     with open_engine() as engine:
         engine.teardown()
-    show(teardown_rows())
+    show(tried.teardown_rows())
     wrong = sum(not row.right for row in rows)
     seconds = time.monotonic() - started
     if as_json:
@@ -117,6 +120,22 @@ def _mount() -> None:
         subprocess.run(["mount", *words], check=True)
     for name in ("", "bin", "net.d", "cache"):
         (_DIRECTORY / name).mkdir()
+
+
+@contextmanager
+def _agent() -> Iterator[None]:
+    """An agent, for as long as it is needed; it has looked at everything when this begins."""
+    agent = subprocess.Popen([*_DPCTL, "agent"], stderr=subprocess.DEVNULL)
+    try:
+        end = time.monotonic() + _AGENT_WITHIN
+        while subprocess.run([*_DPCTL, "status", "--agent"], capture_output=True, check=False).returncode:
+            if time.monotonic() > end:
+                raise DataplaneError(f"could not start the agent: it did not answer within {_AGENT_WITHIN:g} s")
+            time.sleep(_PAUSE)
+        yield
+    finally:
+        agent.terminate()
+        agent.wait()
 
 
 def _dpctl(*words: str) -> str:

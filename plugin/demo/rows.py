@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,8 @@ STALE_SYN = bytes.fromhex(
 _FLIPPED = 14 + 20 + 14  # a byte of the TCP window
 
 NOTHING = "nothing"
+
+_REPAIRED_WITHIN, _PAUSE = 10.0, 0.05  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,23 @@ def state_rows(world: World) -> Iterator[Row]:
         yield Row("CHECK of all four attachments", nothing, str(error))
     else:
         yield Row("CHECK of all four attachments", nothing, nothing)
+
+
+def repair_rows(repaired: Callable[[], str]) -> Iterator[Row]:
+    """What others break, with an agent that repairs it; ``repaired`` tells the last repair as ``dpctl events`` does."""
+    expected = Answer("web", CLIENT_ADDRESS)
+    for what, words in (
+        ("after nft flush ruleset, with an agent", ("nft", "flush", "ruleset")),
+        ("after ip link del br-front, with an agent", ("ip", "link", "del", "br-front")),
+    ):
+        subprocess.run(words, capture_output=True, text=True, check=True)
+        end = time.monotonic() + _REPAIRED_WITHIN
+        while (seen := ask(NETNS / "client", HOST_ADDRESS, 8080)) != expected and time.monotonic() < end:
+            time.sleep(_PAUSE)
+        yield Row(f"{what}: {HOST_ADDRESS}:8080", str(expected), str(seen or "no answer"))
+        if words[0] == "nft":
+            told = repaired()
+            yield Row("dpctl events names who did it", "nft", "nft" if "by nft (" in told else told or "nobody")
 
 
 def teardown_rows() -> Iterator[Row]:
