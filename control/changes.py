@@ -20,8 +20,8 @@ from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
 from control.repair.repair import Repair
 from control.repair.skeleton import Skeleton
+from control.state.database import StateError
 from control.state.mirror import Mirror
-from control.state.statefile import StateError
 from control.state.store import Store
 from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel
@@ -97,8 +97,8 @@ class Changes:
         change = self.of(key, None)
         batch = self._store.begin([old])
         steps = self._steps(change)
-        with self._skeleton.untouched_by(_transactions(steps)):
-            errors = apply_all(steps, self._kernel)
+        with self._skeleton.untouched_by(_transactions(steps)) as errors:
+            errors.extend(apply_all(steps, self._kernel))
         if not errors:
             self._commit(change, batch)
             return

@@ -36,12 +36,13 @@ from control.ipam.leases import LeaseStore, Owner
 from control.lock import locked, locked_attachment
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
 from control.repair.differences import differences
-from control.repair.reconciler import ALL, Outcome, Part
+from control.repair.reconciler import EVERYTHING, Outcome, Part, merged
 from control.repair.repair import Repair
 from control.repair.skeleton import Skeleton
 from control.settings import Settings, SettingsError, read_settings
+from control.state.database import Version
 from control.state.mirror import Mirror
-from control.state.store import Store, Version
+from control.state.store import Store
 from control.teardown import tear_down
 from dataplane.apply import apply
 from dataplane.doors import Kernel
@@ -63,6 +64,8 @@ class Watched:
 
     version: Version
     """Of the state that this is about."""
+    readings: int
+    """How often the mirror had to read the whole state."""
     sysctls: frozenset[str]
     namespaces: frozenset[str]
     """Their paths."""
@@ -88,13 +91,13 @@ class Engine:
         self._unusable = settings if isinstance(settings, SettingsError) else None
         self.agent_required = isinstance(settings, Settings) and settings.agent_required
         with locked(self._lock_path):
-            self.store = Store(directory / STATE_FILE)
+            self.store = Store(directory / STATE_FILE, self._read_back)
             if isinstance(settings, SettingsError):
                 self._mark = int(self.store.fact(_MARK_FACT) or Settings().mark)
             else:
                 self._mark = (settings or Settings()).mark
-                self.store.keep_fact(_MARK_FACT, str(self._mark))
-        self.store.recover = self._read_back
+                if self.store.fact(_MARK_FACT) != str(self._mark):
+                    self.store.keep_fact(_MARK_FACT, str(self._mark))
         self._skeleton = Skeleton(kernel.nft, self.store)
         self.mirror = Mirror(self.store)
         self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, self._mark)
@@ -136,7 +139,7 @@ class Engine:
         """Remove the attachments of a network whose (container, ifname) is not valid. Goes on after an error; raises
         all in an ``ExceptionGroup``."""
         with self._settled(removing=True):
-            self.store.recognise(network, valid)
+            self.store.recovery.recognise(network, valid)
             gone = [one.key for one in self.store.attachments(network)]
             self._delete_all(key for key in gone if (key.container, key.ifname) not in valid)
 
@@ -158,26 +161,37 @@ class Engine:
 
     def sync(self, parts: frozenset[Part]) -> Outcome:
         """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome."""
+        outcomes = []
+        try:
+            if Part.LINKS in parts:
+                outcomes.append(self._follow_devices())
+            with self._held():
+                outcomes.append(self._repair.sync(parts))
+                if parts >= EVERYTHING and not outcomes[-1].failed:
+                    self.kernel.programs.prune()
+        except (DataplaneError, OSError) as error:
+            return Outcome(failed=dict.fromkeys(parts, str(error)))
+        if Part.CONTAINERS in parts:
+            outcomes.append(self._collect_abandoned())
+        return merged(outcomes)
+
+    def _follow_devices(self) -> Outcome:
         try:
             with self._held():
-                followed = self._devices.follow() if Part.LINKS in parts else None
-                outcome = self._repair.sync(parts)
-                if parts >= ALL and not outcome.failed:
-                    self.kernel.programs.prune()
-            removed = self._collect(abandoned) if Part.CONTAINERS in parts else []
-        except (DataplaneError, OSError) as error:
-            return Outcome(failed=str(error))
+                followed = self._devices.follow()
+        except DataplaneError as error:
+            return Outcome(failed={Part.LINKS: str(error)})
+        return Outcome({Part.LINKS: tuple(followed.found)} if followed.found else {}, tuple(followed.left))
+
+    def _collect_abandoned(self) -> Outcome:
+        try:
+            removed = self._collect(abandoned)
         except ExceptionGroup as group:
-            return Outcome(failed="; ".join(map(str, group.exceptions)))
-        found = dict(outcome.found)
-        if followed is not None and followed.found:
-            found[Part.LINKS] = (*followed.found, *found.get(Part.LINKS, ()))
-        if removed:
-            found[Part.CONTAINERS] = tuple(
-                f"attachment {one.key}: its container is gone, and no DEL came" for one in removed
-            )
-        left = (*(followed.left if followed else ()), *outcome.left)
-        return Outcome(found, left, outcome.failed)
+            return Outcome(failed={Part.CONTAINERS: "; ".join(map(str, group.exceptions))})
+        except (DataplaneError, OSError) as error:
+            return Outcome(failed={Part.CONTAINERS: str(error)})
+        texts = tuple(f"attachment {one.key}: its container is gone, and no DEL came" for one in removed)
+        return Outcome({Part.CONTAINERS: texts} if texts else {})
 
     def watched(self, former: Watched | None) -> Watched | None:
         """What an agent has to keep an eye on; None where that is what it was ``former``."""
@@ -187,8 +201,11 @@ class Engine:
                 return None
             wanted = self._repair.of_devices()
             self.kernel.programs.hold({device for _, device in wanted.hooks})
+            # Now, and not when it is needed within milliseconds.
+            self.mirror.sets()
             return Watched(
                 version,
+                self.mirror.readings,
                 frozenset((*wanted.host_sysctls, *wanted.device_sysctls)),
                 frozenset(one.request.netns for one in self.mirror.attachments() if one.request.netns),
                 self.store.network_names(),
@@ -287,7 +304,7 @@ class Engine:
     # -- one change ---------------------------------------------------------------------------------------------------
 
     def _read_back(self) -> Rebuilt:
-        from control.state.remains import read_back  # noqa: PLC0415 - for nothing but a state that was lost
+        from control.state.survey import read_back  # noqa: PLC0415 - for nothing but a state that was lost
 
         return read_back(self.kernel)
 
@@ -370,7 +387,7 @@ class Engine:
 
     def _checked(self, request: Request) -> Iterator[str]:
         stored = self.store.get(request.key)
-        if self.store.is_rebuilt(request.key):
+        if self.store.recovery.is_rebuilt(request.key):
             if self._repair.is_due():
                 self._repair.resync()
             # What the kernel could not tell of it, the request does.

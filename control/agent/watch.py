@@ -11,6 +11,7 @@ Everything here runs in the thread of the agent's loop, except the sync itself; 
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections import Counter
@@ -23,10 +24,10 @@ from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
 from control.agent.sightings import fields, grouped, sentence
 from control.engine import Engine, Watched
-from control.repair.reconciler import ALL, Outcome, Part, Reconciler, Sync
+from control.repair.reconciler import EVERYTHING, Outcome, Part, Reconciler, Sync
 from dataplane.abi import EventKind
 from dataplane.errors import BpfError, DataplaneError
-from dataplane.events import NotificationsLost, RulesetChanged
+from dataplane.events import NamespaceGone, NotificationsLost, RulesetChanged
 from dataplane.monitors import Monitor, kernel_monitors
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.ringbuf import EventReader
@@ -34,6 +35,8 @@ from dataplane.programs.ringbuf import EventReader
 RING_REST = 0.2
 """Seconds between two looks into the ring: a container that provokes drops must not keep the agent busy."""
 _REMEMBERED = 64
+_BY_ROSTER = frozenset({Part.PROGRAMS, Part.LINKS, Part.SYSCTLS})
+"""Parts whose events are passed by unless they are about links of ours."""
 MAX_FINDINGS = 20
 """Records that one look into the ring makes; more are counted."""
 
@@ -105,10 +108,6 @@ class Watch:
         due = min(self._reconciler.wake, self._ring_rests_until if self._ring_rests_until > now else float("inf"))
         return max(0.0, due - now)
 
-    def demand(self, cause: str) -> None:
-        """Have everything looked at."""
-        self._reconciler.demand(cause, time.monotonic())
-
     def read(self, reader: Reader) -> None:
         """Take what a reader has."""
         if self._ring is not None and reader is self._ring[1]:
@@ -141,7 +140,7 @@ class Watch:
         try:
             return self._engine.sync(sync.parts), self._engine.watched(self._watched)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others
-            return Outcome(failed=f"a fault of ours: {error!r}"), None
+            return Outcome(failed=dict.fromkeys(sync.parts, f"a fault of ours: {error!r}")), None
 
     def _take_in(self, running: _Running) -> None:
         now = time.monotonic()
@@ -152,16 +151,24 @@ class Watch:
             self._history.tell(Kind.FIGHT, text, by=fight.opponents)
         if not running.sync.quiet or outcome.found:
             self._metrics.reconciled(milliseconds / 1000)
-        if outcome.failed:
-            self._history.tell(Kind.FAILED, outcome.failed, by=running.sync.causes, milliseconds=milliseconds)
+        for text in sorted(set(outcome.failed.values())):
+            self._history.tell(Kind.FAILED, text, by=running.sync.causes, milliseconds=milliseconds)
         self._tell_found(running.sync, outcome, milliseconds)
-        if running.sync.parts >= ALL and not outcome.failed:
+        if running.sync.parts >= EVERYTHING:
             self._settled.set()
         if watched is not None:
-            self._watched = watched
-            self._monitors.sysctls.follow(watched.sysctls)
-            self._monitors.namespaces.follow(watched.namespaces)
+            self._follow(watched, now)
         self._follow_ring()
+
+    def _follow(self, watched: Watched, now: float) -> None:
+        if self._watched is not None and watched.readings != self._watched.readings:
+            # Until it was read, what changed about attachments of others was nobody's.
+            self._reconciler.demand("another process changed the state", now, _BY_ROSTER)
+        self._watched = watched
+        self._monitors.sysctls.follow(watched.sysctls)
+        for path in self._monitors.namespaces.follow(watched.namespaces):
+            if not os.path.exists(path):  # noqa: PTH110 - there may be thousands
+                self._reconciler.hear(NamespaceGone(path), now)
 
     def _tell_found(self, sync: Sync, outcome: Outcome, milliseconds: float) -> None:
         for part, texts in outcome.found.items():
@@ -175,7 +182,7 @@ class Watch:
         left = frozenset(outcome.left)
         for text in sorted(left - self._left):
             self._history.tell(Kind.PROBLEM, text, by=sync.causes)
-        self._left = left if sync.parts >= ALL else self._left | left
+        self._left = left if sync.parts >= EVERYTHING else self._left | left
 
     # -- events -------------------------------------------------------------------------------------------------------
 
@@ -196,7 +203,9 @@ class Watch:
         while len(self._seen) > _REMEMBERED:
             del self._seen[next(iter(self._seen))]
         # A transaction is usually heard of before the engine has noted that it was its own: then with the next one.
-        self._reconciler.own |= {self._seen[own] for own in self._engine.own_generations & self._seen.keys()}
+        # The newest alone counts: the engine has one thread, and a number may be a stranger's one day.
+        if known := self._engine.own_generations & self._seen.keys():
+            self._reconciler.own = {self._seen[max(known)]}
 
     # -- findings -----------------------------------------------------------------------------------------------------
 
@@ -213,7 +222,10 @@ class Watch:
                 self._ring = None
             self._ring = number, self._programs.events()
         except DataplaneError as error:
-            self._history.tell(Kind.PROBLEM, f"findings of the BPF programs are not read: {error}")
+            text = f"findings of the BPF programs are not read: {error}"
+            if text not in self._left:
+                self._left |= {text}
+                self._history.tell(Kind.PROBLEM, text)
 
     def _read_ring(self, ring: EventReader) -> None:
         self._ring_rests_until = time.monotonic() + RING_REST

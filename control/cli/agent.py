@@ -48,15 +48,25 @@ def agent(as_json: bool) -> None:
     from control.agent.metrics import Metrics  # noqa: PLC0415
     from control.agent.notify import Supervisor  # noqa: PLC0415
     from control.engine import RUN_DIRECTORY, open_engine  # noqa: PLC0415
-    from control.settings import read_settings  # noqa: PLC0415
+    from control.errors import EngineError  # noqa: PLC0415
+    from control.settings import Settings, SettingsError, read_settings  # noqa: PLC0415
     from dataplane.errors import NftError  # noqa: PLC0415
     from dataplane.nft.anchor import anchored  # noqa: PLC0415
 
     log, metrics, supervisor = Log.of_environment(as_json=as_json), Metrics(), Supervisor.of_environment()
     history = History(lambda record: _log(record, log))
-    settings, listener = read_settings(), take_listener(Path(SOCKET_PATH))
+    listener = take_listener(Path(SOCKET_PATH))
+    try:
+        settings = read_settings()
+    except SettingsError:
+        settings = Settings()
     with open_engine() as engine:
-        engine.require_kernel()
+        try:
+            engine.require_kernel()
+        except EngineError as error:
+            # It serves what it can, a DEL above all: where systemd holds the socket, an agent that does not come keeps
+            # every caller waiting. Programs are tried again as any repair that fails; settings are read once.
+            history.tell(Kind.PROBLEM, f"{error}; what needs it fails, and other settings need another start")
         if settings.owned and not engine.own_table():
             text = "ownership is on in the settings, and needs Linux 6.9 and libnftables 1.1: the table has no owner"
             history.tell(Kind.PROBLEM, text)
@@ -86,6 +96,7 @@ def agent(as_json: bool) -> None:
         if exposition:
             exposition.close()
     history.tell(Kind.STOPPING, "stopped; the dataplane stays in place", details={"pid": os.getpid()})
+    log.close()
 
 
 class _Heartbeat:

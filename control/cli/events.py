@@ -9,7 +9,7 @@ from datetime import datetime
 import click
 
 from control.cli.output import json_option, print_json
-from control.protocol.client import AgentClient
+from control.protocol.client import AgentClient, AgentUnreachableError
 
 
 @click.command()
@@ -21,6 +21,7 @@ def events(follow: bool, last: int, kinds: tuple[str, ...], as_json: bool) -> No
     """What the agent noticed and did: repairs, calls, drops, wrong checksums.
 
     Each line says who did it, where the kernel tells, and how long the repair took. The agent keeps the last thousand.
+    Following ends with status 4 where the agent does, and where too many follow already.
     """
     client = AgentClient()
     former = list(client.events())
@@ -33,6 +34,7 @@ def events(follow: bool, last: int, kinds: tuple[str, ...], as_json: bool) -> No
     for record in client.events(newest if isinstance(newest, int) else 0, follow=True):
         if _is_wanted(record, kinds):
             _show(record, as_json=as_json)
+    raise AgentUnreachableError("could not follow the events: the agent ended, or too many follow already")
 
 
 def _is_wanted(record: Mapping[str, object], kinds: tuple[str, ...]) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import IntEnum
 from threading import Lock
@@ -54,12 +55,28 @@ class Log:
         return cls(as_json, not as_json and leads_to_journal(os.environ, sys.stderr.fileno()))
 
     def __call__(self, level: Level, event: str, text: str, /, **fields: object) -> None:
-        """Say that something happened: ``text`` to people; ``event`` and ``fields`` to programs."""
-        with _WRITING:
+        """Say that something happened: ``text`` to people; ``event`` and ``fields`` to programs.
+
+        A full disk or a reader that went away loses the line and nothing else: repairs do not depend on who listens,
+        and ``dpctl events`` has them still.
+        """
+        with _WRITING, suppress(OSError):
             if self.as_json:
                 print_json({"event": event, "level": level.name.lower(), **fields}, line=True)
             else:
                 click.echo(f"{f'<{level}>' if self.in_journal else 'dataplane agent: '}{one_line(text)}", err=True)
+
+    def close(self) -> None:
+        """Say no more: what could not be written is given up."""
+        stream = sys.stdout if self.as_json else sys.stderr
+        with _WRITING:
+            try:
+                stream.flush()
+            except OSError:
+                # Python writes once more as it ends, and has 120 as its exit status where it cannot.
+                nowhere = os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
+                os.dup2(nowhere, stream.fileno())
+                os.close(nowhere)
 
 
 def leads_to_journal(environment: Mapping[str, str], descriptor: int) -> bool:

@@ -15,6 +15,8 @@ from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_tabl
 from control.desired.ruleset import group_of, targets
 from control.engine import open_engine
 from control.model import Attachment
+from control.protocol.client import AgentClient, AgentUnreachableError
+from control.protocol.wire import WireError
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,9 +149,6 @@ def ports(as_json: bool) -> None:
 
 
 def _agent(*, need: bool) -> dict[str, object] | None:
-    from control.protocol.client import AgentClient, AgentUnreachableError  # noqa: PLC0415
-    from control.protocol.wire import WireError  # noqa: PLC0415
-
     try:
         pong = AgentClient().ping()
     except AgentUnreachableError:

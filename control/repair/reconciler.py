@@ -15,8 +15,9 @@
     notifications were lost                  all of them
 
 What one transaction of the engine's own thread did is no event: the engine looks after itself. One sync runs at a time;
-what is heard meanwhile is dirty for the next. After a sync that failed everything is dirty, later and later. What the
-kernel does not announce (a tcx link that was detached) is looked at every few seconds, and all of it now and then.
+what is heard meanwhile is dirty for the next. A part that failed is tried again, later and later, and keeps no other
+waiting; when one begins to fail, everything is looked at. What the kernel does not announce (a tcx link that was
+detached) is looked at every few seconds, and all of it now and then.
 
 Be aware: a part that others keep breaking is repaired at once a few times, and then ever more slowly, or two programs
 that both mean well would use up the machine.
@@ -24,8 +25,8 @@ that both mean well would use up the machine.
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Mapping
+from collections import Counter, deque
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
@@ -50,6 +51,8 @@ from dataplane.types import IfIndex
 class Part(StrEnum):
     """What of the kernel can be looked at, and repaired, by itself."""
 
+    STATE = "state"
+    """Changes that were interrupted."""
     PROGRAMS = "programs"
     """BPF programs on their hooks, their pins, their maps."""
     LINKS = "links"
@@ -66,8 +69,11 @@ class Part(StrEnum):
 
 
 ALL = frozenset(Part)
-UNANNOUNCED = frozenset({Part.PROGRAMS, Part.SYSCTLS})
-"""What changes without an event: links of programs that are detached, sysctls by another mount of /proc."""
+EVERYTHING = ALL - {Part.CONTAINERS}
+"""What can be wrong; whether containers are there is looked at in its own time."""
+UNANNOUNCED = frozenset({Part.STATE, Part.PROGRAMS, Part.SYSCTLS})
+"""What changes without an event: the state by a process that was killed, links of programs that are detached, sysctls
+by another mount of /proc."""
 
 LOOK_EVERY = 2.0
 """Seconds between two looks at what is unannounced."""
@@ -128,8 +134,21 @@ class Outcome:
     """What was wrong, a sentence each; all of it is right now, unless it is left."""
     left: tuple[str, ...] = ()
     """What is wrong still, because its repair is not in our power."""
-    failed: str = ""
-    """Why it did not come to its end."""
+    failed: Mapping[Part, str] = field(default_factory=dict)
+    """The parts of which the look or the repair did not come to its end, and why."""
+
+
+def merged(outcomes: Iterable[Outcome]) -> Outcome:
+    """What several looks came to together."""
+    found: dict[Part, tuple[str, ...]] = {}
+    left: list[str] = []
+    failed: dict[Part, str] = {}
+    for one in outcomes:
+        for part, texts in one.found.items():
+            found[part] = (*found.get(part, ()), *texts)
+        left += one.left
+        failed |= one.failed
+    return Outcome(found, tuple(left), failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +194,7 @@ class Reconciler:
         self._hints: dict[Part, dict[str, None]] = {}
         self._waiting: dict[Part, float] = {}
         self._struggles: dict[Part, _Struggle] = {part: _Struggle() for part in Part}
-        self._failures = 0
+        self._failures: Counter[Part] = Counter()
         self._busy = False
         self._look_at = now + LOOK_EVERY
         self._resync_at = now + RESYNC_EVERY
@@ -219,10 +238,13 @@ class Reconciler:
             case Finding():
                 return
 
-    def demand(self, cause: str, now: float) -> None:
-        """Have everything looked at."""
-        for part in Part:
-            self._mark(part, now, cause)
+    def demand(self, cause: str, now: float, parts: Collection[Part] = ALL) -> None:
+        """Have everything looked at, or these parts."""
+        for part in ALL & set(parts):
+            if part is Part.CONTAINERS:
+                self._mark_containers(now, cause)
+            else:
+                self._mark(part, now, cause)
 
     def next(self, now: float) -> Sync | None:
         """The sync that is due, if any; until ``ended`` is told of it there is no other."""
@@ -230,8 +252,7 @@ class Reconciler:
             return None
         if now >= self._resync_at:
             self._resync_at = now + RESYNC_EVERY
-            for part in Part:
-                self._mark(part, now)
+            self.demand("", now)
         parts = frozenset(part for part, since in self._dirty.items() if max(since, self._waiting.get(part, 0)) <= now)
         if now >= self._look_at:
             self._look_at = now + LOOK_EVERY
@@ -258,14 +279,16 @@ class Reconciler:
     def ended(self, sync: Sync, outcome: Outcome, now: float) -> tuple[Fight, ...]:
         """Take in what a sync came to; the fights to tell of."""
         self._busy = False
-        if outcome.failed:
-            pause = RETRIES[min(self._failures, len(RETRIES) - 1)]
-            self._failures += 1
-            self.demand("the last sync failed", now)
-            self._waiting = dict.fromkeys(Part, now + pause)
-            return ()
-        if self._failures:
-            self._failures, self._waiting = 0, {}
+        for part in sync.parts:
+            self._waiting.pop(part, None)
+            if part not in outcome.failed:
+                del self._failures[part]
+        if any(not self._failures[part] for part in outcome.failed):
+            self.demand("a sync failed", now)
+        for part in sorted(outcome.failed):
+            self._waiting[part] = now + RETRIES[min(self._failures[part], len(RETRIES) - 1)]
+            self._failures[part] += 1
+            self._mark(part, now)
         fights = []
         for part in sorted(outcome.found):
             pause = self._struggles[part].repaired(now)

@@ -10,7 +10,6 @@ A single request compares and changes only what it touches (``control.changes``)
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
@@ -23,8 +22,9 @@ from control.repair.observation import complaints, observe, there
 from control.repair.reconciler import ALL, Outcome, Part
 from control.repair.skeleton import Skeleton
 from control.repair.tables import Tables
+from control.state.database import Version
 from control.state.mirror import Mirror
-from control.state.store import Store, Version
+from control.state.store import Store
 from dataplane.abi import U32
 from dataplane.apply import apply_all
 from dataplane.doors import FlowFilter, Kernel
@@ -101,22 +101,21 @@ class Repair:
 
     def sync(self, parts: Collection[Part]) -> Outcome:
         """Look at these parts of the kernel, and change what is wrong about them, and nothing else."""
-        found: defaultdict[Part, tuple[str, ...]] = defaultdict(tuple)
-        try:
-            if self._store.interrupted():
-                self.resync()
-                found[Part.TABLES] = (INTERRUPTED,)
-                return Outcome(found)
-            left: list[str] = []
-            for part, look in self._looks().items():
-                if part in parts:
-                    wrong, still = look()
-                    if wrong:
-                        found[part] = wrong
-                    left += still
-        except DataplaneError as error:
-            return Outcome(found, failed=str(error))
-        return Outcome(found, tuple(left))
+        found: dict[Part, tuple[str, ...]] = {}
+        failed: dict[Part, str] = {}
+        left: list[str] = []
+        for part, look in self._looks().items():
+            if part not in parts:
+                continue
+            try:
+                wrong, still = look()
+            except DataplaneError as error:
+                failed[part] = str(error)
+                continue
+            if wrong:
+                found[part] = wrong
+            left += still
+        return Outcome(found, tuple(left), failed)
 
     def problems(self) -> Iterator[str]:
         """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
@@ -161,6 +160,7 @@ class Repair:
         """What each part is looked at and repaired by, in the order in which nothing is open meanwhile: what was wrong,
         and what is wrong still."""
         return {
+            Part.STATE: self._sync_state,
             Part.PROGRAMS: self._sync_programs,
             Part.LINKS: lambda: self._sync_by_steps(Part.LINKS),
             Part.TABLES: self._sync_tables,
@@ -168,6 +168,12 @@ class Repair:
             Part.FOREIGN: self._sync_foreign,
             Part.ADDRESSES: self._sync_addresses,
         }
+
+    def _sync_state(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        if not self._store.interrupted():
+            return (), ()
+        self.resync()
+        return (INTERRUPTED,), ()
 
     def _sync_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         lack = self._tables.compare()
@@ -203,7 +209,9 @@ class Repair:
         return (*found, *lost), left
 
     def _sync_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if any(program is Program.CHECKSUM for program, _ in self.of_devices().hooks):
+        watched = any(program is Program.CHECKSUM for program, _ in self.of_devices().hooks)
+        # Most news are of link-local addresses, one for each new veth.
+        if watched and self._kernel.links.host_addresses(4) != self._told_addresses:
             self._run(self.host_addresses(self.everything()))
         return (), ()
 

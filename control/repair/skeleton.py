@@ -15,6 +15,7 @@ from enum import StrEnum
 from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
+from dataplane.errors import DataplaneError
 
 _TEXT, _GENERATION = "skeleton", "generation"
 
@@ -66,16 +67,20 @@ class Skeleton:
         return Chains.INTACT
 
     @contextmanager
-    def untouched_by(self, transactions: int) -> Iterator[None]:
+    def untouched_by(self, transactions: int) -> Iterator[list[DataplaneError]]:
         """Go on trusting the skeleton over so many transactions of our own, which change elements only.
 
-        Any other number of transactions meanwhile means that somebody else was there, too.
+        Any other number of transactions meanwhile means that somebody else was there, too; and so may an error, which
+        is raised, or put into the list.
         """
+        errors: list[DataplaneError] = []
         before = self._nft.generation()
-        yield
+        yield errors
         after = self._nft.generation()
-        if after - before != transactions:
+        if after - before != transactions or errors:
             return
-        self.own.extend(range(before + 1, after + 1))
+        if transactions == 1:
+            # Of several, one may have had nothing to do, and a stranger's have taken its number.
+            self.own.append(after)
         if self._store.fact(_GENERATION) == str(before):
             self._store.keep_fact(_GENERATION, str(after))

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 from control.desired import ruleset
 from control.model import Attachment, AttachmentKey
-from control.state.store import Store, Version
+from control.state.database import Version
+from control.state.store import Store
 from dataplane.nft.elements import pack
 from dataplane.nft.objects import Element
 from dataplane.nft.transaction import Printed
@@ -37,6 +38,8 @@ class Mirror:
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._ports: Counter[IfIndex] = Counter()
+        self.readings = 0
+        """How often the whole state was read: once, and each time that somebody else had changed it."""
 
     def attachments(self) -> ValuesView[Attachment]:
         """Every attachment of the state."""
@@ -60,7 +63,8 @@ class Mirror:
         if self._version is None:
             return  # never read yet
         former, self._version = self._version, self._store.version
-        if self._version != (*former[:-1], former[-1] + 1):
+        openings, number = former
+        if self._version != (openings, number + 1):
             self.forget()
             return
         self._put(key, new)
@@ -85,21 +89,21 @@ class Mirror:
         version = self._store.version
         if self._version == version:
             return
-        self._sets = None
-        self._attachments.clear()
-        for counter in (self._devices, self._names, self._ports):
-            counter.clear()
-        for one in self._store.attachments():
-            self._put(one.key, one)
-        self._version = version
+        read = {one.key: one for one in self._store.attachments()}
+        # At once, because who asks about links does not wait for the lock.
+        self._devices = Counter(one.device.index for one in read.values())
+        self._names = Counter(one.device.name for one in read.values())
+        self._ports = Counter(one.device.port for one in read.values() if one.device.port)
+        self._attachments, self._sets, self._version = read, None, version
+        self.readings += 1
 
     def _put(self, key: AttachmentKey, new: Attachment | None) -> None:
         former = self._attachments.pop(key, None)
-        if former is not None:
-            self._count(former, -1)
         if new is not None:
             self._attachments[key] = new
             self._count(new, 1)
+        if former is not None:
+            self._count(former, -1)
 
     def _count(self, one: Attachment, by: int) -> None:
         _add_to(self._devices, one.device.index, by)

@@ -1,6 +1,6 @@
 """Attachments read back from what they left in the kernel, for a state that was deleted or cannot be read. Pure.
 
-    found = rebuilt(observe(kernel))           # control/state/remains.py asks the kernel
+    found = rebuilt(survey(kernel))            # control/state/survey.py asks the kernel
     found.attachments, found.numbers, found.notes
 
     what the kernel holds                 tells
@@ -24,17 +24,13 @@ interface of the container holds, an operator's checksum mode, ``forwardChains``
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from typing import NamedTuple
 
-from control.conditions import Condition, ConditionError, parse
 from control.desired.hooks import MODES, POLICIES
-from control.desired.owners import UNTOLD_MAIN, is_cut, key_of
-from control.desired.ruleset import Group
+from control.desired.owners import is_cut
 from control.model import (
     Attachment,
     AttachmentKey,
@@ -46,61 +42,16 @@ from control.model import (
     PortMapping,
     Request,
 )
-from control.wiring.wire import alias_of, is_named
-from dataplane.abi import MANUAL_NETWORK, NetworkEntry
-from dataplane.doors import Link, PortFlags
-from dataplane.nft.objects import Element, EtherAddress, LinkIndex, PortRange, Table
+from control.state.remains import TRUSTED, Place, Publication, Remains, Sandbox, Traces, interface_of
+from control.wiring.wire import alias_of
+from dataplane.abi import MANUAL_NETWORK
+from dataplane.doors import PortFlags
 from dataplane.types import Address, IfIndex, Program, Protocol
 
-TRUSTED = "trusted"
-"""The zone that a firewall plugin names where nobody names another."""
-
-_LOOKUP = re.compile(r"(?P<when>\S.*)dnat ip6? to .*map @(?:publish|ranges)(?P<version>[46])(?P<suffix>_c[0-9a-f]{12})")
-_PUBLISHED = re.compile(r"(?:publish|ranges)(?P<version>[46])(?:_host)?(?P<suffix>_c[0-9a-f]{12})?")
 _POLICY_OF = {policy: name for name, policy in POLICIES.items()}
 _MODE_OF = {mode: name for name, mode in MODES.items()}
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 _NO_LINK = IfIndex(0)
-
-Interface = tuple[str, str, str]
-"""(network, container, ifname): what all parts of an interface share."""
-Place = tuple[IfIndex, Address]
-"""An address behind a device."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sandbox:
-    """A network namespace that a runtime may have made."""
-
-    path: str
-    inode: int
-    links: tuple[Link, ...] = ()
-    addresses: Mapping[IfIndex, frozenset[Address]] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class Remains:
-    """What the kernel, and the directory of leases, hold of attachments."""
-
-    elements: tuple[Element, ...] = ()
-    """Of all sets and maps of our tables."""
-    rules: str = ""
-    """The main table without elements, as nft lists it."""
-    networks: Mapping[IfIndex, NetworkEntry] = field(default_factory=dict)
-    origins: frozenset[tuple[Address, int, int]] = frozenset()
-    """(container's address, protocol, port) that the checksum program knows."""
-    hooks: frozenset[tuple[Program, IfIndex]] = frozenset()
-    links: Mapping[IfIndex, Link] = field(default_factory=dict)
-    flags: Mapping[IfIndex, PortFlags] = field(default_factory=dict)
-    localhost: frozenset[IfIndex] = frozenset()
-    """Devices with route_localnet."""
-    sandboxes: tuple[Sandbox, ...] = ()
-    leased: frozenset[AttachmentKey] = frozenset()
-    """Those with leases in ``lease_dir``."""
-    lease_dir: str = ""
-    admin_chains: tuple[str, ...] = ()
-    trusted: frozenset[Address] = frozenset()
-    """Addresses in that zone of firewalld."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,90 +67,33 @@ class Rebuilt:
 
 def rebuilt(remains: Remains) -> Rebuilt:
     """The attachments that have left what there is."""
-    reading = _Reading(remains)
-    found = tuple(one for key in sorted(reading.keys()) if (one := reading.attachment(key)) is not None)
+    traces = Traces(remains)
+    rebuilding = _Rebuilding(remains, traces)
+    found = tuple(one for key in sorted(traces.keys()) if (one := rebuilding.attachment(key)) is not None)
     found = _isolated_as_found(found, remains)
-    return Rebuilt(found, reading.numbers(found), tuple(dict.fromkeys(reading.notes)))
+    return Rebuilt(found, rebuilding.numbers(found), tuple(dict.fromkeys(rebuilding.notes)))
 
 
-def groups_of(rules: str) -> tuple[tuple[int, str, Group | None], ...]:
-    """(version, suffix of its maps, group) for each group of conditions that the look-up rules name; None where its
-    conditions cannot be read, or are not those that its name is made from."""
-    found: dict[tuple[int, str], Group | None] = {}
-    for line in map(str.strip, rules.splitlines()):
-        if match := _LOOKUP.fullmatch(line):
-            version, suffix = int(match["version"]), match["suffix"]
-            try:
-                group = Group(version, parse([match["when"]], version))
-            except ConditionError:
-                found.setdefault((version, suffix), None)
-                continue
-            found[version, suffix] = group if group.suffix == suffix else found.get((version, suffix))
-    return tuple((version, suffix, group) for (version, suffix), group in found.items())
+class _Rebuilding:
+    """Attachments as they are put together from their traces."""
 
-
-class _Publication(NamedTuple):
-    """One element of a map of published ports."""
-
-    version: int
-    suffix: str
-    protocol: Protocol
-    host: Address | None
-    ports: range
-    target: Address
-    container_port: int | None
-    """None: the host's."""
-
-    def mappings(self) -> Iterator[PortMapping]:
-        """Its ports; without a host address where it is published on all."""
-        for port in self.ports:
-            yield PortMapping(port, self.container_port or port, self.protocol, self.host)
-
-
-class _Reading:
-    """What is left, by whose it is."""
-
-    def __init__(self, remains: Remains) -> None:
-        self._remains = remains
+    def __init__(self, remains: Remains, traces: Traces) -> None:
+        self._remains, self._traces = remains, traces
         self.notes: list[str] = []
-        self._places: defaultdict[AttachmentKey, defaultdict[str, set[Place]]] = defaultdict(lambda: defaultdict(set))
-        self._egress: defaultdict[AttachmentKey, set[Address]] = defaultdict(set)
-        self._published: defaultdict[AttachmentKey, list[_Publication]] = defaultdict(list)
-        self._guards: dict[AttachmentKey, tuple[IfIndex, str]] = {}
-        # The same, whoever it is of.
-        self._everywhere: defaultdict[str, set[Place]] = defaultdict(set)
-        self._masqueraded: dict[Address, AttachmentKey] = {}
-        self._wildcards: dict[tuple[int, Protocol, int], AttachmentKey] = {}
-        self._groups = {(version, suffix): group for version, suffix, group in groups_of(remains.rules)}
-        self._aliased = {link.alias: link for link in remains.links.values() if link.alias}
-        nobodys = 0
-        for element in remains.elements:
-            owner = key_of(element.comment.text) if element.comment else None
-            nobodys += owner is None
-            if owner is not None:
-                self._read(owner, element)
-        if nobodys:
-            self.notes.append(f"{nobodys} elements do not tell whose they are: what they publish ends")
-
-    def keys(self) -> frozenset[AttachmentKey]:
-        """Everybody who has left something."""
-        told = {*self._places, *self._egress, *self._published, *self._guards}
-        interfaces = {_interface(key) for key in told}
-        aliases = (key_of(link.alias.partition(" ")[2]) for link in self._aliased.values() if is_named(link))
-        silent = {replace(key, plugin=UNTOLD_MAIN) for key in aliases if key and _interface(key) not in interfaces}
-        return frozenset(told | silent)
+        if traces.nobodys:
+            self.notes.append(f"{traces.nobodys} elements do not tell whose they are: what they publish ends")
 
     def attachment(self, key: AttachmentKey) -> Attachment | None:
         """One of them; None where not even its device is known."""
-        remains, published = self._remains, self._openly_published(key)
+        remains, traces, published = self._remains, self._traces, self._openly_published(key)
         led = {one.target for one in published}
-        siblings = [other for other in self._places if _interface(other) == _interface(key)]
-        places = {place for other in siblings for kind in self._places[other].values() for place in kind}
+        siblings = [other for other in traces.places if interface_of(other) == interface_of(key)]
+        places = {place for other in siblings for kind in traces.places[other].values() for place in kind}
         index = self._device(key, places, led)
         if index is None:
             self.notes.append(f"attachment {key} has no device any more: what is left of it is removed")
             return None
-        addresses = _ordered({address for device, address in places if device == index} | led | self._egress[key], led)
+        addresses = _ordered({address for device, address in places if device == index} | led | traces.egress[key], led)
         sandbox, port = self._sandbox(key, index, addresses)
         link = remains.links.get(index)
         if link is None:
@@ -210,7 +104,7 @@ class _Reading:
         options = self._options(key, index, addresses, published)
         if is_cut(key):
             self.notes.append(f"attachment {key} has a longer name, which its runtime's next call tells")
-        port, mac = self._guards.get(key, (port, ""))
+        port, mac = traces.guards.get(key, (port, ""))
         # What is not going to be changed need not be known.
         changed = port and (mappings or options.ingress_policy is IngressPolicy.ISOLATED)
         names = (remains.links[one].name for one in (index, port) if one in remains.links)
@@ -231,7 +125,7 @@ class _Reading:
                 link.name if link else "",
                 port,
                 remains.flags.get(port, PortFlags()) if changed else PortFlags(),
-                routed=any((index, address) in self._everywhere["routed"] for address in addresses),
+                routed=any((index, address) in traces.everywhere["routed"] for address in addresses),
             ),
             yielded,
         )
@@ -250,37 +144,11 @@ class _Reading:
                 numbers[unnumbered[0]] = number
         return numbers
 
-    def _read(self, owner: AttachmentKey, element: Element) -> None:
-        name, version = element.set_name.rstrip("46"), element.set_name
-        match element.key, element.value:
-            case (LinkIndex(index), EtherAddress() as mac), ():
-                self._guards[owner] = (index, str(mac))
-            case (LinkIndex(index), address), () if element.table is Table.MAIN:
-                place = (index, _address(address))
-                self._places[owner][name].add(place)
-                self._everywhere[name].add(place)
-            case (address,), () if name == "egress":
-                self._egress[owner].add(_address(address))
-                self._masqueraded[_address(address)] = owner
-            case (*host, Protocol() as protocol, ports), (target, *rest) if match := _PUBLISHED.fullmatch(version):
-                first, last = (ports.first, ports.last) if isinstance(ports, PortRange) else (ports, ports)
-                one = _Publication(
-                    int(match["version"]),
-                    match["suffix"] or "",
-                    protocol,
-                    _address(host[0]) if host else None,
-                    range(_number(first), _number(last) + 1),
-                    _address(target),
-                    _number(rest[0]) if rest else None,
-                )
-                self._published[owner].append(one)
-                if one.host is None:
-                    self._wildcards |= {(one.version, protocol, port): owner for port in one.ports}
-
-    def _openly_published(self, key: AttachmentKey) -> list[_Publication]:
+    def _openly_published(self, key: AttachmentKey) -> list[Publication]:
         """Its ports, without those whose conditions are lost: these were never open to all."""
-        kept = [one for one in self._published[key] if not one.suffix or self._groups.get((one.version, one.suffix))]
-        lost = sorted(port for one in self._published[key] if one not in kept for port in one.ports)
+        mine = self._traces.published[key]
+        kept = [one for one in mine if self._traces.conditions(one) is not None]
+        lost = sorted(port for one in mine if one not in kept for port in one.ports)
         if lost:
             ports = ", ".join(map(str, lost))
             self.notes.append(f"attachment {key} had conditions for ports {ports} that cannot be read: they are closed")
@@ -288,10 +156,10 @@ class _Reading:
 
     def _device(self, key: AttachmentKey, places: Collection[Place], led: Collection[Address]) -> IfIndex | None:
         devices = {device for device, _ in places}
-        devices = devices or {device for device, address in self._everywhere["members"] if address in led}
+        devices = devices or {device for device, address in self._traces.everywhere["members"] if address in led}
         if not devices:
-            guarded, _ = self._guards.get(key, (_NO_LINK, ""))
-            link = self._remains.links.get(guarded) or self._aliased.get(alias_of(key))
+            guarded, _ = self._traces.guards.get(key, (_NO_LINK, ""))
+            link = self._remains.links.get(guarded) or self._traces.aliased.get(alias_of(key))
             devices = {link.master or link.index} if link else set()
         # The newest, where somebody made it anew.
         return max(devices, default=None)
@@ -300,7 +168,7 @@ class _Reading:
         self, key: AttachmentKey, device: IfIndex, addresses: Collection[Address]
     ) -> tuple[Sandbox | None, IfIndex]:
         """The container's namespace and the host's end of its interface, as far as they are found."""
-        named = self._aliased.get(alias_of(key))
+        named = self._traces.aliased.get(alias_of(key))
         for sandbox in self._remains.sandboxes:
             for inner in sandbox.links:
                 outer = self._remains.links.get(inner.peer)
@@ -313,7 +181,7 @@ class _Reading:
         return None, named.index if named is not None and named.master == device else _NO_LINK
 
     def _mappings(
-        self, key: AttachmentKey, published: Iterable[_Publication], versions: set[int]
+        self, key: AttachmentKey, published: Iterable[Publication], versions: set[int]
     ) -> tuple[tuple[PortMapping, ...], frozenset[Claim]]:
         served: defaultdict[PortMapping, set[int]] = defaultdict(set)
         for one in published:
@@ -323,7 +191,9 @@ class _Reading:
         yielded: set[Claim] = set()
         for mapping, families in served.items():
             missing = versions - families
-            holders = [self._wildcards.get((version, mapping.protocol, mapping.host_port)) for version in missing]
+            holders = [
+                self._traces.wildcards.get((version, mapping.protocol, mapping.host_port)) for version in missing
+            ]
             if mapping.host_address is not None or not missing:
                 found.append(mapping)
             elif all(holder is not None and holder.container == key.container for holder in holders):
@@ -336,24 +206,25 @@ class _Reading:
         return tuple(order), frozenset(yielded)
 
     def _options(
-        self, key: AttachmentKey, device: IfIndex, addresses: tuple[Address, ...], published: list[_Publication]
+        self, key: AttachmentKey, device: IfIndex, addresses: tuple[Address, ...], published: list[Publication]
     ) -> Options:
-        remains, mine = self._remains, self._places[key]
+        remains, traces = self._remains, self._traces
+        mine = traces.places[key]
         targets = {(device, one.target) for one in published}
         # Of elements that several ask for the kernel keeps the first one's comment.
         masq_all = bool(mine["masq_all"]) or (
-            not mine["snat"] and bool(targets) and targets <= self._everywhere["masq_all"]
+            not mine["snat"] and bool(targets) and targets <= traces.everywhere["masq_all"]
         )
-        snat = not targets or targets <= self._everywhere["snat"]
+        snat = not targets or targets <= traces.everywhere["snat"]
         if masq_all:
             snat = device in remains.localhost or not any(one.version == 4 for one in published)
-        owners = [self._masqueraded.get(address) for address in addresses]
-        shared = bool(owners) and all(owner and _interface(owner) != _interface(key) for owner in owners)
-        conditions = {one.version: self._conditions(one) for one in published}
+        owners = [traces.masqueraded.get(address) for address in addresses]
+        shared = bool(owners) and all(owner and interface_of(owner) != interface_of(key) for owner in owners)
+        conditions = {one.version: traces.conditions(one) or () for one in published}
         return Options(
             snat=snat,
             masq_all=masq_all,
-            ip_masq=bool(self._egress[key]) or shared,
+            ip_masq=bool(traces.egress[key]) or shared,
             ingress_policy=self._policy(device),
             checksum=self._checksum(device, published),
             conditions4=conditions.get(4, ()),
@@ -363,17 +234,13 @@ class _Reading:
             firewalld_zone=TRUSTED if addresses and remains.trusted.issuperset(addresses) else "",
         )
 
-    def _conditions(self, one: _Publication) -> tuple[Condition, ...]:
-        group = self._groups.get((one.version, one.suffix)) if one.suffix else None
-        return group.conditions if group else ()
-
     def _policy(self, device: IfIndex) -> IngressPolicy:
         if entry := self._remains.networks.get(device):
             return _POLICY_OF[entry.policy]
         hooked = (Program.ISOLATION, device) in self._remains.hooks
         return IngressPolicy.SAME_BRIDGE if hooked else IngressPolicy.OPEN
 
-    def _checksum(self, device: IfIndex, published: Iterable[_Publication]) -> ChecksumPolicy:
+    def _checksum(self, device: IfIndex, published: Iterable[Publication]) -> ChecksumPolicy:
         entry = self._remains.networks.get(device)
         if entry is None:
             return ChecksumPolicy.REPAIR if (Program.CHECKSUM, device) in self._remains.hooks else ChecksumPolicy.OFF
@@ -413,22 +280,6 @@ def _with_policy(one: Attachment, policy: IngressPolicy) -> Attachment:
     return replace(one, request=replace(one.request, options=replace(one.options, ingress_policy=policy)))
 
 
-def _interface(key: AttachmentKey) -> Interface:
-    return key.network, key.container, key.ifname
-
-
 def _ordered(addresses: Iterable[Address], first: Collection[Address]) -> tuple[Address, ...]:
     """By version, those that ports lead to before others."""
     return tuple(sorted(addresses, key=lambda one: (one.version, one not in first, int(one))))
-
-
-def _address(atom: object) -> Address:
-    if not isinstance(atom, IPv4Address | IPv6Address):
-        raise TypeError(f"not an address: {atom!r}")
-    return atom
-
-
-def _number(atom: object) -> int:
-    if not isinstance(atom, int):
-        raise TypeError(f"not a number: {atom!r}")
-    return int(atom)

@@ -1,155 +1,196 @@
-"""What the kernel, and the directory of leases, still hold of attachments: asked once, where the state was lost.
+"""What is left of attachments in the kernel, and in the directory of leases, by whose it is. Pure.
 
-    rebuilt(observe(kernel))      control/state/rebuild.py reads attachments from it
+    traces = Traces(remains)           of a ``Remains``, which control/state/survey.py asks the kernel for
+    traces.keys()                      everybody who has left something
+    traces.published[key]              what one has left, kind by kind
 
-A host on which nothing was ever attached is asked two short questions.
+An element tells by its comment whose it is; a wire by its link's alias. Conditions of ports are read from the look-up
+rules that have them.
 """
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
-from pathlib import Path
+from typing import NamedTuple
 
-from control.desired import spoofcheck
-from control.desired.owners import MAIN_PLUGINS, comment_of, key_of
-from control.desired.planner import route_localnet
-from control.desired.ruleset import PLAIN, SETS
-from control.errors import BusyError, DifferenceError
-from control.ipam.leases import DATA_DIR, LeaseStore, Owner
-from control.model import AttachmentKey
-from control.state.rebuild import TRUSTED, Rebuilt, Remains, Sandbox, groups_of, rebuilt
-from dataplane import addresses, wires
-from dataplane.abi import U32, NetworkEntry, OriginKey
-from dataplane.doors import Kernel, Link, PortFlags
-from dataplane.errors import FirewalldError, KernelError, LinkError
-from dataplane.namespaces import inside
-from dataplane.nft.elements import unpack
-from dataplane.nft.objects import Element, Set, Table
-from dataplane.types import Address, IfIndex
+from control.conditions import Condition, ConditionError, parse
+from control.desired.owners import UNTOLD_MAIN, key_of
+from control.desired.ruleset import Group
+from control.model import AttachmentKey, PortMapping
+from control.wiring.wire import is_named
+from dataplane.abi import NetworkEntry
+from dataplane.doors import Link, PortFlags
+from dataplane.nft.objects import Element, EtherAddress, LinkIndex, PortRange, Table
+from dataplane.types import Address, IfIndex, Program, Protocol
 
-NETNS_DIR = Path("/run/netns")
-"""Where runtimes, and ``ip netns``, keep the namespaces of containers. One that only a process holds has no path that
-tells for good whether the container is there."""
+TRUSTED = "trusted"
+"""The zone that a firewall plugin names where nobody names another."""
 
-_MEMBERS = frozenset({"members4", "members6"})
+_LOOKUP = re.compile(r"(?P<when>\S.*)dnat ip6? to .*map @(?:publish|ranges)(?P<version>[46])(?P<suffix>_c[0-9a-f]{12})")
+_PUBLISHED = re.compile(r"(?:publish|ranges)(?P<version>[46])(?:_host)?(?P<suffix>_c[0-9a-f]{12})?")
+
+Interface = tuple[str, str, str]
+"""(network, container, ifname): what all parts of an interface share."""
+Place = tuple[IfIndex, Address]
+"""An address behind a device."""
 
 
-def read_back(kernel: Kernel) -> Rebuilt:
-    """The attachments that the kernel still serves. Raises a ``DataplaneError`` where it cannot be asked."""
-    return rebuilt(observe(kernel))
+@dataclass(frozen=True, slots=True)
+class Sandbox:
+    """A network namespace that a runtime may have made."""
+
+    path: str
+    inode: int
+    links: tuple[Link, ...] = ()
+    addresses: Mapping[IfIndex, frozenset[Address]] = field(default_factory=dict)
 
 
-def observe(kernel: Kernel, netns_dir: Path = NETNS_DIR, lease_dir: Path = DATA_DIR) -> Remains:
-    """Ask for all that is left. Raises a ``DataplaneError``."""
-    tables = kernel.nft.tables()
-    if not (tables or (kernel.programs.loaded() and any(kernel.programs.entries("networks")))):
-        # A wire alone is no attachment yet: the call that asks may just have made it.
-        return Remains()
-    there = {link.index: link for link in kernel.links.all_links()}
-    rules = kernel.nft.skeleton_text() if Table.MAIN in tables else ""
-    elements = tuple(_elements(kernel, rules, tables))
-    keys = {key for one in elements if one.comment and (key := key_of(one.comment.text))}
-    remains = Remains(
-        elements=elements,
-        rules=rules,
-        hooks=frozenset((one.program, one.ifindex) for index in there for one in kernel.programs.hooked(index)),
-        links=there,
-        flags={index: flags for index, link in there.items() if (flags := _flags(kernel, link)) is not None},
-        localhost=frozenset(
-            index for index, link in there.items() if kernel.sysctls.read(route_localnet(link.name)) == "1"
-        ),
-        sandboxes=tuple(_sandboxes(netns_dir)) if any(link.peer for link in there.values()) else (),
-        leased=frozenset(key for key in keys if _leases(key, elements, lease_dir)),
-        lease_dir=str(lease_dir),
-        admin_chains=tuple(sorted(kernel.nft.chains(Table.ADMIN))) if Table.ADMIN in tables else (),
-        trusted=_trusted(kernel),
-    )
-    return _with_entries(kernel, remains)
+@dataclass(frozen=True, slots=True)
+class Remains:
+    """What the kernel, and the directory of leases, hold of attachments."""
+
+    elements: tuple[Element, ...] = ()
+    """Of all sets and maps of our tables."""
+    rules: str = ""
+    """The main table without elements, as nft lists it."""
+    networks: Mapping[IfIndex, NetworkEntry] = field(default_factory=dict)
+    origins: frozenset[tuple[Address, int, int]] = frozenset()
+    """(container's address, protocol, port) that the checksum program knows."""
+    hooks: frozenset[tuple[Program, IfIndex]] = frozenset()
+    links: Mapping[IfIndex, Link] = field(default_factory=dict)
+    flags: Mapping[IfIndex, PortFlags] = field(default_factory=dict)
+    localhost: frozenset[IfIndex] = frozenset()
+    """Devices with route_localnet."""
+    sandboxes: tuple[Sandbox, ...] = ()
+    leased: frozenset[AttachmentKey] = frozenset()
+    """Those with leases in ``lease_dir``."""
+    lease_dir: str = ""
+    admin_chains: tuple[str, ...] = ()
+    trusted: frozenset[Address] = frozenset()
+    """Addresses in that zone of firewalld."""
 
 
-def _elements(kernel: Kernel, rules: str, tables: frozenset[Table]) -> Iterator[Element]:
-    sets: list[Set] = []
-    if Table.MAIN in tables:
-        sets += SETS
-        for version, suffix, _ in groups_of(rules):
-            plain = next(group for group in PLAIN if group.version == version)
-            sets += (replace(declared, name=declared.name + suffix) for declared in plain.maps())
-    if Table.BRIDGE in tables:
-        sets.append(spoofcheck.PERMITTED)
-    for declared in sets:
-        for held in kernel.nft.held(declared):
+class Publication(NamedTuple):
+    """One element of a map of published ports."""
+
+    version: int
+    suffix: str
+    protocol: Protocol
+    host: Address | None
+    ports: range
+    target: Address
+    container_port: int | None
+    """None: the host's."""
+
+    def mappings(self) -> Iterator[PortMapping]:
+        """Its ports; without a host address where it is published on all."""
+        for port in self.ports:
+            yield PortMapping(port, self.container_port or port, self.protocol, self.host)
+
+
+class Traces:
+    """See the module."""
+
+    def __init__(self, remains: Remains) -> None:
+        self.places: defaultdict[AttachmentKey, defaultdict[str, set[Place]]] = defaultdict(lambda: defaultdict(set))
+        """By key and set."""
+        self.egress: defaultdict[AttachmentKey, set[Address]] = defaultdict(set)
+        self.published: defaultdict[AttachmentKey, list[Publication]] = defaultdict(list)
+        self.guards: dict[AttachmentKey, tuple[IfIndex, str]] = {}
+        """Ports and the MAC addresses that they are bound to."""
+        self.everywhere: defaultdict[str, set[Place]] = defaultdict(set)
+        """Places by set, whoever they are of."""
+        self.masqueraded: dict[Address, AttachmentKey] = {}
+        self.wildcards: dict[tuple[int, Protocol, int], AttachmentKey] = {}
+        """(IP version, protocol, port) published on all addresses, by whom."""
+        self.aliased = {link.alias: link for link in remains.links.values() if link.alias}
+        self.nobodys = 0
+        """How many elements do not tell whose they are."""
+        self._groups = {(version, suffix): group for version, suffix, group in groups_of(remains.rules)}
+        for element in remains.elements:
+            owner = key_of(element.comment.text) if element.comment else None
+            if owner is None:
+                self.nobodys += 1
+            else:
+                self._read(owner, element)
+
+    def keys(self) -> frozenset[AttachmentKey]:
+        """Everybody who has left something."""
+        told = {*self.places, *self.egress, *self.published, *self.guards}
+        interfaces = {interface_of(key) for key in told}
+        aliases = (key_of(link.alias.partition(" ")[2]) for link in self.aliased.values() if is_named(link))
+        silent = {replace(key, plugin=UNTOLD_MAIN) for key in aliases if key and interface_of(key) not in interfaces}
+        return frozenset(told | silent)
+
+    def conditions(self, one: Publication) -> tuple[Condition, ...] | None:
+        """Those that a port asks for; None where they cannot be read."""
+        if not one.suffix:
+            return ()
+        group = self._groups.get((one.version, one.suffix))
+        return group.conditions if group else None
+
+    def _read(self, owner: AttachmentKey, element: Element) -> None:
+        name = element.set_name.rstrip("46")
+        match element.key, element.value:
+            case (LinkIndex(index), EtherAddress() as mac), ():
+                self.guards[owner] = (index, str(mac))
+            case (LinkIndex(index), address), () if element.table is Table.MAIN:
+                place = (index, _address(address))
+                self.places[owner][name].add(place)
+                self.everywhere[name].add(place)
+            case (address,), () if name == "egress":
+                self.egress[owner].add(_address(address))
+                self.masqueraded[_address(address)] = owner
+            case (*host, Protocol() as protocol, ports), (target, *rest) if match := _PUBLISHED.fullmatch(
+                element.set_name
+            ):
+                first, last = (ports.first, ports.last) if isinstance(ports, PortRange) else (ports, ports)
+                one = Publication(
+                    int(match["version"]),
+                    match["suffix"] or "",
+                    protocol,
+                    _address(host[0]) if host else None,
+                    range(_number(first), _number(last) + 1),
+                    _address(target),
+                    _number(rest[0]) if rest else None,
+                )
+                self.published[owner].append(one)
+                if one.host is None:
+                    self.wildcards |= {(one.version, protocol, port): owner for port in one.ports}
+
+
+def interface_of(key: AttachmentKey) -> Interface:
+    """The interface that a key is a part of."""
+    return key.network, key.container, key.ifname
+
+
+def groups_of(rules: str) -> tuple[tuple[int, str, Group | None], ...]:
+    """(version, suffix of its maps, group) for each group of conditions that the look-up rules name; None where its
+    conditions cannot be read, or are not those that its name is made from."""
+    found: dict[tuple[int, str], Group | None] = {}
+    for line in map(str.strip, rules.splitlines()):
+        if match := _LOOKUP.fullmatch(line):
+            version, suffix = int(match["version"]), match["suffix"]
             try:
-                yield unpack(declared, held)
-            except ValueError:
-                continue  # nothing that we wrote
+                group = Group(version, parse([match["when"]], version))
+            except ConditionError:
+                found.setdefault((version, suffix), None)
+                continue
+            found[version, suffix] = group if group.suffix == suffix else found.get((version, suffix))
+    return tuple((version, suffix, group) for (version, suffix), group in found.items())
 
 
-def _with_entries(kernel: Kernel, remains: Remains) -> Remains:
-    if not kernel.programs.loaded():
-        return remains
-    networks = {
-        IfIndex(U32.unpack(key)[0]): NetworkEntry.unpack(value) for key, value in kernel.programs.entries("networks")
-    }
-    origins = (OriginKey.unpack(key) for key, _ in kernel.programs.entries("origins"))
-    return replace(
-        remains,
-        networks=networks,
-        origins=frozenset((one.address, one.protocol, one.port) for one in origins),
-    )
+def _address(atom: object) -> Address:
+    if not isinstance(atom, IPv4Address | IPv6Address):
+        raise TypeError(f"not an address: {atom!r}")
+    return atom
 
 
-def _flags(kernel: Kernel, link: Link) -> PortFlags | None:
-    if not link.master:
-        return None
-    try:
-        return kernel.links.port_flags(link.index)
-    except LinkError:
-        return None  # a port of something that is no bridge
-
-
-def _sandboxes(directory: Path) -> Iterator[Sandbox]:
-    """The namespaces that can be entered."""
-    for path in sorted(directory.iterdir()) if directory.is_dir() else ():
-        try:
-            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        except OSError:
-            continue  # gone meanwhile
-        try:
-            links, held = inside(descriptor, _inventory)
-            yield Sandbox(str(path), os.fstat(descriptor).st_ino, links, held)
-        except KernelError:
-            continue  # no namespace, or none that we may enter
-        finally:
-            os.close(descriptor)
-
-
-def _inventory() -> tuple[tuple[Link, ...], dict[IfIndex, frozenset[Address]]]:
-    """Links and addresses of the calling thread's namespace."""
-    found: dict[IfIndex, set[Address]] = {}
-    for index, one in addresses.everywhere():
-        found.setdefault(index, set()).add(one.interface.ip)
-    return wires.links(), {index: frozenset(held) for index, held in found.items()}
-
-
-def _leases(key: AttachmentKey, elements: Iterable[Element], directory: Path) -> bool:
-    """Whether a main plugin of ours has leased this attachment's addresses there."""
-    if key.plugin not in MAIN_PLUGINS or not (directory / key.network).is_dir():
-        return False
-    owner = comment_of(key)
-    mine = [one.key[1] for one in elements if one.set_name in _MEMBERS and one.comment == owner]
-    held = [address for address in mine if isinstance(address, IPv4Address | IPv6Address)]
-    try:
-        LeaseStore(key.network, directory).check(Owner(key.container, key.ifname), held)
-    except (DifferenceError, BusyError, OSError):
-        return False
-    return bool(held)
-
-
-def _trusted(kernel: Kernel) -> frozenset[Address]:
-    try:
-        return kernel.firewalld.sources(TRUSTED) if kernel.firewalld.running() else frozenset()
-    except FirewalldError:
-        return frozenset()
+def _number(atom: object) -> int:
+    if not isinstance(atom, int):
+        raise TypeError(f"not a number: {atom!r}")
+    return int(atom)

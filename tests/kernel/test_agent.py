@@ -14,6 +14,7 @@ import pytest
 from control.protocol.client import AgentClient, AgentUnreachableError
 from control.protocol.transport import send_call
 from control.protocol.wire import CniCall
+from plugin.errors import CniError
 from support import plan
 from support.netns import Sandbox, wait_until
 from support.traffic import ask
@@ -84,6 +85,21 @@ def test_a_state_that_was_deleted_is_not_used_any_more(world: World) -> None:
     known = {one["container"] for one in json.loads(world.dpctl("ps", "--json"))["attachments"]}
     assert known == {"web", "late"}
     assert "8080/tcp" in world.dpctl("ports")
+
+
+def test_an_agent_with_wrong_settings_detaches(world: World) -> None:
+    """With a typo in the settings the agent starts, says so, and does what needs none: DEL, and repairs."""
+    world.serve(world.attach("web", plan.FRONT, publish("8080:80")))
+    world.attach("late", plan.FRONT, publish("8081:80"))
+    break_embedded(world)
+    start(world)
+    assert "nonsense" in world.dpctl("events", "--kind", "problem")
+    with pytest.raises(CniError, match="nonsense"):
+        world.attach("more", plan.FRONT)
+    world.detach("late")
+    assert "8081" not in world.ruleset()
+    world.host.run("nft", "flush", "ruleset")
+    wait_until(lambda: "8080" in world.ruleset(), 20, "the repair")
 
 
 def test_stopping_the_agent_leaves_the_dataplane(world: World) -> None:

@@ -7,7 +7,7 @@ play.waits()
 
 from __future__ import annotations
 
-from control.repair.reconciler import ALL, UNANNOUNCED, Fight, Outcome, Part, Reconciler, Sync
+from control.repair.reconciler import EVERYTHING, UNANNOUNCED, Fight, Outcome, Part, Reconciler, Sync
 from dataplane.events import Event, RulesetChanged
 from dataplane.types import IfIndex
 
@@ -36,7 +36,7 @@ class Playbook:
         self._sync: Sync | None = None
         self.fights: tuple[Fight, ...] = ()
         if started:
-            self.syncs(*ALL).ends()
+            self.syncs(*EVERYTHING).ends()
 
     def hears(self, *events: Event) -> Playbook:
         """These events arrive."""

@@ -20,8 +20,9 @@ from control.desired.ruleset import Group
 from control.engine import Engine
 from control.errors import PortConflictError
 from control.model import AttachmentKey, ChecksumPolicy, IngressPolicy, Options, PortMapping, Request
-from control.state.rebuild import Remains, Sandbox, groups_of, rebuilt
-from control.state.remains import observe
+from control.state.rebuild import rebuilt
+from control.state.remains import Remains, Sandbox, groups_of
+from control.state.survey import survey
 from control.wiring.wire import alias_of
 from dataplane.doors import Link, PortFlags
 from dataplane.fakes import FakeDoors
@@ -331,7 +332,7 @@ def test_conditions_are_read_from_their_rules(conditions: tuple[object, ...]) ->
 def test_ports_whose_conditions_are_lost_are_closed(world: World) -> None:
     """They were never open to all."""
     web = world.attach("web", "10.11.0.2", port(8080), options=Options(conditions4=CONDITIONS[0]))
-    remains = observe(world.doors.kernel())
+    remains = survey(world.doors.kernel())
     found = rebuilt(replace(remains, rules=remains.rules.replace("10.0.0.0/8", "10.0.0.0/9")))
     assert found.attachments[0].request.mappings == ()
     assert found.notes == (
@@ -352,7 +353,7 @@ def test_an_interface_without_addresses_is_known_by_its_alias() -> None:
 def test_a_namespace_is_known_by_the_other_end_of_its_link(world: World) -> None:
     """The port of a bridge that others made, and the path of the namespace, are told by the link inside."""
     world.attach("web", "10.11.0.2", port(8080))
-    remains = observe(world.doors.kernel())
+    remains = survey(world.doors.kernel())
     port_index = next(link.index for link in remains.links.values() if link.name == "vethweb")
     inner = Link(IfIndex(2), "eth0", "veth", IfIndex(0), peer=port_index)
     outer = replace(remains.links[port_index], peer=inner.index)
@@ -370,7 +371,7 @@ def test_a_namespace_is_known_by_the_other_end_of_its_link(world: World) -> None
 def test_bpf_maps_that_cannot_be_read_leave_a_network_closed(world: World) -> None:
     """The programs on a device tell that it was isolated."""
     world.attach("web", "10.11.0.2", options=Options(ingress_policy=IngressPolicy.SAME_BRIDGE))
-    remains = replace(observe(world.doors.kernel()), networks={}, origins=frozenset())
+    remains = replace(survey(world.doors.kernel()), networks={}, origins=frozenset())
     assert rebuilt(remains).attachments[0].options.ingress_policy is IngressPolicy.SAME_BRIDGE
 
 
@@ -454,7 +455,7 @@ def test_a_host_on_which_nothing_is_attached(tmp_path: Path) -> None:
     doors = FakeDoors()
     with engine_on(doors, tmp_path) as engine:
         engine.delete(key("web"))
-        assert engine.store.lost == ""
+        assert engine.store.recovery.lost == ""
     assert doors.nft.tables() == frozenset()
 
 
@@ -464,7 +465,7 @@ def test_attachments_of_the_journal_are_not_read_back(world: World) -> None:
     store = world.engine.store
     (attachment,) = world.engine.attachments()
     store.begin([attachment])
-    store._sql("DELETE FROM attachments")
+    store._db.run("DELETE FROM attachments")
     store.keep_fact("lost", "a test says so")
     world.engine.close()
     with engine_on(world.doors, world.directory) as engine:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.repair.reconciler import (
-    ALL,
+    EVERYTHING,
     LOOK_EVERY,
     PATIENCE,
     PAUSES,
@@ -43,7 +43,7 @@ def link(index: IfIndex, name: str = "eth7", *, gone: bool = False) -> LinkChang
 
 def test_at_the_start_everything_is_looked_at() -> None:
     """Whatever happened before the agent ran is found at its start."""
-    Playbook(started=False).syncs(*ALL, by=("the agent has started",)).ends().waits(LOOK_EVERY)
+    Playbook(started=False).syncs(*EVERYTHING, by=("the agent has started",)).ends().waits(LOOK_EVERY)
 
 
 def test_a_strangers_transaction_in_our_table_is_looked_at_at_once() -> None:
@@ -110,13 +110,21 @@ def test_a_container_that_vanished_is_collected_when_no_del_comes(event: Event) 
 
 
 def test_collecting_can_be_switched_off() -> None:
-    """``collect_after = 0``: only ``dpctl gc`` removes what no DEL came for."""
-    Playbook(collect_after=0).hears(NamespaceGone("/run/netns/web")).waits(LOOK_EVERY)
+    """``collect_after = 0``: only ``dpctl gc`` removes what no DEL came for, also at the start and after a loss."""
+    play = Playbook(collect_after=0).hears(NamespaceGone("/run/netns/web")).waits(LOOK_EVERY)
+    play.hears(NotificationsLost("route")).syncs(*EVERYTHING).ends().after(RESYNC_EVERY).syncs(*EVERYTHING)
+
+
+def test_the_start_gives_a_del_its_time() -> None:
+    """What is gone when the agent starts, or after a loss, is collected no sooner than what goes while it runs."""
+    Playbook(collect_after=1.0).waits(1.0).after(1.0).syncs(Part.CONTAINERS)
 
 
 def test_lost_notifications_have_everything_looked_at() -> None:
     """What was not heard may have been anything."""
-    Playbook().hears(NotificationsLost("ruleset")).syncs(*ALL, by=("notifications were lost (ruleset)",)).ends().waits()
+    Playbook().hears(NotificationsLost("ruleset")).syncs(
+        *EVERYTHING, by=("notifications were lost (ruleset)",)
+    ).ends().waits()
 
 
 def test_what_is_heard_during_a_sync_is_the_next_ones() -> None:
@@ -135,17 +143,30 @@ def test_what_is_unannounced_is_looked_at_every_few_seconds() -> None:
 
 def test_everything_is_looked_at_now_and_then() -> None:
     """Also what no rule of ours expects to happen comes right in the end."""
-    Playbook().after(RESYNC_EVERY).syncs(*ALL, by=()).ends().waits(LOOK_EVERY)
+    Playbook(collect_after=0).after(RESYNC_EVERY).syncs(*EVERYTHING, by=()).ends().waits(LOOK_EVERY)
 
 
-def test_a_failed_sync_is_tried_again_ever_later_and_whole() -> None:
-    """A kernel that refuses is asked again, and not all the time."""
-    play = Playbook().hears(changed("nft", 7)).syncs(Part.TABLES)
-    for pause in (*RETRIES, RETRIES[-1]):
-        play.ends(Outcome(failed="could not change table")).waits(pause).after(pause).syncs(*ALL)
-    play.ends().idles(LOOK_EVERY)
+def failing(*parts: Part) -> Outcome:
+    """These parts could not be looked at, or put right."""
+    return Outcome(failed=dict.fromkeys(parts, "could not change it"))
+
+
+def test_a_failed_part_is_tried_again_ever_later() -> None:
+    """A kernel that refuses is asked again, and not all the time; when it begins to, everything is looked at."""
+    play = Playbook(collect_after=0).hears(changed("nft", 7)).syncs(Part.TABLES)
+    play.ends(failing(Part.TABLES)).syncs(*EVERYTHING - {Part.TABLES}, by=("a sync failed",)).ends()
+    for pause in RETRIES:
+        play.idles(pause).syncs(Part.TABLES).ends(failing(Part.TABLES))
+    play.idles(RETRIES[-1]).syncs(Part.TABLES).ends().idles(LOOK_EVERY)
     play.hears(changed("nft", 8)).syncs(Part.TABLES)
-    play.ends(Outcome(failed="could not change table")).waits(RETRIES[0])
+
+
+def test_a_part_that_fails_keeps_no_other_waiting() -> None:
+    """Programs that cannot be loaded are no reason to leave ports closed."""
+    play = Playbook().hears(PinsChanged()).syncs(Part.PROGRAMS)
+    play.ends(failing(Part.PROGRAMS)).syncs(*EVERYTHING - {Part.PROGRAMS}).ends()
+    for _ in range(3):
+        play.hears(PinsChanged(), changed("nft", 7)).syncs(Part.TABLES).ends(found(Part.TABLES))
 
 
 def test_a_fight_slows_down_and_is_told() -> None:
@@ -187,7 +208,9 @@ _EVENTS = st.sampled_from(
     [changed("nft", 7), changed("x", 8, others=True), PinsChanged(), link(BRIDGE), link(PORT, gone=True),
      NotificationsLost("route"), SysctlWritten("net/ipv4/ip_forward"), AddressChanged(BRIDGE, gone=True)]
 )  # fmt: skip
-_OUTCOMES = st.sampled_from([Outcome(), found(Part.TABLES), found(Part.LINKS, Part.TABLES), Outcome(failed="no")])
+_OUTCOMES = st.sampled_from(
+    [Outcome(), found(Part.TABLES), found(Part.LINKS, Part.TABLES), Outcome(failed={Part.TABLES: "no"})]
+)
 
 
 @given(st.lists(st.tuples(_EVENTS, st.floats(0, 5), _OUTCOMES), max_size=60))
@@ -204,7 +227,7 @@ def test_nothing_that_was_heard_is_ever_forgotten(script: list[tuple[Event, floa
     reconciler.hear(NotificationsLost("route"), now)
     seen: set[Part] = set()
     limit = now + RETRIES[-1] + PAUSES[-1] + 1
-    while seen != ALL:
+    while seen < EVERYTHING:
         assert reconciler.wake <= limit
         now = max(now, reconciler.wake)
         sync = reconciler.next(now)

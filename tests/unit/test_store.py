@@ -28,7 +28,7 @@ def steps(world: World) -> int:
         counted += 1
         return 0
 
-    database = world.engine.store._db
+    database = world.engine.store._db._connection
     database.set_progress_handler(count, 1)
     world.attach("web", "10.88.0.3", port(8081))
     made = world.attach("web", "10.88.0.3", port(8081))

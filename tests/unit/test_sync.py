@@ -215,18 +215,20 @@ def test_what_fails_is_in_the_outcome(world: World) -> None:
     world.attach("web", "10.11.0.2", port(8080))
     world.doors.nft.flush_ruleset()
     world.doors.nft.fail = NftError.from_errno("change", "table inet dataplane", 12)
-    assert "could not change table inet dataplane" in world.engine.sync(frozenset({Part.TABLES})).failed
+    assert "could not change table inet dataplane" in world.engine.sync(frozenset({Part.TABLES})).failed[Part.TABLES]
     world.doors.programs.detach(Program.CHECKSUM, world.bridge.index)
     world.doors.programs.fail = BpfError.from_errno("attach", "program checksum", 12)
-    assert world.engine.sync(frozenset({Part.PROGRAMS})).failed
-    assert sync(world, Part.TABLES, Part.PROGRAMS).keys() == {Part.TABLES, Part.PROGRAMS}
+    outcome = world.engine.sync(frozenset({Part.PROGRAMS, Part.TABLES}))
+    assert outcome.failed.keys() == {Part.PROGRAMS}
+    assert outcome.found.keys() == {Part.TABLES}, "one that fails keeps no other from being repaired"
+    assert sync(world, Part.TABLES, Part.PROGRAMS).keys() == {Part.PROGRAMS}
 
 
 def test_an_interrupted_change_is_finished_by_the_next_sync(world: World) -> None:
     """An agent that was killed within a change begins with its repair."""
     world.attach("web", "10.11.0.2", port(8080))
     world.engine.store.begin(())
-    assert sync(world, Part.TABLES) == {Part.TABLES: ("a change was interrupted",)}
+    assert sync(world, Part.STATE) == {Part.STATE: ("a change was interrupted",)}
 
 
 def test_the_mirror_follows_each_change_and_changes_of_others(world: World) -> None:
@@ -254,3 +256,19 @@ def test_a_device_that_is_gone_is_in_nobodys_way(world: World, part: Part) -> No
     outcome = world.engine.sync(frozenset({part}))
     assert not outcome.failed
     assert not world.engine.sync(frozenset({part})).found
+
+
+def test_a_bridge_of_ours_without_any_port_stays_removed(world: World) -> None:
+    """Where attachments are all that is left of containers, whoever removes their bridge is not contradicted."""
+    links = world.doors.links
+    links.remove(world.bridge.index)
+    bridge = links.make_bridge("br-front", "02:00:00:00:00:07", 1400)
+    links.add_address(bridge.index, ip_interface("10.11.0.1/24"))
+    veth = links.link("vethweb", "veth", bridge.index)
+    made = request("web", "10.11.0.2", port(8080), interfaces=("br-front", "vethweb"))
+    world.engine.add(replace(made, key=replace(made.key, plugin="dataplane-bridge")))
+    links.remove(veth.index)
+    links.remove(bridge.index)
+    outcome = world.engine.sync(frozenset({Part.LINKS}))
+    assert links.find("br-front") is None
+    assert outcome.left == ("device br-front of network front is gone: its next ADD makes it",)
