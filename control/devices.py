@@ -5,8 +5,8 @@
 
 A bridge that is there again under its name is another link: programs, rules and map entries have to follow, before its
 former ports are its ports again. One that our own main plugin made is made again where nobody did, with the MAC and the
-addresses that it had, so that containers need not learn anything. One that somebody else's main plugin made is left to
-that plugin's next ADD.
+addresses that it had, so that containers need not learn anything. One without a port to plug in is not: whoever removed
+it meant to. One that somebody else's main plugin made is left to that plugin's next ADD.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Devices:
         known = self._store.fact(_fact(device.name))
         was = Bridge.decode(known) if known else None
         link, ours = self._kernel.links.find(device.name), any(one.key.plugin in MAIN_PLUGINS for one in ones)
-        if link is None and was and ours:
+        if link is None and was and ours and self._has_a_port(ones):
             link = self._kernel.links.make_bridge(was.name, was.mac, was.mtu)
             followed.found.append(f"bridge {device.name} was deleted")
         elif link is None or (was and link.kind != _BRIDGE):
@@ -126,6 +126,11 @@ class Devices:
             self._changes.make(self._changes.of(one.key, moved))
         if not link.up:
             self._kernel.links.bring_up(link.index)
+
+    def _has_a_port(self, ones: Iterable[Attachment]) -> bool:
+        """Whether any of the attachments' ports is there still."""
+        ports = {one.device.port for one in ones if one.device.port}
+        return any(self._kernel.links.get(port) is not None for port in ports)
 
     def _close(self, link: Link, ones: Iterable[Attachment]) -> None:
         """Have the programs there before any port is: a network is never open."""

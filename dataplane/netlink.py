@@ -185,7 +185,7 @@ _sockets = _Sockets()
 
 def _forget() -> None:
     """Start without sockets, in the child of a fork: it must not read the answers to its parent."""
-    global _sockets  # noqa: PLW0603
+    global _sockets  # noqa: PLW0603 - one for the process, replaced as a whole
     _sockets = _Sockets()
 
 

@@ -12,6 +12,9 @@ work.
 
 A failure that is the caller's (the configuration, the environment), or another plugin's that we delegate to, is not.
 
+A DEL is never carried out after the ADD that superseded it: its file is there for as long as anybody may yet carry it
+out, and an ADD that sees it waits for the queue's lock.
+
 Be aware: the descriptor of the namespace is not kept, and its path is forgotten: it may be another container's by then.
 A DEL needs neither.
 """
@@ -20,7 +23,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from enum import Enum, auto
 from pathlib import Path
@@ -49,6 +52,8 @@ class Fate(Enum):
     DONE = auto()
     WAITS = auto()
     REFUSED = auto()
+    GONE = auto()
+    """Somebody else has done it: there was nothing to try."""
 
 
 class _Attachment(NamedTuple):
@@ -98,11 +103,17 @@ class Deferred:
                 self._try_some({entry.path for entry in own}, engine, say)
         return own if verb == "DEL" else []
 
-    def forget(self, entries: Iterable[Entry]) -> None:
-        """Drop entries whose work is done. One that cannot be dropped does no harm: a DEL may come twice."""
-        for entry in entries:
-            with suppress(OSError):
-                self._queue.drop(entry)
+    def forget(self, entries: Sequence[Entry]) -> None:
+        """Drop entries whose work is done. One that cannot be dropped does no harm: a DEL may come twice.
+
+        While others replay, all of them are left: one may be in their hands, and the next ADD has to see that.
+        """
+        if not entries:
+            return
+        with self._held(wait=False) as held:
+            for entry in entries if held else ():
+                with suppress(OSError):
+                    self._queue.drop(entry)
 
     def replay(self, engine: OpenEngine, say: Say) -> int:
         """Carry out all that waits: how many wait still. Does nothing while others do that. Raises ``OSError``."""
@@ -122,6 +133,9 @@ class Deferred:
                 return
 
     def _try(self, entry: Entry, engine: OpenEngine, say: Say) -> Fate:
+        # Whoever had the lock before us may have done it, and an ADD may have come after that.
+        if not self._queue.waits(entry):
+            return Fate.GONE
         if entry.call is None or entry.call.environment.get("CNI_COMMAND") != "DEL":
             return self._refuse(entry, entry.cause or "it is no DEL", say)
         failures: list[Exception] = []
@@ -140,8 +154,8 @@ class Deferred:
         return self._refuse(entry, str(cni_error(failures[0])), say)
 
     def _refuse(self, entry: Entry, cause: str, say: Say) -> Fate:
-        aside = self._queue.set_aside(entry)
-        say(f"dataplane: a DEL that was kept for later cannot be carried out, and is now {aside}: {cause}\n")
+        if aside := self._queue.set_aside(entry):
+            say(f"dataplane: a DEL that was kept for later cannot be carried out, and is now {aside}: {cause}\n")
         return Fate.REFUSED
 
     @contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 
 from control.errors import BusyError, NotReadyError
 from control.protocol.queue import Queue
@@ -40,7 +40,15 @@ def replay(engine: Engine) -> int:
 
     For the agent's start, and now and then while any wait. Raises ``OSError`` where the queue cannot be read.
     """
-    return _DEFERRED.replay(lambda: nullcontext(engine), sys.stderr.write)
+    return _DEFERRED.replay(lambda: nullcontext(engine), _say)
+
+
+def _say(line: str) -> None:
+    """Tell people, where they can be told: nothing is left undone because standard error is full or closed."""
+    # ValueError: it was closed here. None: it was before Python started.
+    if sys.stderr is not None:
+        with suppress(OSError, ValueError):
+            sys.stderr.write(line)
 
 
 def _serve(call: CniCall, netns: int | None, engine: OpenEngine, any_engine: OpenEngine, *, whole: bool) -> Answer:

@@ -8,8 +8,9 @@ Unit       milliseconds: the sum over a call's executables, each from exec to ex
            and the start of whatever is its driver, is in none of the sums
 Fair       another container is on the bridge throughout, for all, as one usually is: to attach the programs to the
            first of a network, and detach them from the last, takes the kernel two grace periods, which are told in rows
-           of their own; the same subnet, namespace, verbs and keys for all, on hosts of their own; no masquerade of
-           egress, which would cost the Go chain five more calls of iptables
+           of their own, as is, for us alone, a bridge with a hundred containers and a thousand published ports; the
+           same subnet, namespace, verbs and keys for all, on hosts of their own; no masquerade of egress, which would
+           cost the Go chain five more calls of iptables
 Falsified  by less than eight times the Go chain's ADD, or by a control that differs from itself
 """
 
@@ -25,12 +26,15 @@ from bench.ours import Ours
 from bench.peers import GO_PLUGINS, NETWORK, GoPlugins
 from bench.place import Host
 from bench.report import Figure, Results, control_figure, median_figure, percentile_figure, ratio_figure
-from bench.stage import Stage
+from bench.stage import FIRST_PORT, Stage
 from bench.starter import Starter
 
 OURS, AGAIN, DROP_INS, GO = "dataplane-bridge", "dataplane-bridge again", "chain on our drop-ins", "Go chain"
 ALONE = "dataplane-bridge alone"
+CROWDED = "dataplane-bridge among many"
 AT_LEAST = 8.0
+
+_OTHERS, _PORTS_EACH = 100, 10
 
 Chain = tuple[tuple[str, Mapping[str, object]], ...]
 Pair = Callable[[], dict[str, float]]
@@ -58,7 +62,8 @@ def run(stage: Stage) -> None:
         variants = {
             OURS: single,
             AGAIN: single,
-            ALONE: _ours(stage, stack, _SINGLE, alone=True),
+            ALONE: _ours(stage, stack, _SINGLE, others=0),
+            CROWDED: _ours(stage, stack, _SINGLE, others=stage.amount(_OTHERS, _OTHERS, 2), ports_each=_PORTS_EACH),
             DROP_INS: _ours(stage, stack, _CHAIN),
             GO: _go(stage, stack),
         }
@@ -79,18 +84,22 @@ def figures(results: Results) -> list[Figure]:
         rows.append(percentile_figure(f"{OURS}, {verb}, p99", own, 0.99, "ms"))
         what = f"{OURS}, {verb}, the only container of its network"
         rows.append(median_figure(what, results.of(verb, ALONE), "ms", note="programs are attached and detached"))
+        crowded, where = results.of(verb, CROWDED), f"{_OTHERS * _PORTS_EACH:,} ports present"
+        rows.append(median_figure(f"{OURS}, {verb}, {where}", crowded, "ms"))
+        rows.append(ratio_figure(f"{OURS}, {verb}, {where} / one", crowded, own))
         limit = AT_LEAST if verb == "ADD" else None
         rows.append(ratio_figure(f"{GO} / {OURS}, {verb}", theirs, own, at_least=limit))
         rows.append(control_figure(results.of(verb, AGAIN), own))
     return rows
 
 
-def _ours(stage: Stage, stack: ExitStack, chain: Chain, *, alone: bool = False) -> Pair:
-    host = stack.enter_context(stage.host(f"{chain[0][0]}-alone" if alone else chain[0][0]))
+def _ours(stage: Stage, stack: ExitStack, chain: Chain, *, others: int = 1, ports_each: int = 1) -> Pair:
+    host = stack.enter_context(stage.host(f"{chain[0][0]}-{others}"))
     ours = Ours(host)
     stack.enter_context(ours.agent())
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
-    return _pair(starter, host, [(ours.plugin(name), keys) for name, keys in chain], ours.environment, alone=alone)
+    plugins = [(ours.plugin(name), keys) for name, keys in chain]
+    return _pair(starter, host, plugins, ours.environment, others=others, ports_each=ports_each)
 
 
 def _go(stage: Stage, stack: ExitStack) -> Pair:
@@ -107,13 +116,12 @@ def _pair(
     chain: list[tuple[Path, Mapping[str, object]]],
     environment: Callable[[str, Container], dict[str, str]],
     *,
-    alone: bool = False,
+    others: int = 1,
+    ports_each: int = 1,
 ) -> Pair:
-    """ADD and DEL of one container; another one, unless it is to be alone, is added now and stays."""
-    one, other = (
-        Container(place.name, place.path, ports=(port(40000 + number, 80),))
-        for number, place in enumerate(host.namespaces(["one", "other"]))
-    )
+    """ADD and DEL of one container, with one port; so many others, with so many ports each, are added now and stay."""
+    place, *places = host.namespaces(["one", *(f"other{number}" for number in range(others))])
+    one = Container(place.name, place.path, ports=(port(40000, 80),))
     environments = {verb: environment(verb, one) for verb in ("ADD", "DEL")}
 
     def add(container: Container, variables: Mapping[str, str]) -> tuple[float, object]:
@@ -131,7 +139,10 @@ def _pair(
         )
         return {"ADD": added, "DEL": deleted}
 
-    if not alone:
+    for number, place in enumerate(places):
+        first = FIRST_PORT + number * ports_each
+        ports = tuple(port(first + more, 1 + more) for more in range(ports_each))
+        other = Container(place.name, place.path, ports=ports)
         add(other, environment("ADD", other))
     return pair
 

@@ -181,13 +181,15 @@ class Agent:
 
     def serve(self) -> None:
         """Answer calls and repair until stopped; calls that were accepted are finished first."""
-        with selectors.DefaultSelector() as selector:
-            reception = Reception(self._listener, selector, self._deliver)
-            selector.register(self._wake, selectors.EVENT_READ)
-            while not self._stopping:
-                self._turn(selector, reception)
-            reception.close()
-        self._close()
+        try:
+            with selectors.DefaultSelector() as selector:
+                reception = Reception(self._listener, selector, self._deliver)
+                selector.register(self._wake, selectors.EVENT_READ)
+                while not self._stopping:
+                    self._turn(selector, reception)
+                reception.close()
+        finally:
+            self._close()
 
     def stop(self) -> None:
         """Make ``serve`` return. Safe to call from a signal's code, and twice."""
@@ -236,6 +238,8 @@ class Agent:
             self.queued = self._frontend.replay(CallersEngine(self._engine, self._engine_thread, None))
         except OSError as error:
             self._history.tell(Kind.PROBLEM, f"could not read the queue of DELs: {error}")
+        except Exception as error:  # noqa: BLE001 - nobody asks for this thread's result: it would vanish
+            self._history.tell(Kind.FAILED, f"a fault of ours: {error!r}")
 
     # -- calls --------------------------------------------------------------------------------------------------------
 
@@ -254,6 +258,8 @@ class Agent:
         except (OSError, WireError):
             # A peer that does not speak the protocol, or went away, gets no answer; it has its own time limit.
             return
+        except Exception as error:  # noqa: BLE001 - nobody asks for this thread's result: it would vanish
+            self._history.tell(Kind.FAILED, f"a fault of ours: {error!r}")
         finally:
             if netns is not None:
                 os.close(netns)
@@ -281,6 +287,10 @@ class Agent:
             found, left = self._engine.reconcile()
         except DataplaneError as error:
             return Reconciled((), (), str(error))
+        except Exception as error:  # noqa: BLE001 - who asked is to know, as everybody who reads the events
+            fault = f"a fault of ours: {error!r}"
+            self._history.tell(Kind.FAILED, fault, by=("dpctl reconcile",))
+            return Reconciled((), (), fault)
         for text in found:
             took = (time.monotonic() - began) * 1000
             self._history.tell(Kind.REPAIRED, text, by=("dpctl reconcile",), milliseconds=took)

@@ -86,6 +86,8 @@ def answer(request: bytes, render: Callable[[], str]) -> bytes:
         return _response(HTTPStatus.OK, body=render(), kind=CONTENT_TYPE)
     except (DataplaneError, OSError) as error:
         return _response(HTTPStatus.SERVICE_UNAVAILABLE, body=f"{error}\n")
+    except Exception as error:  # noqa: BLE001 - a fault of ours must not end the thread that all scrapes depend on
+        return _response(HTTPStatus.INTERNAL_SERVER_ERROR, body=f"a fault of ours: {error!r}\n")
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Tells the supervisor (systemd, Type=notify) what becomes of the agent: ready, its status, stopping, still alive.
+"""Tells the supervisor (systemd, Type=notify) what becomes of the agent: ready, still alive, stopping.
 
     supervisor = Supervisor.of_environment()
     supervisor.ready("serving 12 attachments")
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Self
@@ -59,16 +58,9 @@ class Supervisor:
         return cls(address, int(period) / 1e6 / _BEATS)
 
     def ready(self, status: str = "") -> bool:
-        """The agent serves calls. Whether the message was taken; so of all others."""
+        """The agent serves calls; ``status`` is what ``systemctl status`` shows. Whether the message was taken; so of
+        all others."""
         return self._send("READY=1", *_status(status))
-
-    def status(self, text: str) -> bool:
-        """What ``systemctl status`` shows."""
-        return self._send(*_status(text))
-
-    def reloading(self, status: str = "") -> bool:
-        """The agent is being brought up to date; ``ready`` ends that."""
-        return self._send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}", *_status(status))
 
     def stopping(self, status: str = "") -> bool:
         """The agent ends."""
@@ -79,7 +71,7 @@ class Supervisor:
         return self._send("WATCHDOG=1")
 
     def _send(self, *fields: str) -> bool:
-        if not self.address or not fields:
+        if not self.address:
             return False
         address = f"\0{self.address[1:]}" if self.address.startswith("@") else self.address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as channel:

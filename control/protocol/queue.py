@@ -10,8 +10,9 @@ A file each, named by time: the body of the call's frame (``wire``), which ``plu
 even Python can be started. A file appears whole or not at all (temporary file, fsync, rename, fsync of the
 directory).
 
-Be aware: who writes takes no lock, so that nobody waits for a replay. Who replays holds it, so that a DEL is never
-carried out after an ADD that it should have come before.
+Be aware: who writes takes no lock, so that nobody waits for a replay. Who replays, drops or sets aside holds it: an
+ADD that finds a file of its attachment waits for the lock, and so no DEL is carried out after an ADD that it should
+have come before. What was read without the lock may be gone by the time one has it: ask ``waits``.
 """
 
 from __future__ import annotations
@@ -94,15 +95,25 @@ class Queue:
         found = (self._entry(self._directory / name) for name in sorted(self._names()))
         return [entry for entry in found if entry is not None]
 
+    def waits(self, entry: Entry) -> bool:
+        """Whether it still does; true until the lock is given back."""
+        return entry.path.exists()
+
     def drop(self, entry: Entry) -> None:
-        """Done: it waits no more."""
+        """Done: it waits no more. One that is gone already is fine. Hold the lock."""
         entry.path.unlink(missing_ok=True)
         reached(Point.CALL_REPLAYED)
 
-    def set_aside(self, entry: Entry) -> Path:
-        """Nobody will ever be able to serve it: keep it for people to look at, under a name that is not replayed."""
+    def set_aside(self, entry: Entry) -> Path | None:
+        """Nobody will ever be able to serve it: keep it for people to look at, under a name that is not replayed.
+
+        That name, or None where it is gone already. Hold the lock.
+        """
         aside = entry.path.with_suffix(_ASIDE)
-        entry.path.rename(aside)
+        try:
+            entry.path.rename(aside)
+        except FileNotFoundError:
+            return None
         kept = sorted(path for path in self._directory.iterdir() if path.suffix == _ASIDE)
         for old in kept[:-_MAX_ASIDE]:
             old.unlink(missing_ok=True)
@@ -110,8 +121,7 @@ class Queue:
 
     def _names(self) -> list[str]:
         try:
-            # On the way of every ADD and DEL: without a Path for each.
-            names = os.listdir(self._directory)  # noqa: PTH208
+            names = os.listdir(self._directory)  # noqa: PTH208 - on the way of every ADD and DEL: no Path for each
         except FileNotFoundError:
             return []
         return [name for name in names if name.endswith(_SUFFIX) and name[0] != "."]

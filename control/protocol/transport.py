@@ -1,17 +1,16 @@
 """Calls and answers over a connected unix socket: the frames of ``wire``, and the descriptor beside them.
 
-    plugin:  send_call(connection, call, netns)         agent:  call, netns = receive_call(connection)
-             answer = receive_answer(connection)                send_answer(connection, answer)
+    caller                                          agent
+    send_call(connection, call, netns)       ->     (reads the call without waiting: ``control.agent.reception``)
+    answer = receive_answer(connection)      <-     send_answer(connection, answer)
 
-Time limits are the socket's (``settimeout``). Raises ``OSError`` for the
-connection and ``WireError`` for what came over it.
+Time limits are the socket's (``settimeout``). Raises ``OSError`` for the connection and ``WireError`` for what came
+over it, or is not fit to go.
 """
 
 from __future__ import annotations
 
-import os
 import socket
-import struct
 
 from control.protocol.wire import (
     HEADER_LENGTH,
@@ -19,12 +18,9 @@ from control.protocol.wire import (
     AgentCall,
     body_length,
     decode_answer,
-    decode_call,
     encode_answer,
     encode_call,
 )
-
-_DESCRIPTOR = struct.Struct("=i")
 
 
 def send_call(connection: socket.socket, call: AgentCall, netns: int | None = None) -> None:
@@ -36,22 +32,6 @@ def send_call(connection: socket.socket, call: AgentCall, netns: int | None = No
         connection.sendall(rest)
 
 
-def receive_call(connection: socket.socket) -> tuple[AgentCall, int | None]:
-    """Receive a call, and the descriptor that came with it; it is the caller's to close."""
-    # Not socket.recv_fds: it drops its flags, and children of the agent must not inherit containers' namespaces.
-    header, ancillary, _, _ = connection.recvmsg(
-        HEADER_LENGTH, socket.CMSG_LEN(_DESCRIPTOR.size), socket.MSG_CMSG_CLOEXEC
-    )
-    netns = _descriptor(ancillary)
-    try:
-        header += _receive(connection, HEADER_LENGTH - len(header))
-        return decode_call(_receive(connection, body_length(header))), netns
-    except BaseException:
-        if netns is not None:
-            os.close(netns)
-        raise
-
-
 def send_answer(connection: socket.socket, answer: AgentAnswer) -> None:
     """Send an answer."""
     connection.sendall(encode_answer(answer))
@@ -60,14 +40,6 @@ def send_answer(connection: socket.socket, answer: AgentAnswer) -> None:
 def receive_answer(connection: socket.socket) -> AgentAnswer:
     """Receive an answer."""
     return decode_answer(_receive(connection, body_length(_receive(connection, HEADER_LENGTH))))
-
-
-def _descriptor(ancillary: list[tuple[int, int, bytes]]) -> int | None:
-    for level, kind, payload in ancillary:
-        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS) and len(payload) >= _DESCRIPTOR.size:
-            (descriptor,) = _DESCRIPTOR.unpack_from(payload)
-            return int(descriptor)
-    return None
 
 
 def _receive(connection: socket.socket, length: int) -> bytes:

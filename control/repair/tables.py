@@ -29,6 +29,9 @@ from dataplane.nft.elements import unpack
 from dataplane.nft.objects import Element, Set, Table
 from dataplane.nft.transaction import Batch, Printed, Transaction, add, create, delete
 
+_ASKED_ALONE = 256
+"""Missing elements that are asked for one by one before they are written."""
+
 
 @dataclass(frozen=True, slots=True)
 class Lack:
@@ -90,8 +93,14 @@ class Tables:
             come = Transaction(
                 tuple(create(one.element) if one.element.value else add(one.element) for one in lack.missing)
             )
-            with self._skeleton.untouched_by(1):
-                self._nft.run(ruleset.guarded(self._mark, gone + come))
+            try:
+                with self._skeleton.untouched_by(1):
+                    self._nft.run(ruleset.guarded(self._mark, gone + come))
+            except NftError as error:
+                if error.errno not in {errno.ENOENT, errno.EEXIST}:
+                    raise
+                # Not what was found a moment ago: whatever is there now, this is right.
+                self.replace()
                 reached(Point.ELEMENTS_REPAIRED)
         if lack.admin:
             self._nft.run(adminchain.transaction(_admin_chains(self._store.all_uses())))
@@ -153,6 +162,9 @@ class Tables:
             except ValueError:
                 # Nothing of ours could be written so, not even to delete it.
                 return Lack(f"set {declared.name} of table {Table.MAIN} holds what is none of ours")
+        if len(missing) <= _ASKED_ALONE:
+            # A listing may lack what is there, while the kernel makes the set larger or smaller.
+            missing = [one for one in missing if not self._nft.contains(one.element)]
         return Lack("", tuple(missing), tuple(surplus))
 
     @staticmethod

@@ -6,6 +6,9 @@
 
 libnftables would read all sets of the table to list one of them, and write each element as text.
 
+Be aware: a set that the kernel makes larger or smaller just then may be told without some of its elements. Who misses
+one asks for it alone.
+
 Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 """
 
@@ -40,7 +43,8 @@ def held(declared: Set) -> tuple[Held, ...]:
         raise NftError.from_errno("list", what, error.errno or 0) from error
     # An answer has what fits into a few kilobytes.
     lists = (raw for answer in answers for kind, raw in each_attribute(answer[_GENMSG:]) if kind == _ELEMENTS)
-    return tuple(element for raw in lists for element in each_held(raw))
+    # A table of hashes that the kernel makes larger or smaller meanwhile may tell some of them twice.
+    return tuple(dict.fromkeys(element for raw in lists for element in each_held(raw)))
 
 
 def holds(element: Element) -> bool:

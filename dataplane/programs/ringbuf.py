@@ -3,7 +3,8 @@
     with open_events(fd) as events:
         for event in events.poll(timeout=0.5): ...
 
-Be aware: there is one ring, and an event goes to one reader: two readers share what there is.
+Be aware: there is one ring, and an event goes to one reader: two readers share what there is. Programs may write as
+fast as it is read, so one reading ends after ``AT_ONCE`` events; the rest stays in the ring for the next one.
 """
 
 from __future__ import annotations
@@ -15,6 +16,13 @@ from typing import Any, Self
 
 from dataplane import abi
 from dataplane.errors import BpfError, MissingDependencyError
+
+AT_ONCE = 1000
+"""Events that one reading takes at most."""
+
+_ENOUGH = -errnos.EAGAIN
+"""What ends a reading. libbpf consumes as long as there is anything, and hands on what is negative from a callback: by
+then the event counts as consumed (ringbuf_process_ring). epoll_wait(2), its other source of errors, never says this."""
 
 _SAMPLE = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
@@ -41,9 +49,10 @@ class EventReader:
         return int(self._libbpf.ring_buffer__epoll_fd(self._ring))
 
     def poll(self, timeout: float = 0.0) -> tuple[abi.Event, ...]:
-        """What came, oldest first; waits ``timeout`` seconds for the first. Raises ``BpfError``."""
+        """What came, oldest first, at most ``AT_ONCE`` events; waits ``timeout`` seconds for the first. Raises
+        ``BpfError``."""
         result = self._libbpf.ring_buffer__poll(self._ring, int(timeout * 1000))
-        if result < 0 and -result != errnos.EINTR:
+        if result < 0 and result not in (-errnos.EINTR, _ENOUGH):
             raise BpfError.from_errno("read", "the event ring", -result)
         came, self._pending = tuple(self._pending), []
         return came
@@ -57,7 +66,7 @@ class EventReader:
     def _sample(self, _context: int, address: int, size: int) -> int:
         if size >= abi.EVENT.size:
             self._pending.append(abi.Event.unpack(ctypes.string_at(address, abi.EVENT.size)))
-        return 0
+        return 0 if len(self._pending) < AT_ONCE else _ENOUGH
 
 
 def open_events(map_fd: int) -> EventReader:

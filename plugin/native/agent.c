@@ -1,7 +1,8 @@
 // One call over the agent's socket: connect, send the frame with the open namespace, read the answer.
 //
-// Every step has its limit, and all together `deadline`. Whatever goes wrong is as if no agent were there: ADD and DEL
-// are idempotent by the attachment's key, so they may be done again even where the agent had the whole call.
+// Every step has its limit, and all together `deadline`; the Python that this becomes where no agent serves has limits
+// for its steps, and none for all of it. Whatever goes wrong is as if no agent were there: ADD and DEL are idempotent
+// by the attachment's key, so they may be done again even where the agent had the whole call.
 #include "shim.h"
 
 #include <errno.h>

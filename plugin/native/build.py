@@ -65,7 +65,7 @@ class ShimBuildHook(BuildHookInterface[BuilderConfig]):
         for made in (program, reason):
             self._place(made, build_data, in_place=version == "editable")
 
-    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002
+    def finalize(self, version: str, build_data: dict[str, Any], artifact_path: str) -> None:  # noqa: ARG002 - hatchling's signature
         """Called when the wheel is there."""
         shutil.rmtree(self._scratch)
 

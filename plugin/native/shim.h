@@ -35,7 +35,7 @@ enum {
 #define SILENCE_LIMIT 30000 // without a byte: of standard input, or from the agent
 #endif
 #ifndef TOTAL_LIMIT
-#define TOTAL_LIMIT 120000 // for all of it, however often a byte comes
+#define TOTAL_LIMIT 120000 // until the agent has answered, however often a byte comes; what becomes Python has no more
 #endif
 // Of the host's network namespace; the tests compile others.
 #ifndef RUN_DIRECTORY

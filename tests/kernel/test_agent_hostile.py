@@ -191,13 +191,14 @@ def _descriptors_attached() -> None:
             return rest(peer)
 
     read, write = os.pipe()
-    with open("/dev/null", "rb") as null, open("/proc/self/ns/mnt", "rb") as other, socket.socket() as tcp:  # noqa: PTH123
+    with open("/dev/null", "rb") as null, open("/proc/self/ns/mnt", "rb") as other, socket.socket() as tcp:  # noqa: PTH123 - only their descriptors are wanted
         kinds = [null.fileno(), other.fileno(), tcp.fileno(), read, write]
         refused = [send(call, kind) for kind in kinds]
         with nobody_hurt():
             for _ in range(50):
                 refused += [send(call, kind) for kind in kinds[:2]]
                 assert b"pong" in send(ping, *[null.fileno()] * 250)
+                assert send(framed(b"no JSON"), null.fileno()) == b""
     for frame in refused:
         with socket.socketpair()[0] as _, _answered(frame) as peer:
             answer = receive_answer(peer)

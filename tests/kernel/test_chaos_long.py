@@ -88,8 +88,8 @@ BREAKING = (
     ("nft", "flush", "map", "inet", "dataplane", "publish4"),
     ("nft", "flush", "set", "inet", "dataplane", "members4"),
     ("sh", "-c", "rm -rf /sys/fs/bpf/dataplane*"),
-    ("sysctl", "-qw", "net.ipv4.ip_forward=0"),
-    ("sysctl", "-qw", f"net.ipv4.conf.{plan.FRONT.device}.route_localnet=0"),
+    ("sh", "-c", "echo 0 > /proc/sys/net/ipv4/ip_forward"),
+    ("sh", "-c", f"echo 0 > /proc/sys/net/ipv4/conf/{plan.FRONT.device}/route_localnet"),
 )
 TIMES = 50
 

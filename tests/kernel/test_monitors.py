@@ -167,7 +167,7 @@ def _forwarding() -> None:
     monitor = RouteMonitor()
     for value in (1, 0):
         quiet(monitor)
-        sh(f"exec sysctl -q -w net.ipv4.ip_forward={value}")
+        sh(f"echo {value} > /proc/sys/net/ipv4/ip_forward")
         told(monitor, ForwardingChanged(NO_LINK), ForwardingChanged(link))
         quiet(monitor)
         sh(f"echo {value} > /proc/sys/net/ipv6/conf/v0/forwarding")
@@ -352,7 +352,7 @@ def _sysctls() -> None:
     assert monitor.follow([FORWARD, local, "net/ipv4/conf/nowhere/route_localnet"]) == {
         "net/ipv4/conf/nowhere/route_localnet"
     }
-    sh("exec sysctl -q -w net.ipv4.conf.v0.route_localnet=1")
+    sh("echo 1 > /proc/sys/net/ipv4/conf/v0/route_localnet")
     told(monitor, SysctlWritten(local))
     quiet(monitor)
     sh(f"echo 1 > /proc/sys/{FORWARD}; cat /proc/sys/{local} > /dev/null")

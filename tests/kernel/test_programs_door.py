@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import select
 import shutil
 import signal
 import socket
@@ -21,7 +22,7 @@ from dataplane import abi
 from dataplane.abi import ChecksumCounts, EventKind, NetworkEntry
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError
-from dataplane.programs import clsact, loading, syscall
+from dataplane.programs import clsact, loading, ringbuf, syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
 from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
@@ -477,6 +478,43 @@ def test_networks_are_kept_apart_in_real_traffic(sandbox: Sandbox, mode: AttachM
         marked = ask(front, server, 8000, protocol)
         assert marked
         assert marked.address == str(FRONT.host4(2))
+
+
+def flood(address: str, ports: range) -> None:
+    """Inside a namespace: a datagram to each port, all dropped by isolation. No faster than the kernel takes them."""
+    programs, pair = KernelPrograms(), abi.NETWORK_PAIR.pack(1, 2)
+
+    def dropped() -> int:
+        return int(abi.U64.unpack(programs.get("isolation_drops", pair) or bytes(8))[0])
+
+    before = dropped()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as out:
+        for sent, port in enumerate(ports, start=1):
+            out.sendto(b"", (address, port))
+            if not sent % 250 or sent == len(ports):
+                wait_until(lambda sent=sent: dropped() - before == sent)  # type: ignore[misc]
+
+
+def test_a_reading_of_events_is_bounded(sandbox: Sandbox) -> None:
+    """One takes so many events at most; the rest stays readable for the next ones, and each event comes once."""
+    ports = range(10_000, 10_000 + 2 * ringbuf.AT_ONCE + 500)
+    server = str(BACK.host4(2))
+
+    def readings() -> list[list[int]]:
+        found = []
+        with KernelPrograms().events() as events:
+            while select.select([events], [], [], 0)[0]:
+                found.append([event.destination_port for event in events.poll()])
+        return found
+
+    with two_networks(sandbox, AttachMode.AUTO) as (front, _back):
+        assert ask(front, server, 8000, "udp", timeout=0.3) is None  # the host knows the server's MAC from now on
+        sandbox.call(readings)
+        front.call(flood, server, ports)
+        assert sandbox.call(KernelPrograms().events_lost) == 0
+        found = sandbox.call(readings)
+    assert [len(one) for one in found] == [ringbuf.AT_ONCE, ringbuf.AT_ONCE, 500]
+    assert [port for one in found for port in one] == list(ports)
 
 
 def syn_ack_after(frame: bytes) -> bool:

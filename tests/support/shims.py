@@ -21,11 +21,12 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from control.protocol.transport import receive_call, send_answer
+from control.protocol.transport import send_answer
 from control.protocol.wire import Answer, CniCall
 from plugin.native.build import compile_shim
 from plugin.native.installed import trailer
 from support import needs
+from support.callee import receive_call
 
 PACKAGE = Path(__file__).parent.parent.parent
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import fcntl
+import io
 import json
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +22,7 @@ from dataplane.errors import KernelError
 from plugin import deferred as module
 from plugin.deferred import Deferred
 from plugin.errors import CniError, Code
+from plugin.frontend import replay
 from plugin.skel import dispatch
 from support.cni import RecordingEngine, environment
 
@@ -275,6 +278,92 @@ def test_others_that_replay(
     os.close(lock)
     assert engine.calls == []
     assert len(queue) == 1
+
+
+def test_an_add_is_never_overtaken_by_a_replay(
+    deferred: Deferred, queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While others replay, a repeated DEL leaves its entry where it is, so that the ADD after it waits for them."""
+    monkeypatch.setattr(module, "TIMEOUT", 0.05)
+    done: list[str] = []
+
+    class Overtaken(RecordingEngine):
+        """One that is called for the same attachment by the runtime, while it is busy with another one."""
+
+        def delete(self, key: AttachmentKey) -> None:
+            done.append(f"DEL {key.container}, replayed")
+            if key.container == "first":
+                deferred.forget(deferred.catch_up(call(), RecordingEngine().open, ignore))
+                done.append("DEL web")
+                with pytest.raises(BusyError):
+                    deferred.catch_up(call("ADD"), RecordingEngine().open, ignore)
+
+    for container in ("first", "web"):
+        queue.put(call(container=container))
+    assert deferred.replay(Overtaken().open, ignore) == 0
+    assert done == ["DEL first, replayed", "DEL web", "DEL web, replayed"]
+
+
+class Outrun(Queue):
+    """A queue whose lock another process gets first, which then does all that waits."""
+
+    @contextmanager
+    def held(self, timeout: float = 0.0) -> Iterator[None]:
+        with super().held(timeout):
+            for entry in self.entries():
+                self.drop(entry)
+            yield
+
+
+@pytest.mark.parametrize("kept", [call(), call()._replace(stdin="{")], ids=repr)
+def test_what_another_has_done_is_not_done_again(tmp_path: Path, kept: CniCall) -> None:
+    """Two ADDs wait for the lock: the second one must not carry out the DEL that it saw, after the first one's ADD."""
+    outrun = Outrun(tmp_path / "lib" / "queue")
+    outrun.put(kept)
+    engine = RecordingEngine()
+    Deferred(outrun).catch_up(kept._replace(environment=call("ADD").environment), engine.open, ignore)
+    assert engine.calls == []
+    assert files(tmp_path) == []
+
+
+def test_an_entry_that_is_gone(queue: Queue, tmp_path: Path) -> None:
+    """Whoever empties the directory by hand breaks nothing: what is gone waits for nobody."""
+    queue.put(call())
+    (entry,) = queue.entries()
+    assert queue.waits(entry)
+    entry.path.unlink()
+    assert not queue.waits(entry)
+    queue.drop(entry)
+    assert queue.set_aside(entry) is None
+    assert files(tmp_path) == []
+
+
+class Broken(io.StringIO):
+    """A standard error that takes nothing."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(28, "No space left on device")
+
+
+def _closed() -> io.StringIO:
+    stream = io.StringIO()
+    stream.close()
+    return stream
+
+
+@pytest.mark.parametrize("stderr", [Broken(), _closed(), None], ids=["full", "closed", "none"])
+def test_nobody_needs_to_hear_a_replay(
+    queue: Queue, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stderr: io.StringIO | None
+) -> None:
+    """Where standard error takes nothing, what cannot be carried out is set aside all the same, and the rest done."""
+    monkeypatch.setattr("plugin.frontend._DEFERRED", Deferred(queue))
+    monkeypatch.setattr("sys.stderr", stderr)
+    for kept in (call("ADD"), call()):
+        queue.put(kept)
+    engine = RecordingEngine()
+    assert replay(engine) == 0
+    assert engine.calls == [key()]
+    assert files(tmp_path) == [".refused"]
 
 
 def test_an_empty_queue_is_not_touched(deferred: Deferred, tmp_path: Path) -> None:

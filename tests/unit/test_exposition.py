@@ -151,6 +151,22 @@ def test_metrics_that_cannot_be_had_are_an_error(path: Path) -> None:
         assert b" 200 OK" in tell(shown, ASKED)
 
 
+def test_a_fault_of_ours_ends_one_scrape(path: Path) -> None:
+    """Whatever is wrong with our own code, that scrape is told so, and the next one is served."""
+    faults = [RuntimeError("dictionary changed size during iteration")]
+
+    def render() -> str:
+        if faults:
+            raise faults.pop()
+        return "x 1\n"
+
+    for shown in _shown(path, render):
+        answer = tell(shown, ASKED)
+        assert answer.startswith(b"HTTP/1.1 500 ")
+        assert b"dictionary changed size" in answer
+        assert b" 200 OK" in tell(shown, ASKED)
+
+
 def test_the_socket_is_roots_alone_and_goes_with_us(path: Path) -> None:
     """Mode 0600 whatever the umask, a leftover is replaced, and the file is gone afterwards."""
     with socket.socket(socket.AF_UNIX) as leftover:

@@ -26,18 +26,11 @@ def heard(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[str,
 
 
 def test_each_message_is_one_datagram_in_its_own_words(heard: tuple[str, socket.socket]) -> None:
-    """READY, STATUS, RELOADING with a time, STOPPING and WATCHDOG, as sd_notify(3) spells them."""
+    """READY with a STATUS, STOPPING and WATCHDOG, as sd_notify(3) spells them."""
     name, listener = heard
     supervisor = Supervisor.of_environment({"NOTIFY_SOCKET": name})
     assert supervisor.ready("serving 3 attachments")
     assert listener.recv(1000) == b"READY=1\nSTATUS=serving 3 attachments"
-    assert supervisor.status("busy")
-    assert listener.recv(1000) == b"STATUS=busy"
-    assert supervisor.reloading()
-    reloading, moment = listener.recv(1000).split(b"\n")
-    assert reloading == b"RELOADING=1"
-    assert moment.startswith(b"MONOTONIC_USEC=")
-    assert moment.partition(b"=")[2].isdigit()
     assert supervisor.stopping()
     assert listener.recv(1000) == b"STOPPING=1"
     assert supervisor.watchdog()
@@ -47,8 +40,8 @@ def test_each_message_is_one_datagram_in_its_own_words(heard: tuple[str, socket.
 def test_a_status_is_one_field(heard: tuple[str, socket.socket]) -> None:
     """A text with line breaks cannot speak for us: what follows one is no field of its own."""
     name, listener = heard
-    assert Supervisor(name).status("1 problem:\nREADY=1\nMAINPID=1")
-    assert listener.recv(1000) == b"STATUS=1 problem: READY=1 MAINPID=1"
+    assert Supervisor(name).stopping("1 problem:\nREADY=1\nMAINPID=1")
+    assert listener.recv(1000) == b"STOPPING=1\nSTATUS=1 problem: READY=1 MAINPID=1"
 
 
 def test_without_a_supervisor_nothing_is_said() -> None:
