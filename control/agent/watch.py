@@ -34,11 +34,13 @@ from dataplane.programs.ringbuf import EventReader
 
 RING_REST = 0.2
 """Seconds between two looks into the ring: a container that provokes drops must not keep the agent busy."""
-_REMEMBERED = 64
-_BY_ROSTER = frozenset({Part.PROGRAMS, Part.LINKS, Part.SYSCTLS})
-"""Parts whose events are passed by unless they are about links of ours."""
 MAX_FINDINGS = 20
 """Records that one look into the ring makes; more are counted."""
+
+_REMEMBERED = 64
+"""Transactions of which it is remembered who sent them."""
+_BY_ROSTER = frozenset({Part.PROGRAMS, Part.LINKS, Part.SYSCTLS})
+"""Parts whose events are passed by unless they are about links of ours."""
 
 
 class Reader(Protocol):
@@ -57,7 +59,7 @@ class _Running:
 
 
 class Watch:
-    """See the module. A context manager: monitors are opened when it is made. Raises ``KernelError``."""
+    """See the module. Its monitors are opened when it is made, and closed by ``close``. Raises ``KernelError``."""
 
     def __init__(
         self,
