@@ -133,7 +133,8 @@ def _state() -> Iterator[str]:
     if not _STATE.exists():
         return
     with closing(sqlite3.connect(_STATE)) as database:
-        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        # The serial number counts changes, and those that were undone by others count, too.
+        tables = database.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND name != 'serial'").fetchall()
         for (table,) in tables:
             for row in database.execute(f"SELECT * FROM {table}"):  # noqa: S608 - a name out of the file's own list
                 if table != "facts" or not row[0].startswith(_VOLATILE_FACTS):
