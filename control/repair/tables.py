@@ -101,7 +101,7 @@ class Tables:
                     raise
                 # Not what was found a moment ago: whatever is there now, this is right.
                 self.replace()
-                reached(Point.ELEMENTS_REPAIRED)
+            reached(Point.ELEMENTS_REPAIRED)
         if lack.admin:
             self._nft.run(adminchain.transaction(_admin_chains(self._store.all_uses())))
             reached(Point.ADMIN_CHAINS_REPAIRED)
