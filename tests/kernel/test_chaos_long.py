@@ -54,7 +54,7 @@ EVENTS: dict[str, Callable[[Scene], object]] = {
     "upgrade": _upgrade,
     "flush": lambda scene: scene.host.run("nft", "flush", "ruleset"),
     "delete": lambda scene: scene.host.run("nft", "delete", "table", "inet", "dataplane"),
-    "unpin": lambda scene: scene.host.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane*"),
+    "unpin": lambda scene: scene.host.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane* || true"),
     "overmount": lambda scene: scene.host.run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf"),
 }
 

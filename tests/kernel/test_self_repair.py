@@ -160,7 +160,8 @@ def test_a_firewall_that_takes_over_with_one_file(world: World, repairs: Repairs
 
 def test_pins_that_are_removed(world: World, repairs: Repairs, leaks: None) -> None:
     """``rm -r`` of our pins detaches nothing, because the agent holds what is hooked; they are pinned anew."""
-    world.host.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane*")
+    # The agent may pin again while it runs: then the directory is not empty.
+    world.host.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane* || true")
     repairs.settle("the BPF programs are not loaded")
     assert [one["program"] for one in hooked(world)] == ["isolation", "checksum"] * 2
 

@@ -21,7 +21,7 @@ from support.mainhost import (
     link_of,
     main_host,
 )
-from support.netns import Namespace, Sandbox
+from support.netns import Namespace, Sandbox, wait_until
 from support.spec import quotes
 from support.started import words_of
 from support.traffic import ask, serve
@@ -293,7 +293,7 @@ def test_gc(host: Host) -> None:
     leased = host.leases()
     host.plugin.succeeds("GC", host.conf())
     assert host.leases() == leased
-    assert len(host.ports()) == 2
+    wait_until(lambda: len(host.ports()) == 2, what="the wire to go with its namespace")
     host.plugin.succeeds("GC", host.conf() | {"cni.dev/valid-attachments": [{"containerID": "web", "ifname": "eth0"}]})
     assert host.leases() == [confs["web"]["prevResult"]["ips"][0]["address"].partition("/")[0]]
     assert len(host.ports()) == 1
