@@ -18,7 +18,7 @@ from control.desired import hooks, planner, zones
 from control.desired.hooks import NetworkFacts, Use, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
-from control.repair.observation import complaints, observe, there
+from control.repair.observation import Observed, complaints, observe, there
 from control.repair.reconciler import ALL, Outcome, Part
 from control.repair.skeleton import Skeleton
 from control.repair.tables import Tables
@@ -193,7 +193,7 @@ class Repair:
             wanted, self._told_addresses = self.everything(), None
             self._kernel.programs.load()
             found = ("the BPF programs are not loaded: their pins are gone, or of another version",)
-            self._put_right(Part.PROGRAMS, wanted)
+            self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
             self._run(self.host_addresses(wanted))
             return found, ()
         return self._sync_by_steps(Part.PROGRAMS, wanted)
@@ -218,15 +218,15 @@ class Repair:
     def _sync_by_steps(self, part: Part, wanted: Desired | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         if wanted is None:
             wanted = self.of_devices() if part in _BY_USES else self._of_ports()
-        found = tuple(text for _, text in complaints(wanted, observe(self._kernel, wanted, {part}), {part}))
+        observed = observe(self._kernel, wanted, {part})
+        found = tuple(text for _, text in complaints(wanted, observed, {part}))
         if not found:
             return (), ()
-        self._put_right(part, wanted)
+        self._put_right(part, wanted, observed)
         left = tuple(text for _, text in complaints(wanted, observe(self._kernel, wanted, {part}), {part}))
         return tuple(text for text in found if text not in left), left
 
-    def _put_right(self, part: Part, wanted: Desired) -> None:
-        observed = observe(self._kernel, wanted, {part})
+    def _put_right(self, part: Part, wanted: Desired, observed: Observed) -> None:
         self._run(planner.plan(there(wanted, observed, {part}), wanted, self._mark))
 
     def _run(self, steps: Iterable[Step]) -> None:
