@@ -24,7 +24,6 @@ _NETFILTER = 12  # NETLINK_NETFILTER
 _NFTABLES = 10  # NFNL_SUBSYS_NFTABLES
 _NEWSETELEM, _DELSETELEM = _NFTABLES << 8 | 12, _NFTABLES << 8 | 14  # NFT_MSG_*
 _BEGIN, _END = 16, 17  # NFNL_MSG_BATCH_*
-_FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
 _ELEMENT, _VALUE = 1 | NESTED, 1  # NFTA_LIST_ELEM, NFTA_DATA_VALUE
 _KEY, _DATA, _USERDATA, _KEY_END = 1 | NESTED, 2 | NESTED, 6, 10 | NESTED  # NFTA_SET_ELEM_*
@@ -73,8 +72,8 @@ def _run(commands: tuple[Command, ...]) -> Iterator[Message]:
 
 
 def _set(table: Table, name: str) -> bytes:
-    family, _, table_name = table.partition(" ")
-    return _GENMSG.pack(_FAMILIES[family], 0, 0) + text_attribute(_TABLE, table_name) + text_attribute(_SET, name)
+    family, table_name = table.identity
+    return _GENMSG.pack(family, 0, 0) + text_attribute(_TABLE, table_name) + text_attribute(_SET, name)
 
 
 def _element(element: Element, *, whole: bool) -> bytes:

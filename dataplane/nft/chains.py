@@ -14,7 +14,6 @@ from dataplane.nft.objects import Table
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _GETCHAIN = 10 << 8 | 4  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETCHAIN
-_FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 _GENMSG = 4  # bytes of nfgenmsg: family, version, resource
 _TABLE, _NAME, _USE = 1, 3, 6  # NFTA_CHAIN_*, the last 32 bits in network order
 
@@ -24,9 +23,9 @@ def chains(table: Table) -> dict[str, int]:
 
     Of a chain that others jump to, the jumps are counted as well.
     """
-    family, _, name = table.partition(" ")
+    family, name = table.identity
     try:
-        answers = exchange(_NETFILTER, _GETCHAIN, DUMP, bytes([_FAMILIES[family], 0, 0, 0]))
+        answers = exchange(_NETFILTER, _GETCHAIN, DUMP, bytes([family, 0, 0, 0]))
     except OSError as error:
         raise NftError.from_errno("list", f"the chains of table {table}", error.errno or 0) from error
     every = (attributes(answer[_GENMSG:]) for answer in answers)

@@ -23,7 +23,6 @@ from dataplane.nft.objects import Element, Set, Table
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _GETTABLE, _GETSETELEM = 10 << 8 | 1, 10 << 8 | 13  # NFNL_SUBSYS_NFTABLES, NFT_MSG_*
-_FAMILIES = {"inet": 1, "bridge": 7}  # NFPROTO_*
 _GENMSG = 4  # bytes of nfgenmsg: family, version, resource
 _TABLE_NAME = 1  # NFTA_TABLE_NAME
 _TABLE, _SET, _ELEMENTS = 1, 2, 3  # NFTA_SET_ELEM_LIST_*
@@ -32,8 +31,8 @@ _ELEMENT, _KEY, _VALUE = 1, 1, 1  # NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA
 
 def held(declared: Set) -> tuple[Held, ...]:
     """The elements of a set or map, in no particular order; none where it is not there. Raises ``NftError``."""
-    family, _, name = declared.table.partition(" ")
-    body = bytes([_FAMILIES[family], 0, 0, 0]) + text_attribute(_TABLE, name) + text_attribute(_SET, declared.name)
+    family, name = declared.table.identity
+    body = bytes([family, 0, 0, 0]) + text_attribute(_TABLE, name) + text_attribute(_SET, declared.name)
     try:
         answers = exchange(_NETFILTER, _GETSETELEM, DUMP, body)
     except OSError as error:
@@ -50,11 +49,11 @@ def held(declared: Set) -> tuple[Held, ...]:
 def holds(element: Element) -> bool:
     """Whether the kernel holds this very element, with this value where it has one; a range is found by itself alone.
     Raises ``NftError``."""
-    family, _, name = element.table.partition(" ")
+    family, name = element.table.identity
     wanted = pack(element)
     # Of intervals the kernel finds whichever holds the key, and tells its bounds.
     key = attribute(_KEY | NESTED, attribute(_VALUE, asked_by(element)))
-    body = bytes([_FAMILIES[family], 0, 0, 0]) + text_attribute(_TABLE, name) + text_attribute(_SET, element.set_name)
+    body = bytes([family, 0, 0, 0]) + text_attribute(_TABLE, name) + text_attribute(_SET, element.set_name)
     body += attribute(_ELEMENTS | NESTED, attribute(_ELEMENT | NESTED, key))
     try:
         answers = exchange(_NETFILTER, _GETSETELEM, 0, body)
@@ -74,9 +73,4 @@ def tables() -> frozenset[Table]:
     except OSError as error:
         raise NftError.from_errno("list", "the tables", error.errno or 0) from error
     there = {(answer[0], text(attributes(answer[_GENMSG:]).get(_TABLE_NAME, b""))) for answer in answers}
-    return frozenset(table for table in Table if _identity(table) in there)
-
-
-def _identity(table: Table) -> tuple[int, str]:
-    family, _, name = table.partition(" ")
-    return _FAMILIES[family], name
+    return frozenset(table for table in Table if table.identity in there)

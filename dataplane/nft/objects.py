@@ -32,6 +32,15 @@ class Table(StrEnum):
     BRIDGE = "bridge dataplane"
     """What is decided of frames, before there is an IP packet."""
 
+    @property
+    def identity(self) -> tuple[int, str]:
+        """The number of its family (NFPROTO_*), and its name, as netlink has them."""
+        family, _, name = self.partition(" ")
+        return _NUMBERS[family], name
+
+
+_NUMBERS = {"inet": 1, "bridge": 7}  # NFPROTO_*
+
 
 TABLE = Table.MAIN
 
