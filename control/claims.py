@@ -105,9 +105,9 @@ class Claims:
 
 
 def _yielding(attachment: Attachment, held: Iterable[Held]) -> Attachment:
-    """The attachment without the ports that another interface of its container publishes."""
-    yielded = (claim for claim, holder in held if _is_other_interface(holder, attachment.key))
-    return replace(attachment, yielded=frozenset(yielded))
+    """The attachment without the ports that somebody has: another interface of its container, or, where a lost state
+    was read back with less than it knew, anybody."""
+    return replace(attachment, yielded=frozenset(claim for claim, _ in held))
 
 
 def _is_other_interface(holder: AttachmentKey, key: AttachmentKey) -> bool:

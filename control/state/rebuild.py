@@ -181,8 +181,9 @@ class _Rebuilding:
         return None, named.index if named is not None and named.master == device else _NO_LINK
 
     def _mappings(
-        self, key: AttachmentKey, published: Iterable[Publication], versions: set[int]
+        self, key: AttachmentKey, published: Collection[Publication], versions: set[int]
     ) -> tuple[tuple[PortMapping, ...], frozenset[Claim]]:
+        groups = {one.version: one.suffix for one in published}
         served: defaultdict[PortMapping, set[int]] = defaultdict(set)
         for one in published:
             for mapping in one.mappings():
@@ -192,7 +193,8 @@ class _Rebuilding:
         for mapping, families in served.items():
             missing = versions - families
             holders = [
-                self._traces.wildcards.get((version, mapping.protocol, mapping.host_port)) for version in missing
+                self._traces.wildcards.get((version, groups.get(version, ""), mapping.protocol, mapping.host_port))
+                for version in missing
             ]
             if mapping.host_address is not None or not missing:
                 found.append(mapping)

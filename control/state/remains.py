@@ -105,8 +105,8 @@ class Traces:
         self.everywhere: defaultdict[str, set[Place]] = defaultdict(set)
         """Places by set, whoever they are of."""
         self.masqueraded: dict[Address, AttachmentKey] = {}
-        self.wildcards: dict[tuple[int, Protocol, int], AttachmentKey] = {}
-        """(IP version, protocol, port) published on all addresses, by whom."""
+        self.wildcards: dict[tuple[int, str, Protocol, int], AttachmentKey] = {}
+        """(IP version, group's suffix, protocol, port) published on all addresses, by whom."""
         self.aliased = {link.alias: link for link in remains.links.values() if link.alias}
         self.nobodys = 0
         """How many elements do not tell whose they are."""
@@ -160,7 +160,7 @@ class Traces:
                 )
                 self.published[owner].append(one)
                 if one.host is None:
-                    self.wildcards |= {(one.version, protocol, port): owner for port in one.ports}
+                    self.wildcards |= {(one.version, one.suffix, protocol, port): owner for port in one.ports}
 
 
 def interface_of(key: AttachmentKey) -> Interface:

@@ -279,6 +279,30 @@ def test_a_port_that_is_held_is_refused_after_a_loss(world: World) -> None:
         world.attach("db", "10.11.0.3", port(8080))
 
 
+@pytest.mark.parametrize("gone", ["web", "db"])
+def test_a_port_of_one_family_is_no_claim_to_the_other(world: World, gone: str) -> None:
+    """web has the port for IPv4, and for IPv6 behind conditions by another interface; db has it for IPv6 from all.
+    Whoever goes first leaves the others what they have."""
+    for container, addresses, ifname, host, options in (
+        ("web", "fd00:11::3", "eth1", None, Options(conditions6=CONDITIONS6)),
+        ("db", "fd00:11::4", "eth0", None, Options()),
+        ("web", "10.11.0.2 fd00:11::2", "eth0", "0.0.0.0", Options()),
+    ):
+        wanted = request(container, addresses, port(8080, address=host), interfaces=("br-front",), options=options)
+        world.engine.add(replace(wanted, key=replace(wanted.key, ifname=ifname)))
+    before = picture(world.doors)
+    lose(world)
+    first = AttachmentKey("front", gone, "eth1" if gone == "web" else "eth0")
+    world.engine.delete(first)
+    assert picture(world.doors) != before
+    assert first not in [one.key for one in world.engine.attachments()]
+    rest = [one.key for one in world.engine.attachments()]
+    assert len(rest) == 2
+    for one in rest:
+        world.engine.delete(one)
+    assert world.engine.attachments() == []
+
+
 def test_gc_after_a_loss_knows_long_names(world: World) -> None:
     """A container whose name does not fit into a comment is as valid as before."""
     name = "c" * 200
