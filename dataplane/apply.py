@@ -117,8 +117,9 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
         case DistrustSource(zone, address):
             removed = kernel.firewalld.running() and kernel.firewalld.remove_source(zone, address)
             return (lambda: kernel.firewalld.add_source(zone, address)) if removed else _nothing
-        case FlushFlows(filters):
+        case FlushFlows(filters, sources):
             kernel.flows.flush(filters)
+            kernel.flows.flush_untranslated(sources)
             return _nothing
 
 

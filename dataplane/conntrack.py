@@ -1,8 +1,10 @@
-"""The door to conntrack: flush the entries of published UDP ports, and no others.
+"""The door to conntrack: flush the entries of flows that conntrack would keep leading astray, and no others.
 
-A UDP flow that was tracked before its port was published (or after it moved) keeps going where it went: conntrack
-decided with its first packet. Such entries are selected in the kernel by protocol and, for a few ports, by original
-destination port (CTA_FILTER, Linux 5.8); by original destination address, and among many ports, here.
+Conntrack decides with a flow's first packet. A UDP flow that was tracked before its port was published (or after it
+moved) keeps going where it went. Such entries are selected in the kernel by protocol and, for a few ports, by original
+destination port (CTA_FILTER, Linux 5.8); by original destination address, and among many ports, here. A flow that a
+container began while nothing masqueraded it never gets an answer: such entries are selected by status in the kernel
+(CTA_STATUS_MASK, Linux 5.15), and by source here.
 
 Be aware: to find entries the kernel goes through its whole hash table, those of all network namespaces: some
 milliseconds, unless this one has none.
@@ -15,21 +17,22 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from collections.abc import Set as AbstractSet
 
 from dataplane.doors import FlowFilter
 from dataplane.errors import KernelError
 from dataplane.netlink import DUMP, NESTED, attribute, attributes, exchange
-from dataplane.types import Protocol
+from dataplane.types import Address, Protocol
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _GET, _DELETE, _GET_STATISTICS = 1 << 8 | 1, 1 << 8 | 2, 1 << 8 | 5  # NFNL_SUBSYS_CTNETLINK, IPCTNL_MSG_CT_*
 _GENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
 _ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
-_ORIGINAL, _STATUS, _ID, _ZONE, _FILTER = 1, 3, 12, 18, 25  # CTA_TUPLE_ORIG, CTA_*
-_DST_NAT = 1 << 5  # IPS_DST_NAT
+_ORIGINAL, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 3, 12, 18, 25, 26  # CTA_TUPLE_ORIG, CTA_*
+_SEEN_REPLY, _SRC_NAT, _DST_NAT = 1 << 1, 1 << 4, 1 << 5  # IPS_*
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
-_DESTINATIONS = {4: 2, 6: 4}  # CTA_IP_V4_DST, CTA_IP_V6_DST
+_SOURCES, _DESTINATIONS = {4: 1, 6: 3}, {4: 2, 6: 4}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC, ..._DST
 _NUMBER, _PORT = 1, 3  # CTA_PROTO_NUM, CTA_PROTO_DST_PORT
 _ORIGINAL_FLAGS, _REPLY_FLAGS = 1, 2  # CTA_FILTER_*
 _BY_NUMBER, _BY_PORT = 1 << 3, 1 << 5  # CTA_FILTER_F_CTA_PROTO_*
@@ -61,6 +64,19 @@ class NetlinkFlows:
         except OSError as error:
             raise KernelError.from_errno("flush conntrack entries of", _ports(wanted), error.errno or 0) from error
 
+    def flush_untranslated(self, sources: Collection[Address]) -> int:
+        """Delete the entries of flows from these addresses that have neither a translated source nor an answer; how
+        many."""
+        try:
+            if not sources or not _tracked():
+                return 0
+            versions = {address.version for address in sources}
+            return sum(_flush_untranslated(version, {address.packed for address in sources}) for version in versions)
+        except OSError as error:
+            raise KernelError.from_errno(
+                "flush conntrack entries of", f"{len(sources)} containers", error.errno or 0
+            ) from error
+
 
 def _claims(filters: Iterable[FlowFilter]) -> _Claims:
     claimed: _Claims = {}
@@ -87,6 +103,20 @@ def _flush(version: int, protocol: Protocol, astray: bool, ports: dict[bytes, se
         for entry in exchange(_NETFILTER, _GET, DUMP, asked, matches):
             flushed += _delete(entry)
     return flushed
+
+
+def _flush_untranslated(version: int, sources: AbstractSet[bytes]) -> int:
+    status = attribute(_STATUS, bytes(4)) + attribute(_STATUS_MASK, (_SEEN_REPLY | _SRC_NAT).to_bytes(4, "big"))
+
+    def matches(entry: bytes) -> bool:
+        found = attributes(entry[_GENMSG.size :])
+        if int.from_bytes(found.get(_STATUS, b""), "big") & (_SEEN_REPLY | _SRC_NAT):
+            return False
+        original = attributes(attributes(found.get(_ORIGINAL, b"")).get(_IP, b""))
+        return original.get(_SOURCES[version]) in sources
+
+    asked = _GENMSG.pack(_FAMILIES[version], 0, 0) + status
+    return sum(map(_delete, exchange(_NETFILTER, _GET, DUMP, asked, matches)))
 
 
 def _asked(version: int, protocol: Protocol, port: bytes | None) -> bytes:

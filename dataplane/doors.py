@@ -13,7 +13,7 @@ both.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol as Door
 
@@ -253,6 +253,10 @@ class Flows(Door):
 
     def flush(self, filters: Iterable[FlowFilter]) -> int:
         """Delete the entries that match any filter; how many."""
+
+    def flush_untranslated(self, sources: Collection[Address]) -> int:
+        """Delete the entries of flows from these addresses that have neither a translated source nor an answer, such as
+        those that began while there was nothing to masquerade them; how many."""
 
 
 class Sysctls(Door):

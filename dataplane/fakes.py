@@ -9,7 +9,7 @@ Be aware: rules are kept as text and not evaluated; a fake has no packets.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Any
@@ -400,13 +400,18 @@ class FakePrograms:
 
 
 class FakeFlows:
-    """``Flows`` in memory: ``flushed`` has what was asked for."""
+    """``Flows`` in memory: ``flushed`` and ``untranslated`` have what was asked for."""
 
     def __init__(self) -> None:
         self.flushed: list[FlowFilter] = []
+        self.untranslated: list[Address] = []
 
     def flush(self, filters: Iterable[FlowFilter]) -> int:
         self.flushed.extend(filters)
+        return 0
+
+    def flush_untranslated(self, sources: Collection[Address]) -> int:
+        self.untranslated.extend(sources)
         return 0
 
 

@@ -125,6 +125,8 @@ class FlushFlows:
     """Delete conntrack entries. Not undone: a flow that still lives is tracked anew with its next packet."""
 
     filters: tuple[FlowFilter, ...]
+    sources: tuple[Address, ...] = ()
+    """Whose flows go as well that were neither translated nor answered."""
 
 
 Step = (

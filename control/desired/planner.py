@@ -178,9 +178,14 @@ def flow_filters(attachments: Iterable[Attachment | None], local: tuple[Address,
     return tuple(one for one in filters if one.addresses)
 
 
-def flush_flows(filters: tuple[FlowFilter, ...]) -> tuple[Step, ...]:
-    """The step for these filters, if there are any."""
-    return (FlushFlows(filters),) if filters else ()
+def masqueraded(attachments: Iterable[Attachment]) -> tuple[Address, ...]:
+    """The addresses whose flows are masqueraded when they leave their network."""
+    return tuple(address for one in attachments if one.options.ip_masq for address in one.request.addresses)
+
+
+def flush_flows(filters: tuple[FlowFilter, ...], sources: tuple[Address, ...] = ()) -> tuple[Step, ...]:
+    """The step for these filters and the untranslated flows from these addresses, if there are any."""
+    return (FlushFlows(filters, sources),) if filters or sources else ()
 
 
 def is_device_sysctl(name: str) -> bool:

@@ -179,9 +179,11 @@ class Repair:
         lack = self._tables.compare()
         self._tables.repair(lack)
         if lack.skeleton or lack.missing:
-            # Conntrack decides with a flow's first packet: one that came meanwhile went to the host itself.
-            filters = self.flow_filters(self._mirror.attachments())
-            self._run(planner.flush_flows(tuple(replace(one, astray=True) for one in filters)))
+            # Conntrack decides with a flow's first packet: one that came meanwhile went to the host itself, or left
+            # with its container's address.
+            attachments = self._mirror.attachments()
+            filters = tuple(replace(one, astray=True) for one in self.flow_filters(attachments))
+            self._run(planner.flush_flows(filters, planner.masqueraded(attachments)))
         return lack.texts, ()
 
     def _sync_programs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

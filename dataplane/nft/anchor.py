@@ -9,7 +9,8 @@ of both: until ours are back the host itself answers the packets of established 
 holds a table of its own with one NAT chain that translates nothing and one rule that asks conntrack. Its owner is a
 socket (flag ``owner``, Linux 5.12): others can neither flush nor delete it, and it vanishes with the agent.
 
-Be aware: connections that begin while our table is away are not translated, then or later; see ``Flows.flush_astray``.
+Be aware: connections that begin while our table is away are not translated until their entries are flushed; see
+``doors.Flows``.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import subprocess
 from collections.abc import Callable
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
 
@@ -34,7 +34,7 @@ from dataplane.nft.objects import (
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.programs.door import KernelPrograms
 from dataplane.sysctl import ProcSysctls
-from dataplane.types import AttachMode, IfIndex, Program, Protocol
+from dataplane.types import Address, AttachMode, IfIndex, Program, Protocol
 from support.netns import Sandbox
 
 WEB4 = (IPv4Address("10.11.0.2"), Port(80))
@@ -463,6 +463,39 @@ def test_flows_are_flushed_by_protocol_port_and_address(sandbox: Sandbox, versio
     assert left.count("dport=") == 6, left
 
 
+def _flush_untranslated(sources: tuple[Address, ...]) -> int:
+    return NetlinkFlows().flush_untranslated(sources)
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_untranslated_flows_are_flushed_by_source(sandbox: Sandbox, version: int) -> None:
+    """Those of a container that nobody translated and nobody answered; not the translated, not the answered, and no
+    other's."""
+    mine, neighbour, host, far = {
+        4: ("10.0.0.9", "10.0.0.10", "192.0.2.1", "198.51.100.9"),
+        6: ("fd00::9", "fd00::10", "2001:db8::1", "2001:db8:51::9"),
+    }[version]
+    insert = ["conntrack", "-I", "-t", "100", "-d", far]
+    translated = ["--src-nat", host]
+    answered = ["-p", "tcp", "--state", "ESTABLISHED", "-u", "SEEN_REPLY,ASSURED"]
+    for number, words in enumerate(
+        [
+            ["-s", mine, "-p", "udp"],
+            ["-s", mine, "-p", "tcp", "--state", "SYN_SENT"],
+            ["-s", mine, "-p", "udp", *translated],
+            ["-s", mine, *answered],
+            ["-s", neighbour, "-p", "udp"],
+        ]
+    ):
+        sandbox.run(*insert, *words, "--sport", 1000 + number, "--dport", 53)
+    source = ip_address(mine)
+    assert sandbox.call(_flush_untranslated, (source,)) == 2
+    assert sandbox.call(_flush_untranslated, (source,)) == 0
+    left = sandbox.run("conntrack", "-L", "-f", f"ipv{version}").stdout
+    assert [f"sport={number}" in left for number in range(1000, 1005)] == [False, False, True, True, True], left
+
+
 def test_no_filter_flushes_nothing(sandbox: Sandbox) -> None:
     """Without addresses there is nothing to flush, and nothing is asked."""
+    assert sandbox.call(_flush_untranslated, ()) == 0
     assert sandbox.call(_flush, (FlowFilter(Protocol.UDP, 53, ()),)) == 0

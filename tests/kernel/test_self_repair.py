@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import signal
 import socket
+import sys
 import time
 from collections.abc import Iterator
+from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
@@ -16,10 +18,16 @@ from dataplane.types import AttachMode, IfIndex, Program
 from support import needs, plan
 from support.netns import Sandbox, wait_until
 from support.prober import Prober
-from support.traffic import ask
+from support.traffic import ask, serve
 from support.world import DPCTL, Attached, World, publish
 
 SOON = 20.0  # seconds; on a quiet machine it takes milliseconds
+CALL = """
+import socket, sys
+with socket.create_connection((sys.argv[1], int(sys.argv[2])), float(sys.argv[3])) as far:
+    far.sendall(b"hello")
+    print(far.recv(2048).decode())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -203,6 +211,30 @@ def test_a_qdisc_that_is_removed(sandbox: Sandbox, tmp_path: Path) -> None:
     world.host.run("tc", "qdisc", "del", "dev", plan.FRONT.device, "clsact")
     Repairs(world, 0).settle("is not attached")
     assert {str(one["mode"]) for one in hooked(world)} == {"clsact"}
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_connections_that_began_while_the_table_was_away(sandbox: Sandbox, tmp_path: Path, version: int) -> None:
+    """A container called somebody who knows no way back to it: the repair has its call masqueraded, and answered."""
+    world = World(sandbox, tmp_path)
+    agent = world.start_agent()
+    world.network(plan.FRONT, ipMasq=True)
+    web = world.attach("web", plan.FRONT)
+    client, host, subnet = {
+        4: (plan.CLIENT4, plan.HOST4, plan.FRONT.subnet4),
+        6: (plan.CLIENT6, plan.HOST6, plan.FRONT.subnet6),
+    }[version]
+    world.client.ip(f"-{version}", "route", "add", "blackhole", subnet)
+    serve(world.client, "far", "tcp", 9000, "::")
+    world.host.signal(agent, signal.SIGSTOP)
+    world.host.run("nft", "delete", "table", "inet", "dataplane")
+    call = web.netns.spawn(sys.executable, "-I", "-S", "-c", CALL, client, 9000, SOON)
+    listing = ("conntrack", "-L", "-f", f"ipv{version}", "-p", "tcp", "--dport", 9000)
+    wait_until(lambda: world.host.run(*listing).stdout, SOON, "an entry of the call")
+    world.host.signal(agent, signal.SIGCONT)
+    said, _ = call.communicate(timeout=2 * SOON)
+    assert said, "the call was never masqueraded"
+    assert ip_address(json.loads(said)["peer"][0].removeprefix("::ffff:")) == host
 
 
 @pytest.mark.parametrize("name", ["net/ipv4/ip_forward", f"net/ipv4/conf/{plan.FRONT.device}/route_localnet"])
