@@ -17,6 +17,7 @@ import errno
 import os
 import sys
 
+from dataplane.streams import open_standard_streams
 from plugin.versions import CURRENT_VERSION, SUPPORTED_VERSIONS
 
 TYPE_CHECKING = False
@@ -40,6 +41,7 @@ def main(socket_path: str = "") -> NoReturn:
 
     Which plugin it is to be, the name tells that the process was started by. No ``socket_path`` is the agent's own.
     """
+    open_standard_streams()
     verb = os.environ.get("CNI_COMMAND", "")
     # Started by hand, without a verb: standard input may be a terminal.
     stdin, unreadable = _read_stdin() if verb else (b"", "")

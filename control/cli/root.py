@@ -17,6 +17,7 @@ from importlib.metadata import EntryPoint, entry_points, version
 import click
 
 from dataplane.errors import DataplaneError
+from dataplane.streams import open_standard_streams
 
 GROUP = "dpctl.commands"
 FAILED, UNREACHABLE = 1, 4
@@ -69,6 +70,7 @@ def root() -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     """Run dpctl and exit with its status."""
+    open_standard_streams()
     sys.exit(run(argv))
 
 

@@ -11,6 +11,7 @@ and the next ``follow`` begins anew.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import sys
 from collections.abc import Callable, Iterator
@@ -147,11 +148,15 @@ def _opened(path: Path) -> tuple[sqlite3.Connection, int]:
             path.touch(mode=0o600)
         try:
             return _connected(path, "there was no state"), path.stat().st_ino
+        except sqlite3.OperationalError:
+            # It is the disk that is full, or the file that is held: what is in it is as good as before.
+            raise
         except sqlite3.DatabaseError as error:
             _set_aside(path, error)
             return _connected(path, f"the state could not be read ({error})"), path.stat().st_ino
     except (OSError, sqlite3.Error) as error:
-        raise StateError(f"could not open the state {path}: {error}") from error
+        full = "; its file system is full: make room" if _is_full(path.parent) else ""
+        raise StateError(f"could not open the state {path}: {error}{full}") from error
 
 
 def _connected(path: Path, why_empty: str) -> sqlite3.Connection:
@@ -182,6 +187,13 @@ def _set_aside(path: Path, reason: sqlite3.Error) -> None:
 def _remove_log(path: Path) -> None:
     for suffix in ("-wal", "-shm"):
         path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _is_full(directory: Path) -> bool:
+    try:
+        return os.statvfs(directory).f_bavail == 0
+    except OSError:
+        return False
 
 
 def _is_corrupt(error: sqlite3.Error) -> bool:

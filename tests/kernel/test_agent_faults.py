@@ -50,9 +50,9 @@ def agent(host: Sandbox, *words: str, stderr: int = subprocess.DEVNULL) -> Itera
     assert process.wait(GENEROUS) == 0
 
 
-@pytest.mark.parametrize("redirection", ["2>/dev/full", "--json >/dev/full"])
-def test_a_full_disk_does_not_end_it(sandbox: Sandbox, redirection: str) -> None:
-    """What it says is lost there, what it does goes on, and it still stops as asked."""
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "--json >/dev/full", "2>&-", "<&- >&- 2>&-"])
+def test_nobody_who_listens_does_not_end_it(sandbox: Sandbox, redirection: str) -> None:
+    """What it says is lost on a full disk or a closed stream, what it does goes on, and it still stops as asked."""
     with agent(sandbox, "sh", "-c", f"exec {DPCTL} agent {redirection}"):
         assert "listening on" in sandbox.run(DPCTL, "events").stdout
 

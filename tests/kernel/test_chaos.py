@@ -283,6 +283,8 @@ def test_a_state_that_cannot_be_written(
             small.resident.start()
         world.attach("last", plan.FRONT, publish("8083:80"))
         assert {port for _, _, port, _, _ in world.published()} == {8080, 8053, 8083}
+        # A state that could not be opened is no state that cannot be read.
+        assert "unreadable" not in host.run("ls", STATE).stdout
     seen.expect_running_flows()
 
 
