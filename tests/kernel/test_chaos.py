@@ -56,7 +56,11 @@ def test_the_clients_see_what_is_lost(scene: Scene) -> None:
     assert 0 < seen.packets.lost < seen.packets.sent / 5
     assert seen.talk.longest > 0.1
     with scene.traffic() as seen:
+        scene.resident.signal(signal.SIGSTOP)  # or it is back before anybody knocks
         scene.host.run("nft", "delete", "element", "inet", "dataplane", "publish4", "{ tcp . 8080 }")
+        time.sleep(0.3)
+        scene.resident.signal(signal.SIGCONT)
+        scene.resident.settle()
     assert seen.knocks.refused > 0
 
 
