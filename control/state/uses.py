@@ -15,9 +15,10 @@ from control.state.rows import KEY, columns
 
 
 def _distinct_uses(column: str) -> str:
-    """The query for the distinct uses of attachments with a value in an indexed column. SQLite's own DISTINCT reads
-    each of them; this reads one of each use, and mostly all of them ask the same of their device."""
-    next_use = f"SELECT min(use) FROM attachments WHERE {column} = ?1"
+    """The query for the distinct uses of attachments with a value in an indexed column; it takes the value twice.
+    SQLite's own DISTINCT reads each of them; this reads one of each use, and mostly all of them ask the same of their
+    device."""
+    next_use = f"SELECT min(use) FROM attachments WHERE {column} = ?"
     return (
         f"WITH RECURSIVE each(use) AS ({next_use} UNION ALL SELECT ({next_use} AND use > each.use) FROM each"
         " WHERE use IS NOT NULL) SELECT use FROM each WHERE use IS NOT NULL"
@@ -46,9 +47,9 @@ class Uses:
             row[0]
             for device in devices
             for query, value in ((_BY_INDEX, device.index), (_BY_NAME, device.name))
-            for row in self._db.run(query, (value,))
+            for row in self._db.run(query, (value, value))
         }
-        digests |= {row[0] for row in self._db.run(_GROUPED, (1,))}
+        digests |= {row[0] for row in self._db.run(_GROUPED, (1, 1))}
         return tuple(self._sampled(sorted(digests), key))
 
     def all(self) -> tuple[Use, ...]:
