@@ -51,8 +51,10 @@ def agent(as_json: bool) -> None:
     from control.errors import EngineError  # noqa: PLC0415
     from control.settings import Settings, SettingsError, read_settings  # noqa: PLC0415
     from dataplane.errors import NftError  # noqa: PLC0415
+    from dataplane.memory import share_one_arena  # noqa: PLC0415
     from dataplane.nft.anchor import anchored  # noqa: PLC0415
 
+    share_one_arena()
     log, metrics, supervisor = Log.of_environment(as_json=as_json), Metrics(), Supervisor.of_environment()
     history = History(lambda record: _log(record, log))
     listener = take_listener(Path(SOCKET_PATH))

@@ -109,8 +109,17 @@ class Resident:
         return Usage(int(memory), len(list(Path(f"/proc/{child}/fd").iterdir())))
 
     def settle(self) -> None:
-        """Wait until nothing is wrong."""
-        wait_until(lambda: not self.problems(), GENEROUS, "a healthy host")
+        """Wait until nothing is wrong. Raises ``AssertionError`` with what is wrong still."""
+        found: list[str] = []
+
+        def healthy() -> bool:
+            found[:] = self.problems()
+            return not found
+
+        try:
+            wait_until(healthy, GENEROUS, "a healthy host")
+        except AssertionError as error:
+            raise AssertionError(f"{error}: {found}; {self.records()[-20:]}") from None
 
     def _start(self) -> subprocess.Popen[str]:
         process = self.world.host.spawn(
