@@ -19,7 +19,7 @@ from control.desired.hooks import NetworkFacts, Use, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
 from control.repair.observation import Observed, complaints, observe, there
-from control.repair.reconciler import ALL, Outcome, Part
+from control.repair.reconciler import ALL, EVERYTHING, Outcome, Part
 from control.repair.skeleton import Skeleton
 from control.repair.tables import Tables
 from control.state.database import Version
@@ -47,6 +47,8 @@ class Repair:
         self._kernel, self._store, self._skeleton, self._mirror, self._mark = kernel, store, skeleton, mirror, mark
         self._tables = Tables(kernel.nft, store, skeleton, mirror, mark)
         self._told_addresses: tuple[Address, ...] | None = None
+        self._entries_due = False
+        """Whether the next look at the programs is at all entries of their maps, and not only at those of devices."""
         self._uses: tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]] | None = None
 
     def nothing(self) -> Desired:
@@ -101,6 +103,7 @@ class Repair:
 
     def sync(self, parts: Collection[Part]) -> Outcome:
         """Look at these parts of the kernel, and change what is wrong about them, and nothing else."""
+        self._entries_due |= frozenset(parts) >= EVERYTHING
         found: dict[Part, tuple[str, ...]] = {}
         failed: dict[Part, str] = {}
         left: list[str] = []
@@ -191,14 +194,20 @@ class Repair:
         if not wanted.hooks:
             return (), ()
         if not self._kernel.programs.loaded():
-            # New maps are empty: they get everything, before a program that reads them runs.
-            wanted, self._told_addresses = self.everything(), None
+            # New maps are empty: they get everything, before a program that reads them runs. What fails in between is
+            # looked at again.
+            wanted, self._told_addresses, self._entries_due = self.everything(), None, True
             self._kernel.programs.load()
             found = ("the BPF programs are not loaded: their pins are gone, or of another version",)
             self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
             self._run(self.host_addresses(wanted))
+            self._entries_due = False
             return found, ()
-        return self._sync_by_steps(Part.PROGRAMS, wanted)
+        if not self._entries_due:
+            return self._sync_by_steps(Part.PROGRAMS, wanted)
+        wrong, left = self._sync_by_steps(Part.PROGRAMS, self.everything())
+        self._entries_due = bool(left)
+        return wrong, left
 
     def _sync_foreign(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found, left = self._sync_by_steps(Part.FOREIGN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
@@ -111,6 +112,37 @@ def test_lost_programs_are_loaded_with_all_their_entries(world: World) -> None:
     """Without pins everything that the programs read is written anew."""
     world.attach("web", "10.11.0.2", port(8080))
     world.doors.programs.unload()
+    assert set(sync(world, Part.PROGRAMS)) == {Part.PROGRAMS}
+    assert not world.engine.problems()
+
+
+def test_entries_that_were_taken_out_come_back(world: World) -> None:
+    """A look at everything is one at each entry that the programs read."""
+    world.attach("web", "10.11.0.2", port(8080))
+    before = {name: dict(world.doors.programs.entries(name)) for name in ("networks", "origins")}
+    for name, held in before.items():
+        assert held
+        for entry in held:
+            world.doors.programs.drop(name, entry)
+    assert set(world.engine.sync(ALL).found) == {Part.PROGRAMS}
+    assert {name: dict(world.doors.programs.entries(name)) for name in before} == before
+
+
+def test_entries_that_could_not_be_written_are_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pins that are removed while their maps are filled leave nothing forgotten."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.programs.unload()
+    with monkeypatch.context() as patched:
+        put = world.doors.programs.put
+
+        def refuse(map_name: str, entry: bytes, value: bytes) -> None:
+            if map_name == "origins":
+                raise BpfError.from_errno("open", map_name, errno.ENOENT)
+            put(map_name, entry, value)
+
+        patched.setattr(world.doors.programs, "put", refuse)
+        assert set(world.engine.sync(frozenset({Part.PROGRAMS})).failed) == {Part.PROGRAMS}
+    assert world.engine.problems()
     assert set(sync(world, Part.PROGRAMS)) == {Part.PROGRAMS}
     assert not world.engine.problems()
 
