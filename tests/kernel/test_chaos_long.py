@@ -100,7 +100,7 @@ def test_everything_at_random(scene: Scene) -> None:
     dice = random.Random(SEED)  # noqa: S311 - a mess that can be repeated
     commands = [command for command in BREAKING for _ in range(TIMES)]
     dice.shuffle(commands)
-    with scene.traffic(patience=120.0) as seen:
+    with scene.traffic(patience=60.0) as seen:
         for command in commands:
             scene.host.run(*command, check=False)  # what it breaks may be broken already
             time.sleep(dice.uniform(0.0, 0.4))
