@@ -49,6 +49,7 @@ _NUMBER = struct.Struct("=Q56x")
 _BUFFER = 64 << 20
 _RCVBUFFORCE = 33
 _RTO_MAX_MS = 44
+_FOR_EVER = 600_000  # milliseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +232,8 @@ def _echo(port: int) -> dict[str, Any]:
 
 def _impatient(connection: socket.socket) -> socket.socket:
     """It sends each second what was not answered: with the usual backoff, of up to two minutes, a way that is open half
-    of the time may look closed. Kernels before 6.15 cannot."""
+    of the time may look closed. Kernels before 6.15 cannot. Who gives up is we, not TCP after so many repetitions."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, _FOR_EVER)
     with suppress(OSError):
         connection.setsockopt(socket.IPPROTO_TCP, _RTO_MAX_MS, 1000)
     return connection
