@@ -17,7 +17,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 
 from dataplane.doors import FlowFilter
@@ -31,6 +31,7 @@ _GENMSG = struct.Struct("=BBH")  # nfgenmsg: family, version, resource
 _ENTRIES = 1  # CTA_STATS_GLOBAL_ENTRIES
 _ORIGINAL, _STATUS, _ID, _ZONE, _FILTER, _STATUS_MASK = 1, 3, 12, 18, 25, 26  # CTA_TUPLE_ORIG, CTA_*
 _SEEN_REPLY, _SRC_NAT, _DST_NAT = 1 << 1, 1 << 4, 1 << 5  # IPS_*
+_ON_ITS_WAY = _SEEN_REPLY | _SRC_NAT
 _IP, _PROTO = 1, 2  # CTA_TUPLE_*
 _SOURCES, _DESTINATIONS = {4: 1, 6: 3}, {4: 2, 6: 4}  # CTA_IP_V4_SRC, CTA_IP_V6_SRC, ..._DST
 _NUMBER, _PORT = 1, 3  # CTA_PROTO_NUM, CTA_PROTO_DST_PORT
@@ -106,11 +107,11 @@ def _flush(version: int, protocol: Protocol, astray: bool, ports: dict[bytes, se
 
 
 def _flush_untranslated(version: int, sources: AbstractSet[bytes]) -> int:
-    status = attribute(_STATUS, bytes(4)) + attribute(_STATUS_MASK, (_SEEN_REPLY | _SRC_NAT).to_bytes(4, "big"))
+    status = attribute(_STATUS, bytes(4)) + attribute(_STATUS_MASK, _ON_ITS_WAY.to_bytes(4, "big"))
 
     def matches(entry: bytes) -> bool:
         found = attributes(entry[_GENMSG.size :])
-        if int.from_bytes(found.get(_STATUS, b""), "big") & (_SEEN_REPLY | _SRC_NAT):
+        if _has(found, _ON_ITS_WAY):
             return False
         original = attributes(attributes(found.get(_ORIGINAL, b"")).get(_IP, b""))
         return original.get(_SOURCES[version]) in sources
@@ -136,7 +137,7 @@ def _matching(
 ) -> Callable[[bytes], bool]:
     def matches(entry: bytes) -> bool:
         found = attributes(entry[_GENMSG.size :])
-        if astray and int.from_bytes(found.get(_STATUS, b""), "big") & _DST_NAT:
+        if astray and _has(found, _DST_NAT):
             return False
         original = attributes(found.get(_ORIGINAL, b""))
         proto = attributes(original.get(_PROTO, b""))
@@ -144,6 +145,11 @@ def _matching(
         return proto.get(_NUMBER) == bytes([protocol.number]) and destination in ports.get(proto.get(_PORT, b""), ())
 
     return matches
+
+
+def _has(found: Mapping[int, bytes], status: int) -> bool:
+    """Whether an entry has any of these bits."""
+    return bool(int.from_bytes(found.get(_STATUS, b""), "big") & status)
 
 
 def _delete(entry: bytes) -> bool:

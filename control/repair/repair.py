@@ -203,11 +203,9 @@ class Repair:
             self._run(self.host_addresses(wanted))
             self._entries_due = False
             return found, ()
-        if not self._entries_due:
-            return self._sync_by_steps(Part.PROGRAMS, wanted)
-        wrong, left = self._sync_by_steps(Part.PROGRAMS, self.everything())
-        self._entries_due = bool(left)
-        return wrong, left
+        outcome = self._sync_by_steps(Part.PROGRAMS, self.everything() if self._entries_due else wanted)
+        self._entries_due = False
+        return outcome
 
     def _sync_foreign(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         found, left = self._sync_by_steps(Part.FOREIGN)

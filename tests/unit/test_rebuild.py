@@ -296,6 +296,7 @@ def test_a_port_of_one_family_is_no_claim_to_the_other(world: World, gone: str) 
     world.engine.delete(first)
     assert picture(world.doors) != before
     assert first not in [one.key for one in world.engine.attachments()]
+    assert world.engine.problems() == []
     rest = [one.key for one in world.engine.attachments()]
     assert len(rest) == 2
     for one in rest:
