@@ -25,9 +25,9 @@
 #include "csum.h"
 #include "events.h"
 
-/* The tuple that a stale sum is right for. */
+/* The destination that a stale sum is right for. */
 struct proof {
-	__be32 addr;
+	struct address addr;
 	__be16 port;
 };
 
@@ -40,73 +40,62 @@ static __always_inline struct checksum_counts *counts_of(struct __sk_buff *skb)
 }
 
 /* Whether the sum is somebody else's to judge: computed later (PARTIAL), or verified by a device (UNNECESSARY). */
-static __always_inline int is_offloaded(struct __sk_buff *skb, const struct packet *packet)
+enum summed { SUMMED, SUMMED_PARTIAL, SUMMED_VERIFIED };
+
+static __always_inline enum summed summed(struct __sk_buff *skb, const struct segment *segment)
 {
 	if (skb->gso_size)
-		return 1;
+		return SUMMED_PARTIAL;
 	if ((__s64)bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
-		return 1; /* UNNECESSARY */
+		return SUMMED_VERIFIED; /* UNNECESSARY */
 	if ((__s64)bpf_csum_update(skb, 0) >= 0)
-		return 0; /* COMPLETE: the field holds a full sum */
-	return packet->check == csum_pseudo_header(packet); /* PARTIAL, else NONE */
+		return SUMMED; /* COMPLETE: the field holds a full sum */
+	return segment->check == csum_pseudo_header(segment) ? SUMMED_PARTIAL : SUMMED;
 }
 
-/* The other way round, for it is asked of many addresses: which sum must an address have to explain the error? */
-struct wanted {
-	__u16 if_addr; /* where the address alone is stale */
-	__u16 if_both; /* where the port is, too */
-};
-
-static __always_inline int prove_address(const struct packet *packet, const struct wanted *wanted, __be32 addr,
-					 __be16 port, struct proof *proof)
-{
-	__u16 sum = csum_fold16(addr); /* canonical: the address is not 0 */
-
-	if (sum == wanted->if_addr)
-		proof->port = packet->dport;
-	else if (sum == wanted->if_both)
-		proof->port = port;
-	else
-		return 0;
-	proof->addr = addr;
-	return 1;
-}
-
-static __always_inline int prove_origin(const struct packet *packet, __u16 error, const struct origin *origin,
+static __always_inline int prove_origin(const struct segment *segment, __u16 error, const struct origin *origin,
 					struct proof *proof)
 {
-	__be16 port = origin->port;
-	__u16 by_port = csum_sub16(packet->dport, port);
-	struct wanted wanted;
-	__u32 i;
+	__u16 by_port = csum_sub16(segment->dport, origin->port);
+	__u16 if_addr, if_both, sum;
 
 	if (csum_same(error, by_port)) {
-		proof->addr = packet->daddr;
-		proof->port = port;
+		proof->addr = segment->ip.daddr;
+		proof->port = origin->port;
 		return 1;
 	}
 
-	wanted.if_addr = csum_canonical(csum_sub16(csum_fold16(packet->daddr), error));
-	wanted.if_both = csum_canonical(csum_fold16((__u64)wanted.if_addr + by_port));
-	if (origin->addr)
-		return prove_address(packet, &wanted, origin->addr, port, proof);
+	/* The other way round: which sum must an address have to explain the error? */
+	if_addr = csum_canonical(csum_sub16(csum_address(&segment->ip.daddr), error));
+	if_both = csum_canonical(csum_fold16((__u64)if_addr + by_port));
+	if (!address_is_zero(&origin->addr)) {
+		sum = csum_address(&origin->addr);
+		proof->addr = origin->addr;
+		proof->port = sum == if_addr ? segment->dport : origin->port;
+		return sum == if_addr || sum == if_both;
+	} else {
+		struct host_address_key key = { .sum = if_addr, .family = segment->ip.family };
+		struct address *addr = host_addresses.lookup(&key);
 
-	for (i = 0; i < MAX_HOST_ADDRESSES; i++) {
-		__u32 index = i;
-		__be32 *addr = host_addresses.lookup(&index);
-
-		if (!addr || !*addr)
+		proof->port = segment->dport;
+		if (!addr) {
+			key.sum = if_both;
+			addr = host_addresses.lookup(&key);
+			proof->port = origin->port;
+		}
+		if (!addr)
 			return 0;
-		if (prove_address(packet, &wanted, *addr, port, proof))
-			return 1;
+		proof->addr = *addr;
+		return 1;
 	}
-	return 0;
 }
 
 /* Whether one of the port mappings that lead to this container port explains the error, which is not zero. */
-static __always_inline int prove_stale(const struct packet *packet, __u16 error, struct proof *proof)
+static __always_inline int prove_stale(const struct segment *segment, __u16 error, struct proof *proof)
 {
-	struct origin_key key = { .addr = packet->daddr, .port = packet->dport, .protocol = packet->protocol };
+	struct origin_key key = {
+		.addr = segment->ip.daddr, .port = segment->dport, .protocol = segment->ip.protocol
+	};
 	__u32 slot;
 
 	for (slot = 0; slot < MAX_ORIGIN_SLOTS; slot++) {
@@ -116,39 +105,45 @@ static __always_inline int prove_stale(const struct packet *packet, __u16 error,
 		origin = origins.lookup(&key);
 		if (!origin)
 			return 0;
-		if (prove_origin(packet, error, origin, proof))
+		if (prove_origin(segment, error, origin, proof))
 			return 1;
 	}
 	return 0;
 }
 
-static __always_inline int repair(struct __sk_buff *skb, const struct packet *packet, __u16 delta)
+static __always_inline int repair(struct __sk_buff *skb, const struct segment *segment, __u16 delta)
 {
 	__u64 flags = BPF_F_PSEUDO_HDR;
 
-	if (packet->protocol == IPPROTO_UDP)
+	if (segment->ip.protocol == IPPROTO_UDP)
 		flags |= BPF_F_MARK_MANGLED_0; /* 0 would say that there is no sum */
-	return bpf_l4_csum_replace(skb, packet->check_at, 0, delta, flags) == 0;
+	return bpf_l4_csum_replace(skb, segment->check_at, 0, delta, flags) == 0;
 }
 
-static __always_inline void report(struct __sk_buff *skb, const struct packet *packet, __u32 network_id,
+static __always_inline void report(struct __sk_buff *skb, const struct segment *segment, __u32 network_id,
 				   enum event_kind kind, __u16 error, const struct proof *proof, enum event_action action)
 {
 	struct event event;
 
 	event_begin(&event, skb, kind);
 	event.destination_network = network_id;
-	event.family = 4;
-	event.protocol = packet->protocol;
-	__builtin_memcpy(event.saddr, &packet->saddr, sizeof(packet->saddr));
-	__builtin_memcpy(event.daddr, &packet->daddr, sizeof(packet->daddr));
-	event.sport = packet->sport;
-	event.dport = packet->dport;
+	event.family = segment->ip.family;
+	event.protocol = segment->ip.protocol;
+	event.saddr = segment->ip.saddr;
+	event.daddr = segment->ip.daddr;
+	event.sport = segment->sport;
+	event.dport = segment->dport;
 	event.action = action;
-	event.stored = packet->check;
-	event.correct = csum_corrected(packet, error);
-	event.origin_addr = proof->addr;
-	event.origin_port = proof->port;
+	event.stored = segment->check;
+	event.correct = csum_corrected(segment, error);
+	event.delta = error;
+	if (kind == EVENT_STALE) {
+		event.reason = TRANSLATION_PUBLISHED;
+		event.origin_saddr = segment->ip.saddr;
+		event.origin_daddr = proof->addr;
+		event.origin_sport = segment->sport;
+		event.origin_dport = proof->port;
+	}
 	event_send(&event);
 }
 
@@ -156,7 +151,7 @@ int dp_checksum(struct __sk_buff *skb)
 {
 	struct flow *known, found = {};
 	struct checksum_counts *counts;
-	struct packet packet = {};
+	struct segment segment = {};
 	struct flow_key key = {};
 	struct network *network;
 	struct proof proof = {};
@@ -170,7 +165,7 @@ int dp_checksum(struct __sk_buff *skb)
 	mode = network->checksum;
 	network_id = network->id;
 
-	switch (parse_packet(skb, &packet)) {
+	switch (parse_segment(skb, &segment)) {
 	case PARSED_NOT_OURS:
 		return CONTINUE;
 	case PARSED_UNREADABLE:
@@ -180,37 +175,43 @@ int dp_checksum(struct __sk_buff *skb)
 	}
 
 	key.ifindex = ifindex;
-	key.saddr = packet.saddr;
-	key.daddr = packet.daddr;
-	key.sport = packet.sport;
-	key.dport = packet.dport;
-	key.protocol = packet.protocol;
+	key.saddr = segment.ip.saddr;
+	key.daddr = segment.ip.daddr;
+	key.sport = segment.sport;
+	key.dport = segment.dport;
+	key.protocol = segment.ip.protocol;
 	known = flows.lookup(&key);
-	if (known && known->verdict == FLOW_GOOD && !packet.syn)
+	if (known && known->verdict == FLOW_GOOD && !segment.syn)
 		return CONTINUE; /* verified before */
 
-	if (is_offloaded(skb, &packet))
-		goto offloaded;
-	error = csum_error(skb, &packet);
+	switch (summed(skb, &segment)) {
+	case SUMMED_PARTIAL:
+		goto partial;
+	case SUMMED_VERIFIED:
+		goto verified;
+	case SUMMED:
+		break;
+	}
+	error = csum_error(skb, &segment);
 	if (error < 0)
 		goto unreadable;
 	if (csum_is_zero(error))
 		goto good;
 
-	if (known && known->verdict == FLOW_STALE && !packet.syn && csum_same(error, known->delta))
+	if (known && known->verdict == FLOW_STALE && !segment.syn && csum_same(error, known->delta))
 		goto stale;
-	if (!prove_stale(&packet, error, &proof))
+	if (!prove_stale(&segment, error, &proof))
 		goto corrupt;
 
 	found.verdict = FLOW_STALE;
 	found.delta = error;
 	flows.update(&key, &found);
-	report(skb, &packet, network_id, EVENT_STALE, error, &proof,
-	       mode == CHECKSUM_REPAIR ? ACTION_REPAIRED : ACTION_NONE);
+	report(skb, &segment, network_id, EVENT_STALE, error, &proof,
+	       mode >= CHECKSUM_REPAIR ? ACTION_REPAIRED : ACTION_NONE);
 
 stale:
-	if (mode == CHECKSUM_REPAIR)
-		repaired = repair(skb, &packet, error);
+	if (mode >= CHECKSUM_REPAIR)
+		repaired = repair(skb, &segment, error);
 	counts = counts_of(skb);
 	if (counts) {
 		counts->stale++;
@@ -219,14 +220,14 @@ stale:
 	return CONTINUE;
 
 corrupt:
-	report(skb, &packet, network_id, EVENT_CORRUPT, error, &proof, ACTION_NONE);
+	report(skb, &segment, network_id, EVENT_CORRUPT, error, &proof, ACTION_NONE);
 	counts = counts_of(skb);
 	if (counts)
 		counts->corrupt++;
 	return CONTINUE;
 
 good:
-	if (!known || packet.syn) { /* one right packet does not acquit a stale flow, a new connection does */
+	if (!known || segment.syn) { /* one right packet does not acquit a stale flow, a new connection does */
 		found.verdict = FLOW_GOOD;
 		flows.update(&key, &found);
 	}
@@ -235,10 +236,16 @@ good:
 		counts->good++;
 	return CONTINUE;
 
-offloaded:
+partial:
 	counts = counts_of(skb);
 	if (counts)
-		counts->offloaded++;
+		counts->partial++;
+	return CONTINUE;
+
+verified:
+	counts = counts_of(skb);
+	if (counts)
+		counts->verified++;
 	return CONTINUE;
 
 unreadable:

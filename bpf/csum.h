@@ -9,6 +9,7 @@
 #ifndef DATAPLANE_CSUM_H
 #define DATAPLANE_CSUM_H
 
+#include "maps.h"
 #include "parse.h"
 
 /* The helper's scratch space was 512 bytes before Linux 6.13; chunks of an even size keep the sum's byte order. */
@@ -16,14 +17,86 @@
 #define CSUM_MAX_CHUNKS 18
 #define CSUM_MAX_LEN (CSUM_MAX_CHUNKS * CSUM_CHUNK) /* 9,216: a jumbo frame. Beyond, a packet is not verified */
 
+#define TCP_FLAGS_OFFSET 13
+#define TCP_FLAG_BIT_SYN 0x02
+
+/* A whole TCP or UDP packet, with the field and the range that its checksum is about. */
+struct segment {
+	struct ip_packet ip; /* l4_len: bytes that the sum covers */
+	__be16 sport;
+	__be16 dport;
+	__be16 check;   /* as it stands in the packet */
+	__u16 syn;      /* TCP: the flow begins with this packet */
+	__u32 check_at; /* offset of the checksum field */
+};
+
+static __always_inline enum parsed parse_tcp(struct __sk_buff *skb, struct segment *segment)
+{
+	struct tcphdr tcp;
+	__u8 flags;
+
+	if (segment->ip.l4_len < sizeof(tcp))
+		return PARSED_UNREADABLE;
+	if (bpf_skb_load_bytes(skb, segment->ip.l4_at, &tcp, sizeof(tcp)))
+		return PARSED_UNREADABLE;
+
+	flags = ((__u8 *)&tcp)[TCP_FLAGS_OFFSET];
+	segment->sport = tcp.source;
+	segment->dport = tcp.dest;
+	segment->check = tcp.check;
+	segment->check_at = segment->ip.l4_at + offsetof(struct tcphdr, check);
+	segment->syn = !!(flags & TCP_FLAG_BIT_SYN);
+	return PARSED;
+}
+
+/* RFC 768: the sum covers what the UDP header says, which may be less than what IP carries. */
+static __always_inline enum parsed parse_udp(struct __sk_buff *skb, struct segment *segment)
+{
+	struct udphdr udp;
+	__u32 len;
+
+	if (segment->ip.l4_len < sizeof(udp))
+		return PARSED_UNREADABLE;
+	if (bpf_skb_load_bytes(skb, segment->ip.l4_at, &udp, sizeof(udp)))
+		return PARSED_UNREADABLE;
+	if (!udp.check)
+		return PARSED_NOT_OURS; /* sent without a checksum */
+
+	len = bpf_ntohs(udp.len);
+	if (len < sizeof(udp) || len > segment->ip.l4_len)
+		return PARSED_UNREADABLE;
+
+	segment->sport = udp.source;
+	segment->dport = udp.dest;
+	segment->check = udp.check;
+	segment->check_at = segment->ip.l4_at + offsetof(struct udphdr, check);
+	segment->syn = 0;
+	segment->ip.l4_len = len;
+	return PARSED;
+}
+
+static __always_inline enum parsed parse_segment(struct __sk_buff *skb, struct segment *segment)
+{
+	enum parsed parsed;
+	struct frame frame;
+
+	if (parse_frame(skb, &frame) != PARSED)
+		return PARSED_NOT_OURS;
+	parsed = parse_ip(skb, &frame, &segment->ip);
+	if (parsed != PARSED)
+		return parsed;
+	if (segment->ip.protocol != IPPROTO_TCP && segment->ip.protocol != IPPROTO_UDP)
+		return PARSED_NOT_OURS;
+	if (segment->ip.fragment != FRAGMENT_NONE || segment->ip.via)
+		return PARSED_UNREADABLE; /* the sum covers bytes, or an address, that are not here */
+	return segment->ip.protocol == IPPROTO_TCP ? parse_tcp(skb, segment) : parse_udp(skb, segment);
+}
+
 struct chunk {
 	__u8 bytes[CSUM_CHUNK];
 	__u8 padding[4]; /* to fill the last word of an odd length with zeros */
 };
 BPF_TABLE("percpu_array", __u32, struct chunk, chunks, 1);
-
-/* Hides a value from the optimiser: a loop keeps the exit that is written, with the bound that the verifier can see. */
-#define KEEP_AS_WRITTEN(variable) asm volatile("" : "+r"(variable))
 
 static __always_inline __u16 csum_fold16(__u64 sum)
 {
@@ -55,26 +128,32 @@ static __always_inline int csum_same(__u16 a, __u16 b)
 	return csum_canonical(a) == csum_canonical(b);
 }
 
-static __always_inline __u16 csum_pseudo_header(const struct packet *packet)
+/* What an address adds to a sum; that IPv4 is mapped makes no difference, for 0xffff is a zero. Canonical: not 0. */
+static __always_inline __u16 csum_address(const struct address *address)
 {
-	__u64 sum = (__u64)packet->saddr + packet->daddr;
+	return csum_canonical(csum_fold16((__u64)address->word[0] + address->word[1] + address->word[2] + address->word[3]));
+}
 
-	return csum_fold16(sum + bpf_htons(packet->protocol) + bpf_htons(packet->l4_len));
+static __always_inline __u16 csum_pseudo_header(const struct segment *segment)
+{
+	__u64 sum = (__u64)csum_address(&segment->ip.saddr) + csum_address(&segment->ip.daddr);
+
+	return csum_fold16(sum + bpf_htons(segment->ip.protocol) + bpf_htonl(segment->ip.l4_len));
 }
 
 /* What the checksum field holds once `delta` was taken out of the sum; UDP writes 0xffff for 0, which means "none". */
-static __always_inline __be16 csum_corrected(const struct packet *packet, __u16 delta)
+static __always_inline __be16 csum_corrected(const struct segment *segment, __u16 delta)
 {
-	__u16 check = ~csum_fold16((__u64)(__u16)~packet->check + delta);
+	__u16 check = ~csum_fold16((__u64)(__u16)~segment->check + delta);
 
-	return check == 0 && packet->protocol == IPPROTO_UDP ? 0xffff : check;
+	return check == 0 && segment->ip.protocol == IPPROTO_UDP ? 0xffff : check;
 }
 
 /* The error of a whole packet; -1 where it is longer than CSUM_MAX_LEN or cannot be read. */
-static __always_inline int csum_error(struct __sk_buff *skb, const struct packet *packet)
+static __always_inline int csum_error(struct __sk_buff *skb, const struct segment *segment)
 {
-	__u32 zero = 0, at = packet->l4_at, left = packet->l4_len, i;
-	__s64 sum = csum_pseudo_header(packet);
+	__u32 zero = 0, at = segment->ip.l4_at, left = segment->ip.l4_len, i;
+	__s64 sum = csum_pseudo_header(segment);
 	struct chunk *chunk;
 
 	chunk = chunks.lookup(&zero);

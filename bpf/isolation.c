@@ -4,7 +4,7 @@
  *
  * Hook     egress of a container-facing device (the bridge, or the host veth of a routed network)
  * Reads    networks, settings
- * Writes   isolation_drops, events, events_lost; never the packet
+ * Writes   isolation_drops, offenders, events, events_lost; never the packet
  * Verdict  DROP where both networks are known, no published port explains the packet, and
  *            - they differ and neither is open, or
  *            - they are the same, it is isolated, and the packet was routed back into it.
@@ -20,50 +20,10 @@
 #include "events.h"
 #include "parse.h"
 
-static __always_inline void read_ports(struct __sk_buff *skb, struct event *event, __u32 at)
-{
-	__be16 ports[2];
-
-	if (event->protocol != IPPROTO_TCP && event->protocol != IPPROTO_UDP && event->protocol != IPPROTO_SCTP)
-		return;
-	if (bpf_skb_load_bytes(skb, at, ports, sizeof(ports)))
-		return;
-	event->sport = ports[0];
-	event->dport = ports[1];
-}
-
-/* Who spoke to whom, as far as it can be read; the verdict does not depend on it. */
-static __always_inline void read_tuple(struct __sk_buff *skb, struct event *event)
-{
-	__be16 type = ethertype(skb);
-
-	if (type == bpf_htons(ETH_P_IP)) {
-		struct iphdr ip;
-
-		if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
-			return;
-		event->family = 4;
-		event->protocol = ip.protocol;
-		__builtin_memcpy(event->saddr, &ip.saddr, sizeof(ip.saddr));
-		__builtin_memcpy(event->daddr, &ip.daddr, sizeof(ip.daddr));
-		if (!(ip.frag_off & bpf_htons(IPV4_OFFSET_MASK)))
-			read_ports(skb, event, sizeof(struct ethhdr) + ip.ihl * 4);
-	} else if (type == bpf_htons(ETH_P_IPV6)) {
-		struct ipv6hdr ip;
-
-		if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), &ip, sizeof(ip)))
-			return;
-		event->family = 6;
-		event->protocol = ip.nexthdr;
-		__builtin_memcpy(event->saddr, &ip.saddr, sizeof(ip.saddr));
-		__builtin_memcpy(event->daddr, &ip.daddr, sizeof(ip.daddr));
-		read_ports(skb, event, sizeof(struct ethhdr) + sizeof(ip));
-	}
-}
-
 static __always_inline int drop(struct __sk_buff *skb, const struct network_pair *networks_of)
 {
 	struct network_pair pair = *networks_of;
+	struct offender offender;
 	__u64 zero = 0, *drops;
 	struct event event;
 
@@ -75,7 +35,10 @@ static __always_inline int drop(struct __sk_buff *skb, const struct network_pair
 	event.source_network = pair.source;
 	event.destination_network = pair.destination;
 	event.action = ACTION_DROPPED;
-	read_tuple(skb, &event);
+	bpf_skb_load_bytes(skb, offsetof(struct ethhdr, h_source), event.mac, sizeof(event.mac));
+	event_tuple(skb, &event);
+	offender_of(&event, &offender);
+	offenders.update(&pair, &offender);
 	event_send(&event);
 	return DROP;
 }

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from control.desired import planner
-from control.desired.hooks import use_of
+from control.desired.hooks import HostWide, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -55,10 +55,10 @@ class Changes:
     """See the module. The caller holds the state's lock."""
 
     def __init__(
-        self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, repair: Repair, mark: int
+        self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, repair: Repair, host: HostWide
     ) -> None:
         self._kernel, self._store, self._skeleton, self._mirror = kernel, store, skeleton, mirror
-        self._repair, self._mark = repair, mark
+        self._repair, self._host, self._mark = repair, host, host.mark
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
@@ -70,7 +70,7 @@ class Changes:
 
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
-            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._mark)
+            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host)
 
         before, after = state(old), state(new)
         considered = frozenset({key, *(one.key for one in others)})

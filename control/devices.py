@@ -19,7 +19,7 @@ from ipaddress import ip_interface
 
 from control.changes import Changes
 from control.desired import planner
-from control.desired.hooks import use_of
+from control.desired.hooks import HostWide, use_of
 from control.model import Attachment, Device
 from control.state.mirror import Mirror
 from control.state.store import Store
@@ -64,8 +64,8 @@ class Followed:
 class Devices:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, kernel: Kernel, store: Store, mirror: Mirror, changes: Changes, mark: int) -> None:
-        self._kernel, self._store, self._mirror, self._changes, self._mark = kernel, store, mirror, changes, mark
+    def __init__(self, kernel: Kernel, store: Store, mirror: Mirror, changes: Changes, host: HostWide) -> None:
+        self._kernel, self._store, self._mirror, self._changes, self._host = kernel, store, mirror, changes, host
         self._noted: dict[IfIndex, Bridge] = {}
 
     def note(self, device: Device, *, again: bool = False) -> None:
@@ -135,10 +135,10 @@ class Devices:
     def _close(self, link: Link, ones: Iterable[Attachment]) -> None:
         """Have the programs there before any port is: a network is never open."""
         uses = {use_of(replace(one, device=replace(one.device, index=link.index))) for one in ones}
-        wanted = planner.desired((), uses, self._store.facts({use.network for use in uses}), self._mark)
-        nothing = planner.desired((), (), {}, self._mark)
+        wanted = planner.desired((), uses, self._store.facts({use.network for use in uses}), self._host)
+        nothing = planner.desired((), (), {}, self._host)
         hooks = replace(nothing, hooks=wanted.hooks, entries=wanted.entries)
-        apply(planner.plan(nothing, hooks, self._mark), self._kernel)
+        apply(planner.plan(nothing, hooks, self._host.mark), self._kernel)
 
     def _plug_in(self, bridge: Link, ones: Iterable[Attachment], followed: Followed) -> None:
         """Have the ports of attachments where they belong. One that somebody put into another bridge stays there."""

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from control.changes import Changes
 from control.claims import Claims, abandoned, vanished
 from control.desired import planner
-from control.desired.hooks import NetworkFacts
+from control.desired.hooks import HostWide, NetworkFacts
 from control.desired.planner import Desired
 from control.devices import Devices
 from control.errors import (
@@ -100,9 +100,10 @@ class Engine:
                     self.store.keep_fact(_MARK_FACT, str(self._mark))
         self._skeleton = Skeleton(kernel.nft, self.store)
         self.mirror = Mirror(self.store)
-        self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, self._mark)
-        self._changes = Changes(kernel, self.store, self._skeleton, self.mirror, self._repair, self._mark)
-        self._devices = Devices(kernel, self.store, self.mirror, self._changes, self._mark)
+        host = HostWide(self._mark)
+        self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, host)
+        self._changes = Changes(kernel, self.store, self._skeleton, self.mirror, self._repair, host)
+        self._devices = Devices(kernel, self.store, self.mirror, self._changes, host)
         self._claims = Claims(kernel, self.store)
 
     @property

@@ -25,6 +25,9 @@ _IFNAME = re.compile(r"[a-zA-Z0-9_.\-]{1,15}")
 _CHAIN = re.compile(r"[a-zA-Z_][a-zA-Z0-9_.\-]{0,63}")
 _ZONE = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9_\-]{0,16}")
 
+DEFAULT_FILL_PORTS = (68, 546)
+"""Those of DHCP clients, which read frames and not packets: IPv4 and IPv6."""
+
 DEFAULT_PLUGIN = "dataplane"
 """The plugin that does everything behind somebody else's main plugin."""
 
@@ -114,6 +117,15 @@ class ChecksumPolicy(StrEnum):
     OFF = "off"
     OBSERVE = "observe"  # verify, count and report
     REPAIR = "repair"  # and rewrite those that NAT left stale
+    FILL = "fill"  # and complete partial ones of named UDP ports
+
+
+class GuardPolicy(StrEnum):
+    """What the containers of a network may send."""
+
+    OFF = "off"  # whatever they like
+    MAC = "mac"  # frames from their own MAC
+    FULL = "full"  # and packets from their own addresses; nothing that a router or a DHCP server says
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +194,9 @@ class Options:
     """Masquerade what the container sends out of its network."""
     ingress_policy: IngressPolicy = IngressPolicy.SAME_BRIDGE
     checksum: ChecksumPolicy = ChecksumPolicy.REPAIR
+    fill_ports: tuple[int, ...] = DEFAULT_FILL_PORTS
+    """UDP destination ports whose partial sums are completed, under ``ChecksumPolicy.FILL``."""
+    guard: GuardPolicy = GuardPolicy.OFF
     conditions4: tuple[Condition, ...] = ()
     conditions6: tuple[Condition, ...] = ()
     forward_chains: tuple[ForeignChain, ...] = ()
@@ -214,6 +229,8 @@ class Request:
     """st_ino of the namespace, 0 where unknown."""
     guarded_mac: str = ""
     """The only MAC that the container may send from; empty: any."""
+    mac: str = ""
+    """Of the container's interface, in lower case with colons; empty where nobody told."""
     lease_dir: str = ""
     """Where the addresses are leased, if by us: the directory of all networks' leases."""
 

@@ -25,7 +25,7 @@ from dataplane.doors import Hooked
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS
-from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
+from dataplane.types import NETWORK_PROGRAMS, AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
 
 VERSION = 1
 """Of the JSON that ``--json`` prints."""
@@ -35,7 +35,7 @@ Json = dict[str, object]
 
 _POLICIES = {policy.name.lower().replace("_", "-"): policy for policy in IsolationPolicy}
 _CHECKSUMS = {mode.name.lower(): mode for mode in ChecksumMode}
-_PROGRAMS = click.Choice([program.value for program in Program])
+_PROGRAMS = click.Choice([program.value for program in NETWORK_PROGRAMS])
 
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 _dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
@@ -145,7 +145,7 @@ def attach(
 ) -> None:
     """Attach programs to the egress of DEVICE."""
     ifindex = _index(device)
-    wanted = [program for program in Program if not chosen or program.value in chosen]
+    wanted = [program for program in NETWORK_PROGRAMS if not chosen or program.value in chosen]
     key = abi.U32.pack(ifindex)
     entry = _network(programs, ifindex)
     if entry and not entry.id & MANUAL_NETWORK and (policy or checksum_mode):
@@ -191,7 +191,7 @@ def detach(
             f"could not detach from {device}: it belongs to network {entry.id} of a conflist, whose containers would be"
             " open to each other's networks; use --force if that is wanted"
         )
-    wanted = [program for program in Program if not chosen or program.value in chosen]
+    wanted = [program for program in NETWORK_PROGRAMS if not chosen or program.value in chosen]
     found = [hooked for hooked in programs.hooked(ifindex) if hooked.program in wanted]
     if not dry_run:
         for program in wanted:
@@ -308,9 +308,9 @@ def _decoded(name: str, key: bytes, value: bytes) -> str:
             return f"{device}: network {entry.id}, {_word(entry.policy)}, checksum {_word(entry.checksum)}"
         case "origins":
             container, origin = abi.OriginKey.unpack(key), abi.Origin.unpack(value)
-            return f"{container.address}:{container.port} was {origin.address}:{origin.port}"
+            return f"{container.address}:{container.port} was {origin.address or 'any local address'}:{origin.port}"
         case "host_addresses":
-            return socket.inet_ntoa(value)
+            return str(abi.unpack_address(value))
         case "checksum_counts":
             return str(ChecksumCounts.unpack(value))
         case _:

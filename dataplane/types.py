@@ -45,16 +45,67 @@ class Protocol(StrEnum):
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17, Protocol.SCTP: 132}
 
 
+class Hook(StrEnum):
+    """Where a program runs."""
+
+    EGRESS = "egress"  # tc, of a device: what leaves it, towards containers
+    INGRESS = "ingress"  # tc, of a container's host veth: what comes from the container
+    CONNECT4 = "connect4"  # of the cgroups' root: a process connects a socket ...
+    CONNECT6 = "connect6"
+    SENDMSG4 = "sendmsg4"  # ... or sends by one that is not connected
+    SENDMSG6 = "sendmsg6"
+    RECVMSG4 = "recvmsg4"
+    RECVMSG6 = "recvmsg6"
+    GETPEERNAME4 = "getpeername4"
+    GETPEERNAME6 = "getpeername6"
+
+    @property
+    def of_cgroup(self) -> bool:
+        """Whether processes run it, and not packets of a device."""
+        return self not in {Hook.EGRESS, Hook.INGRESS}
+
+
 class Program(StrEnum):
-    """A tc program of ours, by the name of its source file in ``bpf/``."""
+    """A program of ours, by the name of its function without ``dp_``. Those of one hook run in this order."""
 
     ISOLATION = "isolation"
     CHECKSUM = "checksum"
+    FILL = "fill"
+    GUARD = "guard"
+    CONNECT4 = "connect4"
+    CONNECT6 = "connect6"
+    SENDMSG4 = "sendmsg4"
+    SENDMSG6 = "sendmsg6"
+    RECVMSG4 = "recvmsg4"
+    RECVMSG6 = "recvmsg6"
+    GETPEERNAME4 = "getpeername4"
+    GETPEERNAME6 = "getpeername6"
 
     @property
     def function(self) -> str:
         """The C function, which is also the name that the kernel lists (15 bytes at most)."""
         return f"dp_{self.value}"
+
+    @property
+    def hook(self) -> Hook:
+        """Where it runs."""
+        if self is Program.GUARD:
+            return Hook.INGRESS
+        return Hook(self.value) if self.value in _CGROUP_HOOKS else Hook.EGRESS
+
+    @property
+    def of_port(self) -> bool:
+        """Whether it belongs on each container's host veth, and not on a network's device."""
+        return self in {Program.FILL, Program.GUARD}
+
+
+_CGROUP_HOOKS = frozenset(hook.value for hook in Hook if hook.of_cgroup)
+NETWORK_PROGRAMS = (Program.ISOLATION, Program.CHECKSUM)
+"""Those that belong on a network's device."""
+DEVICE_PROGRAMS = tuple(program for program in Program if not program.hook.of_cgroup)
+"""Those that are attached to links."""
+LOCALHOST_PROGRAMS = tuple(program for program in Program if program.hook.of_cgroup)
+"""Those that are attached to the root of the cgroups."""
 
 
 class AttachMode(StrEnum):
@@ -79,3 +130,12 @@ class ChecksumMode(IntEnum):
     OFF = 0
     OBSERVE = 1
     REPAIR = 2
+    FILL = 3
+
+
+class GuardLevel(IntEnum):
+    """``enum guard_level`` of ``bpf/abi.h``."""
+
+    OFF = 0
+    MAC = 1
+    FULL = 2

@@ -8,7 +8,9 @@
     masqAll                    default false: masquerade every connection to a published port
     ipMasq                     default false: masquerade what leaves the network
     ingressPolicy              open | same-bridge (default) | isolated
-    checksum                   off | observe | repair (default)
+    checksum                   off | observe | repair (default) | fill
+    fillPorts                  UDP ports whose partial sums "fill" completes, default [68, 546]: DHCP clients
+    guard                      off | mac | full: what the containers may send
     conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py
     forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain},
                                with "optional": true where it is no error that there is none
@@ -40,6 +42,7 @@ from control.conditions import parse as parse_conditions
 from control.model import (
     ChecksumPolicy,
     ForeignChain,
+    GuardPolicy,
     IngressPolicy,
     InvalidValueError,
     Options,
@@ -57,8 +60,8 @@ VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 _KEYS = (
     "cniVersion", "name", "type", "capabilities", "runtimeConfig", "snat", "masqAll", "ipMasq", "ingressPolicy",
-    "checksum", "conditionsV4", "conditionsV6", "forwardChains", "adminChain", "firewalldZone", "prevResult", "args",
-    VALID_ATTACHMENTS, "backend", "markMasqBit", "externalSetMarkChain",
+    "checksum", "fillPorts", "guard", "conditionsV4", "conditionsV6", "forwardChains", "adminChain", "firewalldZone",
+    "prevResult", "args", VALID_ATTACHMENTS, "backend", "markMasqBit", "externalSetMarkChain",
 )  # fmt: skip
 _SPELLING = {key.lower(): key for key in _KEYS}
 IGNORED = {
@@ -143,6 +146,8 @@ def options(section: Section, defaults: Options) -> Options:
         ip_masq=section.boolean("ipMasq", default=defaults.ip_masq),
         ingress_policy=choice(section, "ingressPolicy", IngressPolicy, defaults.ingress_policy),
         checksum=choice(section, "checksum", ChecksumPolicy, defaults.checksum),
+        fill_ports=fill_ports(section, defaults.fill_ports),
+        guard=choice(section, "guard", GuardPolicy, defaults.guard),
         conditions4=conditions(section, 4),
         conditions6=conditions(section, 6),
         forward_chains=forward_chains(section),
@@ -209,6 +214,18 @@ def choice(section: Section, name: str, kind: type[E], default: E) -> E:
         return kind(text)
     except ValueError:
         raise ConfigError(section.at(name), f"{text[:64]!r} is not one of {', '.join(filter(None, kind))}") from None
+
+
+def fill_ports(section: Section, default: tuple[int, ...]) -> tuple[int, ...]:
+    """``fillPorts``, each once and in order; the default where it is missing. Raises ``ConfigError``."""
+    if section.raw("fillPorts") is None:
+        return default
+    ports = []
+    for path, item in section.items("fillPorts"):
+        if isinstance(item, bool) or not isinstance(item, int) or not 1 <= item <= 65535:
+            raise ConfigError(path, f"{shown(item)} is not a port (1 to 65535)")
+        ports.append(item)
+    return tuple(sorted(set(ports)))
 
 
 def conditions(section: Section, version: int) -> tuple[Condition, ...]:

@@ -21,7 +21,17 @@ from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError
 from dataplane.types import IfIndex
 
-MAPS = ("networks", "origins", "checksum_counts")
+MAPS = (
+    "networks",
+    "origins",
+    "published",
+    "containers",
+    "ports",
+    "port_addresses",
+    "host_addresses",
+    "fill_ports",
+    "checksum_counts",
+)
 """Maps that can be full. The others have a fixed size, or make room by themselves (LRU)."""
 
 _ROUTED = "veth"

@@ -34,7 +34,8 @@ def sentence(event: Event, names: Mapping[int, str], count: int = 1) -> str:
     sums = f"{event.stored:#06x} (correct: {event.correct:#06x})"
     if event.kind is EventKind.STALE:
         done = "repaired" if event.action is EventAction.REPAIRED else "left as it is"
-        return f"stale    {packet}  {sums}  right for {event.origin}:{event.origin_port}, {done}"
+        right = f"{event.origin_destination}:{event.origin_destination_port}"
+        return f"stale    {packet}  {sums}  right for {right}, {done}"
     return f"corrupt  {packet}  {sums}  left as it is"
 
 
@@ -59,7 +60,7 @@ def fields(event: Event, names: Mapping[int, str]) -> dict[str, object]:
     return common | {
         "stored": f"{event.stored:#06x}",
         "correct": f"{event.correct:#06x}",
-        "origin": {"address": str(event.origin), "port": event.origin_port} if stale else None,
+        "origin": {"address": str(event.origin_destination), "port": event.origin_destination_port} if stale else None,
     }
 
 

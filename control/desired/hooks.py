@@ -1,8 +1,14 @@
-"""From attachments to BPF: which programs belong on which device, and what their maps must hold for them.
+"""From attachments to BPF: which programs belong on which link, and what their maps must hold for them.
 
-The programs sit on container-facing devices (a bridge, or the host veth of a routed network), once per device. What
-they decide by comes from three maps: ``networks`` (device -> network, policy, mode), ``origins`` (container port ->
-where its traffic was sent before our DNAT) and ``settings`` (the mark of published traffic).
+isolation and checksum sit on container-facing devices (a bridge, or the host veth of a routed network), once per
+device; guard and fill on each container's host veth. What they decide by:
+
+    networks                   device -> network, policy, mode
+    settings                   mark of published traffic
+    origins, published         container port -> where its traffic was sent before our DNAT; and the other way
+    containers                 addresses of containers, by what they add to a checksum
+    ports, port_addresses      host veth -> what its container may send
+    fill_ports                 network and UDP port -> partial sums are completed
 """
 
 from __future__ import annotations
@@ -10,12 +16,24 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Address
+from ipaddress import IPv6Address
 
 from control.desired.ruleset import PLAIN, Group, group_of, targets
-from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy
-from dataplane.abi import MANUAL_NETWORK, MAX_HOST_ADDRESSES, MAX_ORIGIN_SLOTS, U32, NetworkEntry, Origin, OriginKey
-from dataplane.types import Address, ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
+from control.model import Attachment, ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, PortMapping
+from dataplane import abi
+from dataplane.abi import (
+    MANUAL_NETWORK,
+    MAX_ORIGIN_SLOTS,
+    U32,
+    HostSettings,
+    NetworkEntry,
+    Origin,
+    OriginKey,
+    Port,
+    PublishedKey,
+    Target,
+)
+from dataplane.types import Address, ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program, Protocol
 
 Entries = Mapping[tuple[str, bytes], bytes]
 """(map, key) -> value."""
@@ -29,10 +47,28 @@ MODES = {
     ChecksumPolicy.OFF: ChecksumMode.OFF,
     ChecksumPolicy.OBSERVE: ChecksumMode.OBSERVE,
     ChecksumPolicy.REPAIR: ChecksumMode.REPAIR,
+    ChecksumPolicy.FILL: ChecksumMode.FILL,
+}
+GUARDS = {
+    GuardPolicy.OFF: GuardLevel.OFF,
+    GuardPolicy.MAC: GuardLevel.MAC,
+    GuardPolicy.FULL: GuardLevel.FULL,
 }
 
-_ANY = IPv4Address(0)
-_UNUSED = IPv4Address(0)
+_PRESENT = U32.pack(1)
+"""The value of an entry that is a member of a set."""
+_LOOPBACK6 = IPv6Address("::1")
+
+
+@dataclass(frozen=True, slots=True)
+class HostWide:
+    """What holds for all networks of this host."""
+
+    mark: int
+    """Mark bit of published traffic."""
+    cookie: int = 0
+    """Of the host's network namespace, where its processes reach published ports by programs of the cgroups' root; 0
+    where they do by nftables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +80,10 @@ class Use:
     network: str
     policy: IngressPolicy
     checksum: ChecksumPolicy
+    fill_ports: tuple[int, ...]
+    masquerades: bool
     localhost: bool
-    """Published ports are to answer on 127.0.0.1."""
+    """Published ports are to answer on loopback addresses."""
     forwards4: bool
     forwards6: bool
     """The host must forward packets of that family."""
@@ -76,6 +114,8 @@ def use_of(attachment: Attachment) -> Use:
         network=attachment.key.network,
         policy=options.ingress_policy,
         checksum=options.checksum,
+        fill_ports=options.fill_ports,
+        masquerades=options.ip_masq,
         localhost=options.snat and 4 in published,
         forwards4=reached and 4 in versions,
         forwards6=reached and 6 in versions,
@@ -96,57 +136,162 @@ def programs(uses: Iterable[Use], facts: Mapping[str, NetworkFacts]) -> frozense
     return frozenset(wanted)
 
 
-def device_entries(uses: Iterable[Use], facts: Mapping[str, NetworkFacts], mark: int) -> dict[tuple[str, bytes], bytes]:
-    """``networks`` and ``settings``. Where two networks share a device, the stricter policy and mode hold for both."""
+def port_of(attachment: Attachment) -> IfIndex:
+    """The container's host veth; 0 where there is none that is known."""
+    device = attachment.device
+    return device.index if device.routed else device.port
+
+
+def port_programs(
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
+) -> frozenset[tuple[Program, IfIndex]]:
+    """Which programs belong on which host veth."""
+    wanted: set[tuple[Program, IfIndex]] = set()
+    for one in attachments:
+        if not port_of(one):
+            continue
+        if one.options.guard is not GuardPolicy.OFF:
+            wanted.add((Program.GUARD, port_of(one)))
+        if mode_of(use_of(one), facts) is ChecksumMode.FILL:
+            wanted.add((Program.FILL, port_of(one)))
+    return frozenset(wanted)
+
+
+def device_entries(
+    uses: Iterable[Use], facts: Mapping[str, NetworkFacts], host: HostWide
+) -> dict[tuple[str, bytes], bytes]:
+    """``networks``, ``fill_ports`` and ``settings``. Where two networks share a device, the stricter policy and mode
+    hold for both."""
+    uses = tuple(uses)
     devices: dict[IfIndex, NetworkEntry] = {}
+    filled: set[bytes] = set()
     for use in uses:
-        entry = NetworkEntry(facts[use.network].id, POLICIES[use.policy], mode_of(use, facts))
+        entry = NetworkEntry(facts[use.network].id, POLICIES[use.policy], mode_of(use, facts), use.masquerades)
         other = devices.get(use.device, entry)
         devices[use.device] = NetworkEntry(
-            min(entry.id, other.id), max(entry.policy, other.policy), max(entry.checksum, other.checksum)
+            id=min(entry.id, other.id),
+            policy=max(entry.policy, other.policy),
+            checksum=max(entry.checksum, other.checksum),
+            masquerades=entry.masquerades or other.masquerades,
         )
+        if mode_of(use, facts) is ChecksumMode.FILL:
+            filled |= {abi.fill_key(facts[use.network].id, port) for port in use.fill_ports}
     active = {
         device: entry
         for device, entry in devices.items()
         if entry.policy is not IsolationPolicy.OPEN or entry.checksum is not ChecksumMode.OFF
     }
     entries = {("networks", U32.pack(device)): entry.pack() for device, entry in active.items()}
-    if entries:
-        entries["settings", U32.pack(0)] = U32.pack(mark)
+    entries |= {("fill_ports", key): _PRESENT for key in filled}
+    if entries or (host.cookie and any(use.localhost for use in uses)):
+        entries["settings", U32.pack(0)] = HostSettings(host.mark, host.cookie).pack()
     return entries
 
 
-def origin_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, bytes], bytes]:
-    """``origins`` of IPv4 TCP and UDP ports. Slots are given in a fixed order; a port published more often than there
-    are slots keeps the first ones."""
-    origins: defaultdict[tuple[IPv4Address, int, int], set[tuple[IPv4Address, int]]] = defaultdict(set)
+def attachment_entries(
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts], host: HostWide
+) -> dict[tuple[str, bytes], bytes]:
+    """The entries of every map that is about containers."""
+    attachments = tuple(attachments)
+    watched = [one for one in attachments if mode_of(use_of(one), facts) is not ChecksumMode.OFF]
+    reached = [one for one in attachments if host.cookie and use_of(one).localhost]
+    return (
+        _origin_entries(watched)
+        | _published_entries(dict.fromkeys([*watched, *reached]))
+        | _container_entries(watched, facts)
+        | _port_entries(attachments, facts)
+    )
+
+
+def _origin_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, bytes], bytes]:
+    """``origins`` of TCP and UDP ports. Slots are given in a fixed order; a port published more often than there are
+    slots keeps the first ones."""
+    origins: defaultdict[tuple[Address, int, int], dict[bytes, None]] = defaultdict(dict)
     for attachment in attachments:
         for target in targets(attachment):
-            if not isinstance(target, IPv4Address):
-                continue
-            for mapping in attachment.published(target.version):
-                if mapping.protocol is Protocol.SCTP:
-                    continue
-                host = mapping.host_address if isinstance(mapping.host_address, IPv4Address) else _ANY
+            for mapping in _summed(attachment, target):
                 port = (target, mapping.protocol.number, mapping.container_port)
-                origins[port].add((host, mapping.host_port))
+                origins[port][Origin(_host_address(mapping), mapping.host_port).pack()] = None
     return {
-        ("origins", OriginKey(address, protocol, port, slot).pack()): Origin(*origin).pack()
+        ("origins", OriginKey(address, protocol, port, slot).pack()): origin
         for (address, protocol, port), known in origins.items()
         for slot, origin in enumerate(sorted(known)[:MAX_ORIGIN_SLOTS])
     }
 
 
-def host_address_entries(addresses: Iterable[Address]) -> dict[tuple[str, bytes], bytes]:
-    """``host_addresses``: the whole array, so that former addresses are overwritten."""
-    own = [address for address in addresses if isinstance(address, IPv4Address)][:MAX_HOST_ADDRESSES]
-    padded = own + [_UNUSED] * (MAX_HOST_ADDRESSES - len(own))
-    return {("host_addresses", U32.pack(index)): address.packed for index, address in enumerate(padded)}
+def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, bytes], bytes]:
+    """``published``, without ports under conditions, which may be published more than once."""
+    entries: dict[tuple[str, bytes], bytes] = {}
+    for attachment in attachments:
+        found = targets(attachment)
+        for target in found:
+            if group_of(attachment, target.version) not in PLAIN:
+                continue
+            for mapping in _summed(attachment, target):
+                entry = Target(target, mapping.container_port, localhost=attachment.options.snat).pack()
+                host, number = _host_address(mapping), mapping.protocol.number
+                entries["published", PublishedKey(host, target.version, number, mapping.host_port).pack()] = entry
+                if mapping.host_address is None and all(one.version == 4 for one in found):
+                    # Published on both families, and there is no IPv6 to lead to: a socket of IPv6 reaches IPv4, too.
+                    loopback = PublishedKey(_LOOPBACK6, 6, number, mapping.host_port)
+                    entries["published", loopback.pack()] = entry
+    return entries
 
 
-def needs_host_addresses(entries: Entries) -> bool:
-    """Whether any published port is proved stale against every address of the host."""
-    return any(name == "origins" and Origin.unpack(value).address == _ANY for (name, _), value in entries.items())
+def _container_entries(
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
+) -> dict[tuple[str, bytes], bytes]:
+    """``containers``.
+
+    Be aware: of two addresses that add up to the same, the map keeps one, and loses both with it until the next look at
+    everything. That costs a proof, and no packet that would have been right.
+    """
+    entries: dict[tuple[str, bytes], bytes] = {}
+    for one in attachments:
+        networks = [facts[one.key.network].id] + [0] * one.options.ip_masq
+        for address in one.request.addresses:
+            for network in networks:
+                entries["containers", abi.container_key(network, address)] = abi.pack_address(address)
+    return entries
+
+
+def _port_entries(
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
+) -> dict[tuple[str, bytes], bytes]:
+    """``ports`` and ``port_addresses``. Of the parts of one interface, the strictest counts."""
+    ports: dict[IfIndex, Port] = {}
+    addresses: dict[tuple[str, bytes], bytes] = {}
+    for one in attachments:
+        port, level = port_of(one), GUARDS[one.options.guard]
+        filled = mode_of(use_of(one), facts) is ChecksumMode.FILL
+        if not port or not (level or filled):
+            continue
+        other = ports.get(port, Port(facts[one.key.network].id, GuardLevel.OFF))
+        ports[port] = Port(other.network, max(level, other.guard), one.request.mac or other.mac)
+        if level is GuardLevel.FULL:
+            for address in one.request.addresses:
+                addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT
+    return {("ports", U32.pack(port)): entry.pack() for port, entry in ports.items()} | addresses
+
+
+def _summed(attachment: Attachment, target: Address) -> Iterable[PortMapping]:
+    """The published ports whose packets carry an Internet checksum."""
+    return (one for one in attachment.published(target.version) if one.protocol is not Protocol.SCTP)
+
+
+def _host_address(mapping: PortMapping) -> Address | None:
+    """None is every local address."""
+    return None if mapping.wildcard else mapping.host_address
+
+
+def host_address_entries(addresses: Iterable[Address]) -> dict[bytes, bytes]:
+    """What ``host_addresses`` is to hold."""
+    return {abi.host_address_key(address): abi.pack_address(address) for address in addresses}
+
+
+def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
+    """Whether anything is proved against the addresses of the host."""
+    return any(program is Program.CHECKSUM for program, _ in wanted)
 
 
 def is_manual(map_name: str, value: bytes) -> bool:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 from control.desired import adminchain, hooks, ruleset, spoofcheck, zones
-from control.desired.hooks import Entries, NetworkFacts, Use, use_of
+from control.desired.hooks import Entries, HostWide, NetworkFacts, Use
 from control.desired.owners import comment_of
 from control.desired.ruleset import Group
 from control.desired.spoofcheck import GuardedPort
@@ -38,7 +38,7 @@ from dataplane.steps import (
     SetSysctl,
     Step,
 )
-from dataplane.types import Address, ChecksumMode, IfIndex, Program, Protocol
+from dataplane.types import Address, IfIndex, Program, Protocol
 
 IPV4_FORWARDING = "net/ipv4/ip_forward"
 IPV6_FORWARDING = "net/ipv6/conf/all/forwarding"
@@ -80,27 +80,27 @@ def desired(
     attachments: Iterable[Attachment],
     uses: Iterable[Use],
     facts: Mapping[str, NetworkFacts],
-    mark: int,
+    host: HostWide,
     gone: frozenset[IfIndex] = frozenset(),
 ) -> Desired:
     """Everything that attachments, and the uses of their devices, ask of the kernel.
 
-    ``facts`` must know every network that ``uses`` names; ``mark`` is the mark bit of published traffic. Of
-    devices that are ``gone`` nothing is asked but elements, and the maps that these are in.
+    ``facts`` must know every network that ``attachments`` and ``uses`` name. Of links that are ``gone`` nothing is
+    asked but elements, and the maps that these are in.
     """
     attachments, everybodys = tuple(attachments), tuple(uses)
     uses = tuple(use for use in everybodys if use.device not in gone)
-    watched = [one for one in attachments if hooks.mode_of(use_of(one), facts) is not ChecksumMode.OFF]
+    ported = tuple(one for one in attachments if hooks.port_of(one) not in gone)
     return Desired(
         elements=frozenset(chain.from_iterable(ruleset.elements(attachment) for attachment in attachments)),
         groups=frozenset(chain.from_iterable(use.groups for use in everybodys)),
         accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
-        hooks=hooks.programs(uses, facts),
-        entries=hooks.device_entries(uses, facts, mark) | hooks.origin_entries(watched),
+        hooks=hooks.programs(uses, facts) | hooks.port_programs(ported, facts),
+        entries=hooks.device_entries(uses, facts, host) | hooks.attachment_entries(attachments, facts, host),
         host_sysctls=dict.fromkeys(
             [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
         ),
-        device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost},
+        device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost and not host.cookie},
         ports=_port_uses(one for one in attachments if one.device.port and one.device.index not in gone),
         admin_chains=frozenset(use.admin_chain for use in everybodys if use.admin_chain),
         guards=frozenset(map(guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
@@ -111,7 +111,7 @@ def desired(
 def of_ports(attachments: Iterable[Attachment], gone: frozenset[IfIndex]) -> Desired:
     """What attachments ask of their bridge ports alone."""
     ports = _port_uses(one for one in attachments if one.device.port and one.device.index not in gone)
-    return replace(desired((), (), {}, 0), ports=ports)
+    return replace(desired((), (), {}, HostWide(0)), ports=ports)
 
 
 def sources(attachments: Iterable[Attachment]) -> frozenset[tuple[str, Address]]:

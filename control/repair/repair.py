@@ -15,7 +15,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from control.desired import hooks, planner, zones
-from control.desired.hooks import NetworkFacts, Use, use_of
+from control.desired.hooks import HostWide, NetworkFacts, Use, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
 from control.repair.observation import Observed, complaints, observe, there
@@ -31,10 +31,10 @@ from dataplane.doors import FlowFilter, Kernel
 from dataplane.errors import DataplaneError, FirewalldError, ForeignChainError, LinkError
 from dataplane.nft.objects import Table
 from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, Step, TrustSource
-from dataplane.types import Address, IfIndex, Program
+from dataplane.types import NETWORK_PROGRAMS, Address, IfIndex
 
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
-_NETWORK_MAPS = ("networks", "origins")
+_NETWORK_MAPS = ("networks", "origins", "published", "containers", "ports", "port_addresses", "fill_ports")
 _BY_USES = frozenset({Part.SYSCTLS, Part.FOREIGN})
 """Parts about which the devices of attachments tell everything."""
 INTERRUPTED = "a change was interrupted"
@@ -43,9 +43,10 @@ INTERRUPTED = "a change was interrupted"
 class Repair:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, mark: int) -> None:
-        self._kernel, self._store, self._skeleton, self._mirror, self._mark = kernel, store, skeleton, mirror, mark
-        self._tables = Tables(kernel.nft, store, skeleton, mirror, mark)
+    def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, host: HostWide) -> None:
+        self._kernel, self._store, self._skeleton, self._mirror, self._host = kernel, store, skeleton, mirror, host
+        self._mark = host.mark
+        self._tables = Tables(kernel.nft, store, skeleton, mirror, host.mark)
         self._told_addresses: tuple[Address, ...] | None = None
         self._entries_due = False
         """Whether the next look at the programs is at all entries of their maps, and not only at those of devices."""
@@ -53,7 +54,7 @@ class Repair:
 
     def nothing(self) -> Desired:
         """What no attachment asks for."""
-        return planner.desired((), (), {}, self._mark)
+        return planner.desired((), (), {}, self._host)
 
     def everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
         """What the whole state, and attachments besides, ask of the kernel.
@@ -66,7 +67,7 @@ class Repair:
         uses = {*self._store.all_uses(), *map(use_of, besides)}
         gone = self._gone(use.device for use in uses) if living else frozenset()
         facts = self._store.facts({use.network for use in uses})
-        return planner.desired(attachments, uses, facts, self._mark, gone=gone)
+        return planner.desired(attachments, uses, facts, self._host, gone=gone)
 
     def own(self) -> bool:
         """Let nobody else change our main table; False where that cannot be had. Raises ``NftError``."""
@@ -134,18 +135,19 @@ class Repair:
                 yield f"BPF map {step.map_name}: no attachment asks for entry {step.key.hex()}"
 
     def host_addresses(self, wanted: Desired) -> list[Step]:
-        """Tell the checksum program the host's addresses, if wildcard ports are to be proved against them."""
-        if not hooks.needs_host_addresses(wanted.entries):
+        """Tell the checksum program the host's addresses, if there is anything to be proved against them."""
+        if not hooks.needs_host_addresses(wanted.hooks):
             return []
-        addresses = self._kernel.links.host_addresses(4)
+        addresses = self._kernel.links.host_addresses()
         if addresses == self._told_addresses:
             return []
         self._kernel.programs.load()
         held = dict(self._kernel.programs.entries("host_addresses"))
         entries = hooks.host_address_entries(addresses)
         steps: list[Step] = [
-            PutEntry(map_name, key, value) for (map_name, key), value in entries.items() if held.get(key) != value
+            PutEntry("host_addresses", key, value) for key, value in entries.items() if held.get(key) != value
         ]
+        steps += [DropEntry("host_addresses", key) for key in held.keys() - entries.keys()]
         if not steps:
             self._told_addresses = addresses
         return steps
@@ -218,9 +220,9 @@ class Repair:
         return (*found, *lost), left
 
     def _sync_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        watched = any(program is Program.CHECKSUM for program, _ in self.of_devices().hooks)
+        watched = hooks.needs_host_addresses(self.of_devices().hooks)
         # Most news are of link-local addresses, one for each new veth.
-        if watched and self._kernel.links.host_addresses(4) != self._told_addresses:
+        if watched and self._kernel.links.host_addresses() != self._told_addresses:
             self._run(self.host_addresses(self.everything()))
         return (), ()
 
@@ -253,7 +255,7 @@ class Repair:
             uses = self._store.all_uses()
             self._uses = (version, uses, self._store.facts({use.network for use in uses}))
         _, uses, facts = self._uses
-        return planner.desired((), uses, facts, self._mark, gone=self._gone(use.device for use in uses))
+        return planner.desired((), uses, facts, self._host, gone=self._gone(use.device for use in uses))
 
     def _of_ports(self) -> Desired:
         """What all attachments ask of their bridge ports."""
@@ -272,7 +274,7 @@ class Repair:
                     continue
                 if map_name == "networks":
                     device = IfIndex(U32.unpack(key)[0])
-                    yield from (DetachProgram(program, device) for program in Program)
+                    yield from (DetachProgram(program, device) for program in NETWORK_PROGRAMS)
                 yield DropEntry(map_name, key)
 
 

@@ -14,16 +14,15 @@ from dataclasses import dataclass
 
 from dataplane.errors import BpfError
 from dataplane.netlink import CREATE, DUMP, EXCLUSIVE, REPLACE, attribute, attributes, exchange, text, text_attribute
-from dataplane.types import IfIndex, Program
+from dataplane.types import DEVICE_PROGRAMS, Hook, IfIndex, Program
 
-PRIORITIES = {Program.ISOLATION: 101, Program.CHECKSUM: 102}
+PRIORITIES = {program: 101 + place for place, program in enumerate(DEVICE_PROGRAMS)}
 """Our filters' priorities: before those that ``tc`` chooses by itself (49152), isolation first."""
 
 HANDLE = 0xD9
 """Our filters' handle, so that replacing never makes a second one."""
 
-_EGRESS = 0xFFFFFFF3  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS)
-_INGRESS = 0xFFFFFFF2
+_PARENTS = {Hook.EGRESS: 0xFFFFFFF3, Hook.INGRESS: 0xFFFFFFF2}  # TC_H_MAKE(TC_H_CLSACT, TC_H_MIN_EGRESS, _INGRESS)
 _QDISC_PARENT = 0xFFFFFFF1  # TC_H_CLSACT
 _QDISC_HANDLE = 0xFFFF0000
 _ETH_P_ALL = socket.htons(0x0003)
@@ -40,6 +39,7 @@ _DIRECT_ACTION = 1
 class Filter:
     """One filter on a clsact hook."""
 
+    hook: Hook
     kind: str
     priority: int
     handle: int
@@ -54,7 +54,7 @@ def place_of(program: Program) -> tuple[int, int]:
 
 
 def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
-    """Add or replace our filter on the egress hook, in direct-action mode. Raises ``BpfError``."""
+    """Add or replace our filter on the program's hook, in direct-action mode. Raises ``BpfError``."""
     try:
         _send(
             _NEWQDISC,
@@ -63,6 +63,7 @@ def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
             ifindex,
         )
     except BpfError as error:
+        # An ingress qdisc, such as that of the bandwidth plugin, serves as well, for its one hook.
         if error.errno != errnos.EEXIST:
             raise
     options = (
@@ -70,32 +71,38 @@ def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
         + text_attribute(_BPF_NAME, program.function)
         + attribute(_BPF_FLAGS, struct.pack("=I", _DIRECT_ACTION))
     )
-    body = _tc(ifindex, HANDLE, _EGRESS, PRIORITIES[program])
+    body = _tc(ifindex, HANDLE, _PARENTS[program.hook], PRIORITIES[program])
     body += text_attribute(_KIND, "bpf") + attribute(_OPTIONS, options)
     _send(_NEWTFILTER, CREATE | REPLACE, body, ifindex)
 
 
 def detach(found: Filter, ifindex: IfIndex) -> None:
-    """Remove one filter of ours from the egress hook; the clsact qdisc, with the last filter. Raises ``BpfError``."""
-    body = _tc(ifindex, found.handle, _EGRESS, found.priority) + text_attribute(_KIND, found.kind)
+    """Remove one filter of ours; the clsact qdisc, with the last filter. Raises ``BpfError``."""
+    body = _tc(ifindex, found.handle, _PARENTS[found.hook], found.priority) + text_attribute(_KIND, found.kind)
     _send(_DELTFILTER, 0, body, ifindex)
-    if not list(_dump(ifindex, _EGRESS)) and not list(_dump(ifindex, _INGRESS)):
+    if any(list(_dump(ifindex, hook)) for hook in _PARENTS):
+        return
+    try:
         _send(_DELQDISC, 0, _qdisc(ifindex), ifindex)
+    except BpfError as error:
+        if error.errno != errnos.EINVAL:  # an ingress qdisc in its place: somebody else's
+            raise
 
 
 def filters(ifindex: IfIndex) -> tuple[Filter, ...]:
-    """The bpf filters on the egress hook. Raises ``BpfError`` (``ENODEV``)."""
-    return tuple(found for found in _dump(ifindex, _EGRESS) if found.program_id)
+    """The bpf filters on both hooks. Raises ``BpfError`` (``ENODEV``)."""
+    return tuple(found for hook in _PARENTS for found in _dump(ifindex, hook) if found.program_id)
 
 
-def _dump(ifindex: IfIndex, parent: int) -> Iterator[Filter]:
-    for body in _send(_GETTFILTER, DUMP, _tc(ifindex, 0, parent), ifindex):
+def _dump(ifindex: IfIndex, hook: Hook) -> Iterator[Filter]:
+    for body in _send(_GETTFILTER, DUMP, _tc(ifindex, 0, _PARENTS[hook]), ifindex):
         _, index, handle, _, about = _TC.unpack_from(body)
         if index != ifindex:
             continue
         outer = attributes(body[_TC.size :])
         inner = attributes(outer.get(_OPTIONS, b""))
         yield Filter(
+            hook=hook,
             kind=text(outer.get(_KIND, b"")),
             priority=about >> 16,
             handle=handle,

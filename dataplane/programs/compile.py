@@ -13,11 +13,24 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Any
 
 from dataplane.errors import BpfError, MissingDependencyError
 from dataplane.programs import syscall
 from dataplane.programs.source import MAPS, read_source
-from dataplane.types import Program
+from dataplane.types import Hook, Program
+
+ATTACH_TYPES = {
+    Hook.CONNECT4: 10,
+    Hook.CONNECT6: 11,
+    Hook.SENDMSG4: 14,
+    Hook.SENDMSG6: 15,
+    Hook.RECVMSG4: 19,
+    Hook.RECVMSG6: 20,
+    Hook.GETPEERNAME4: 29,
+    Hook.GETPEERNAME6: 30,
+}
+"""``enum bpf_attach_type`` of the hooks of cgroups."""
 
 MISSING = 4
 REFUSED = 1
@@ -42,14 +55,23 @@ def compile_into(directory: Path) -> None:
         ) from error
     try:
         module = bcc.BPF(text=source.text.encode(), cflags=list(source.flags))
-        programs = {program.function: module.load_func(program.function.encode(), bcc.BPF.SCHED_CLS).fd
-                    for program in Program}  # fmt: skip
+        programs = {program.function: _loaded(module, program) for program in Program}
     except Exception as error:  # what bcc raises is Exception itself
         raise BpfError("load", "the BPF programs", str(error)) from error
     maps = {name: bcc.lib.bpf_table_fd(module.module, name.encode()) for name in MAPS}
     for name, fd in (programs | maps).items():
         syscall.obj_pin(fd, directory / name)
         (directory / name).chmod(0o600)
+
+
+def _loaded(module: Any, program: Program) -> int:
+    """The descriptor of a program that was loaded for its hook."""
+    if program.hook.of_cgroup:
+        attach_type = ATTACH_TYPES[program.hook]
+        function = module.load_func(program.function.encode(), module.CGROUP_SOCK_ADDR, attach_type=attach_type)
+    else:
+        function = module.load_func(program.function.encode(), module.SCHED_CLS)
+    return int(function.fd)
 
 
 def main() -> int:

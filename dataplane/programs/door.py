@@ -19,7 +19,7 @@ from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
-from dataplane.types import AttachMode, IfIndex, Program
+from dataplane.types import DEVICE_PROGRAMS, AttachMode, IfIndex, Program
 
 
 class KernelPrograms:
@@ -81,7 +81,7 @@ class KernelPrograms:
         """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
         those that ``attach`` would not change."""
         found = set()
-        for program in Program:
+        for program in DEVICE_PROGRAMS:
             with self._open(program.function) as pinned:
                 if self._hooks.is_current(program, pinned.number, ifindex):
                     found.add(program)

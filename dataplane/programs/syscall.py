@@ -24,6 +24,7 @@ from typing import Self
 from dataplane.errors import BpfError, MissingDependencyError
 from dataplane.types import IfIndex
 
+TCX_INGRESS = 46
 TCX_EGRESS = 47
 """``enum bpf_attach_type``, Linux 6.6."""
 
@@ -353,6 +354,24 @@ def tcx_link_create(
     flags = (_F_BEFORE if before else _F_AFTER) | _F_LINK | _F_ID if before or after else 0
     attributes = struct.pack("=IIIIIxxxxQ", program, ifindex, attach_type, flags, before or after, 0)
     return Fd(_bpf(_Command.LINK_CREATE, attributes, "attach a BPF program to", f"link {ifindex}"))
+
+
+def cgroup_link_create(program: int, cgroup: int, attach_type: int) -> Fd:
+    """Attach a program to a cgroup, by the descriptor of its directory, after those of others. Raises ``BpfError``."""
+    attributes = struct.pack("=IIII", program, cgroup, attach_type, 0)
+    return Fd(_bpf(_Command.LINK_CREATE, attributes, "attach a BPF program to", "the root of the cgroups"))
+
+
+def cgroup_query(cgroup: int, attach_type: int) -> tuple[int, ...]:
+    """The ids of all programs on a cgroup's hook. Raises ``BpfError``."""
+    capacity = 64  # BPF_CGROUP_MAX_PROGS
+    programs = (ctypes.c_uint32 * capacity)()
+    attributes = bytearray(
+        struct.pack("=IIIIQIxxxxQQQQ", cgroup, attach_type, 0, 0, ctypes.addressof(programs), capacity, 0, 0, 0, 0)
+    )
+    _bpf(_Command.QUERY, attributes, "list the programs of", "the root of the cgroups")
+    (count,) = struct.unpack_from("=I", attributes, 24)
+    return tuple(programs[:count])
 
 
 def link_update(link: int, program: int) -> None:

@@ -25,7 +25,7 @@ from dataplane.errors import BpfError
 from dataplane.programs import clsact, loading, ringbuf, syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
-from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
+from dataplane.types import NETWORK_PROGRAMS, AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
 from support import foreign
 from support.frames import flipped, seed_stale_syn
 from support.netns import Namespace, Sandbox, wait_until
@@ -271,7 +271,7 @@ def test_detaching_leaves_nothing(sandbox: Sandbox, mode: AttachMode) -> None:
         attach_all(mode, "lo")
         programs = KernelPrograms(mode)
         for ifindex in (index("lo"), index("lo"), IfIndex(9999)):
-            for program in Program:
+            for program in NETWORK_PROGRAMS:
                 programs.detach(program, ifindex)
         return programs.hooked(index("lo")), pins(loading.LINKS)
 
@@ -331,7 +331,7 @@ def test_a_reused_number_of_a_device_is_recognised(sandbox: Sandbox) -> None:
     assert sandbox.call(pins, loading.LINKS) == ["77-checksum", "77-isolation"]
 
     def clean() -> list[str]:
-        for program in Program:
+        for program in NETWORK_PROGRAMS:
             KernelPrograms().detach(program, IfIndex(77))
         return pins(loading.LINKS)
 
@@ -359,7 +359,7 @@ def test_a_foreign_tcx_program_survives(sandbox: Sandbox) -> None:
             attach_all(AttachMode.TCX, "lo")
             attach_all(AttachMode.TCX, "lo")
             assert len(syscall.tcx_query(device)) == 3
-            for program in Program:
+            for program in NETWORK_PROGRAMS:
                 KernelPrograms().detach(program, device)
             seen.append([one.program_id for one in syscall.tcx_query(device)])
         return [[its], *seen]
@@ -377,7 +377,7 @@ def test_a_foreign_clsact_filter_survives(sandbox: Sandbox) -> None:
         foreign.filter_by_clsact(foreign.load(), device)
         attach_all(AttachMode.CLSACT, "lo")
         between = len(clsact.filters(device))
-        for program in Program:
+        for program in NETWORK_PROGRAMS:
             KernelPrograms(AttachMode.CLSACT).detach(program, device)
         return between, len(clsact.filters(device))
 
@@ -439,7 +439,7 @@ def two_networks(host: Sandbox, mode: AttachMode) -> Iterator[tuple[Namespace, N
         for network, number in ((FRONT, 1), (BACK, 2)):
             entry = NetworkEntry(number, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
             programs.put("networks", abi.U32.pack(index(network.device)), entry.pack())
-            for program in Program:
+            for program in NETWORK_PROGRAMS:
                 programs.attach(program, index(network.device))
 
     host.call(hook)

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.programs.attach import Hooks
-from dataplane.types import AttachMode, IfIndex, Program
+from dataplane.types import NETWORK_PROGRAMS, AttachMode, IfIndex
 from support import needs, plan
 from support.netns import Sandbox, wait_until
 from support.prober import Prober
@@ -191,7 +191,7 @@ def hooked(world: World) -> list[dict[str, object]]:
 def detach_all(device: str) -> None:
     """Detach every program of ours from a device behind the agent's back, whichever way it is hooked."""
     hooks = Hooks(AttachMode.AUTO, Path("/nowhere"))
-    for program in Program:
+    for program in NETWORK_PROGRAMS:
         hooks.detach(program, IfIndex(socket.if_nametoindex(device)))
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dataplane.netlink import CREATE, attribute, text_attribute
 from dataplane.programs import clsact, syscall
-from dataplane.types import IfIndex
+from dataplane.types import Hook, IfIndex
 
 NAME = "foreign"
 PIN = Path("/sys/fs/bpf/foreign")
@@ -51,7 +51,7 @@ def hook(device: str) -> None:
 
 def filter_by_clsact(program: int, index: IfIndex) -> None:
     """Inside a sandbox: attach a program as a filter at the egress hook; the qdisc is there."""
-    body = clsact._tc(index, 1, clsact._EGRESS, _PRIORITY) + text_attribute(clsact._KIND, "bpf")
+    body = clsact._tc(index, 1, clsact._PARENTS[Hook.EGRESS], _PRIORITY) + text_attribute(clsact._KIND, "bpf")
     options = attribute(clsact._BPF_FD, struct.pack("=I", program)) + text_attribute(clsact._BPF_NAME, NAME)
     clsact._send(clsact._NEWTFILTER, CREATE, body + attribute(clsact._OPTIONS, options), index)
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from ipaddress import IPv4Address
+from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
 
@@ -18,6 +18,7 @@ from dataplane.abi import ChecksumCounts, Event, NetworkEntry
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.ringbuf import EventReader
+from dataplane.programs.source import MAPS
 from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
 from support.netns import Sandbox
 
@@ -95,10 +96,12 @@ class Bench:
         self._reset()
         for (address, port), published in origins.items():
             for slot, (host, host_port) in enumerate(published):
-                key = abi.OriginKey(IPv4Address(address), protocol.number, port, slot)
-                self._programs.put("origins", key.pack(), abi.Origin(IPv4Address(host), host_port).pack())
-        for index, host in enumerate(host_addresses):
-            self._programs.put("host_addresses", abi.U32.pack(index), IPv4Address(host).packed)
+                key = abi.OriginKey(ip_address(address), protocol.number, port, slot)
+                where = ip_address(host)
+                origin = abi.Origin(None if where.is_unspecified else where, host_port)
+                self._programs.put("origins", key.pack(), origin.pack())
+        for own in map(ip_address, host_addresses):
+            self._programs.put("host_addresses", abi.host_address_key(own), abi.pack_address(own))
         modes = [mode] * len(frames) if isinstance(mode, ChecksumMode) else mode
         runs = []
         with self._open(Program.CHECKSUM) as program, self._programs.events() as events:
@@ -121,7 +124,7 @@ class Bench:
         for ifindex, (number, policy) in networks.items():
             entry = NetworkEntry(number, policy, ChecksumMode.OFF)
             self._programs.put("networks", abi.U32.pack(ifindex), entry.pack())
-        self._programs.put("settings", abi.U32.pack(0), abi.U32.pack(exempt or 0))
+        self._programs.put("settings", abi.U32.pack(0), abi.HostSettings(exempt or 0).pack())
         with self._open(Program.ISOLATION) as program, self._programs.events() as events:
             _all(events)
             runs = [
@@ -134,11 +137,10 @@ class Bench:
         return syscall.obj_get(self._programs.directory / program.function)
 
     def _reset(self) -> None:
-        for name in ("networks", "origins", "flows", "checksum_counts", "isolation_drops"):
-            for key, _ in list(self._programs.entries(name)):
-                self._programs.drop(name, key)
-        for index in range(abi.MAX_HOST_ADDRESSES):
-            self._programs.put("host_addresses", abi.U32.pack(index), bytes(4))
+        for name in MAPS:
+            if name not in {"settings", "events", "events_lost"}:
+                for key, _ in list(self._programs.entries(name)):
+                    self._programs.drop(name, key)
 
     def _outcome(self, runs: list[syscall.ProgramRun], events: tuple[Event, ...]) -> Outcome:
         counts = self._programs.get("checksum_counts", abi.U32.pack(DEVICE))

@@ -15,12 +15,13 @@ from control.errors import BusyError, DeviceNotFoundError, DifferenceError, Engi
 from control.lock import locked
 from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, Request
 from control.settings import SettingsError
+from dataplane.abi import host_address_key, pack_address
 from dataplane.doors import PortFlags
 from dataplane.errors import BpfError, NftError
 from dataplane.fakes import FakeDoors
 from dataplane.nft.objects import Element, Port
 from dataplane.nft.transaction import Transaction, create, delete
-from dataplane.types import Program, Protocol
+from dataplane.types import NETWORK_PROGRAMS, Program, Protocol
 from support.attachments import key, port, request
 from support.fakeworld import World
 
@@ -29,7 +30,7 @@ def test_add_publishes_and_check_agrees(world: World) -> None:
     """After ADD the port leads to the container, the programs are hooked, and CHECK finds no difference."""
     web = world.attach("web", "10.11.0.2", port(8080))
     assert world.published(8080, "10.11.0.2")
-    assert {hooked.program for hooked in world.doors.programs.hooked(world.bridge.index)} == set(Program)
+    assert {hooked.program for hooked in world.doors.programs.hooked(world.bridge.index)} == set(NETWORK_PROGRAMS)
     world.engine.check(web)
 
 
@@ -341,7 +342,7 @@ def test_a_repair_that_failed_stays_due(world: World) -> None:
     world.engine.delete(key("other"))
     assert not world.published(8081, "10.11.0.3")
     world.engine.delete(key("nobody"))
-    assert {hooked.program for hooked in world.doors.programs.hooked(world.bridge.index)} == set(Program)
+    assert {hooked.program for hooked in world.doors.programs.hooked(world.bridge.index)} == set(NETWORK_PROGRAMS)
 
 
 def test_a_repair_that_fails_within_an_add_stays_due(world: World) -> None:
@@ -380,10 +381,15 @@ def test_a_bridge_that_was_made_anew_keeps_its_sysctl(world: World) -> None:
 
 def test_host_addresses_come_with_a_mode_and_with_a_repair(world: World) -> None:
     """Whatever makes wildcard ports be proved also tells the program the addresses to prove them against."""
-    own = world.doors.links.addresses[0].packed
+    address = world.doors.links.addresses[0]
+    own = pack_address(address)
 
     def told() -> bytes | None:
-        return world.doors.programs.get("host_addresses", bytes(4)) if world.doors.programs.loaded() else None
+        return (
+            world.doors.programs.get("host_addresses", host_address_key(address))
+            if world.doors.programs.loaded()
+            else None
+        )
 
     world.attach("web", "10.11.0.2", port(8080), options=Options(checksum=ChecksumPolicy.OFF))
     world.engine.set_checksum_mode("front", ChecksumPolicy.REPAIR)

@@ -182,7 +182,7 @@ def test_the_kernel_is_asked_when_somebody_asks(world: World) -> None:
         veth.index: (2, 2, 0),
         4711: (1, 1, 1),
     }.items():
-        counts = CHECKSUM_COUNTS.pack(100, stale, repaired, corrupt, 0, 0)
+        counts = CHECKSUM_COUNTS.pack(100, stale, repaired, corrupt, 0, 0, 0)
         programs.put("checksum_counts", abi.U32.pack(index), counts)
     samples, remarks = sample(kernel, {1: "front", 2: "back"}, {"front": 12}, queued=3)
     assert remarks == ()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address
 
-from control.desired.hooks import NetworkFacts, use_of
+from control.desired.hooks import HostWide, NetworkFacts, use_of
 from control.desired.planner import Desired, desired, flow_filters, plan
 from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy, Options
 from dataplane.abi import U32, NetworkEntry, Origin, OriginKey
@@ -32,7 +32,7 @@ BRIDGE = IfIndex(10)
 
 def state(*attachments: Attachment, facts: dict[str, NetworkFacts] | None = None) -> Desired:
     """What these attachments, and nobody else, ask for."""
-    return desired(attachments, [use_of(one) for one in attachments], facts or FACTS, MARK)
+    return desired(attachments, [use_of(one) for one in attachments], facts or FACTS, HostWide(MARK))
 
 
 def steps(*kinds: type[Step], of: tuple[Step, ...]) -> list[Step]:
@@ -52,7 +52,7 @@ def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -
     network = NetworkEntry(1, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
     assert PutEntry("networks", U32.pack(BRIDGE), network.pack()) in made
     origin = OriginKey(IPv4Address("10.11.0.2"), 6, 80, 0)
-    assert PutEntry("origins", origin.pack(), Origin(IPv4Address(0), 8080).pack()) in made
+    assert PutEntry("origins", origin.pack(), Origin(None, 8080).pack()) in made
 
 
 def test_the_second_attachment_attaches_nothing() -> None:
@@ -78,7 +78,12 @@ def test_the_last_detachment_takes_everything_back() -> None:
         DetachProgram(Program.ISOLATION, BRIDGE),
         DetachProgram(Program.CHECKSUM, BRIDGE),
     ]
-    assert {step.map_name for step in made if isinstance(step, DropEntry)} == {"networks", "origins"}
+    assert {step.map_name for step in made if isinstance(step, DropEntry)} == {
+        "networks",
+        "origins",
+        "published",
+        "containers",
+    }
     assert SetSysctl(name, "0", optional=True) in made
     assert [type(step) for step in made].index(RunNft) < [type(step) for step in made].index(DetachProgram)
 

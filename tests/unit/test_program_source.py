@@ -43,8 +43,10 @@ def test_no_include_of_our_own_is_left() -> None:
 
 @pytest.mark.parametrize("program", Program)
 def test_each_program_is_a_function_in_a_file_of_its_name(program: Program) -> None:
-    """``isolation`` is ``dp_isolation`` in ``isolation.c``, and the kernel keeps 15 bytes of a name."""
-    assert f"int {program.function}(struct __sk_buff *skb)" in (source_directory() / f"{program.value}.c").read_text()
+    """``isolation`` is ``dp_isolation`` in ``isolation.c``, and the kernel keeps 15 bytes of a name; those that
+    processes run are in ``localhost.c`` together."""
+    file, context = ("localhost", "bpf_sock_addr *ctx") if program.hook.of_cgroup else (program.value, "__sk_buff *skb")
+    assert f"int {program.function}(struct {context})" in (source_directory() / f"{file}.c").read_text()
     assert len(program.function) <= 15
 
 

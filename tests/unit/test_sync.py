@@ -18,7 +18,7 @@ from dataplane.doors import PortFlags
 from dataplane.errors import BpfError, NftError
 from dataplane.nft.objects import Element, Port
 from dataplane.nft.transaction import Transaction, add, delete
-from dataplane.types import Program, Protocol
+from dataplane.types import NETWORK_PROGRAMS, Program, Protocol
 from support.attachments import key, port, request
 from support.fakeworld import World
 
@@ -100,7 +100,7 @@ def test_programs_sysctls_and_flags_come_back(world: World) -> None:
     doors.sysctls.values["net/ipv4/ip_forward"] = "0"
     doors.links.set_port_flags(veth.index, PortFlags(hairpin=False, isolated=False))
     assert set(sync(world, Part.PROGRAMS)) == {Part.PROGRAMS}
-    assert {one.program for one in doors.programs.hooked(world.bridge.index)} == set(Program)
+    assert {one.program for one in doors.programs.hooked(world.bridge.index)} == set(NETWORK_PROGRAMS)
     assert doors.sysctls.values["net/ipv4/ip_forward"] == "0", "that is another part"
     assert sync(world, Part.SYSCTLS) == {Part.SYSCTLS: ("sysctl net/ipv4/ip_forward is 0, not 1",)}
     assert len(sync(world, Part.LINKS)[Part.LINKS]) == 2
@@ -183,7 +183,7 @@ def test_a_bridge_that_was_made_anew_is_the_attachments_bridge(world: World) -> 
     assert again is not None
     assert again.master == bridge.index
     assert world.doors.links.port_flags(veth.index).isolated
-    assert len(world.doors.programs.hooked(bridge.index)) == len(Program)
+    assert len(world.doors.programs.hooked(bridge.index)) == len(NETWORK_PROGRAMS)
     assert not world.engine.problems()
     world.engine.delete(web.key)
     assert not any(world.doors.nft.sizes().values())
