@@ -22,7 +22,7 @@
 #define MAX_FLOWS 65536
 #define MAX_PAIRS 4096
 #define MAX_PEERS 16384
-#define EVENT_PAGES 64 /* of 4 KiB: a ring of 256 KiB, 2,000 events */
+#define EVENT_PAGES 128 /* of 4 KiB: a ring of 512 KiB, 4,000 events */
 
 /* -- written by user space ------------------------------------------------------------------------------------------ */
 

@@ -331,7 +331,7 @@ def _key(info: MapInfo, key: bytes) -> ctypes.Array[ctypes.c_char]:
 # -- tcx --------------------------------------------------------------------------------------------------------------
 
 
-def tcx_query(ifindex: IfIndex, attach_type: int = TCX_EGRESS) -> tuple[Attached, ...]:
+def tcx_query(ifindex: IfIndex, attach_type: int) -> tuple[Attached, ...]:
     """All programs on a tcx hook, in order. Raises ``BpfError``: ``ENODEV``; ``EINVAL`` where the kernel has no tcx."""
     capacity = 64  # BPF_MPROG_MAX
     programs, links = (ctypes.c_uint32 * capacity)(), (ctypes.c_uint32 * capacity)()

@@ -22,10 +22,19 @@ from dataplane import abi
 from dataplane.abi import ChecksumCounts, EventKind, NetworkEntry
 from dataplane.doors import Hooked
 from dataplane.errors import BpfError
-from dataplane.programs import clsact, loading, ringbuf, syscall
+from dataplane.programs import attach, clsact, loading, ringbuf, syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.source import MAPS, source_directory
-from dataplane.types import NETWORK_PROGRAMS, AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program
+from dataplane.types import (
+    DEVICE_PROGRAMS,
+    NETWORK_PROGRAMS,
+    AttachMode,
+    ChecksumMode,
+    Hook,
+    IfIndex,
+    IsolationPolicy,
+    Program,
+)
 from support import foreign
 from support.frames import flipped, seed_stale_syn
 from support.netns import Namespace, Sandbox, wait_until
@@ -89,7 +98,7 @@ def test_a_second_start_compiles_nothing(sandbox: Sandbox) -> None:
 
 
 def test_everything_is_pinned_for_root_alone(sandbox: Sandbox) -> None:
-    """One directory, named by the digest, 0700, with both programs and all maps, 0600."""
+    """One directory, named by the digest, 0700, with all programs and maps, 0600."""
 
     def look() -> tuple[list[str], list[str], set[int], set[int]]:
         programs = loaded()
@@ -100,7 +109,7 @@ def test_everything_is_pinned_for_root_alone(sandbox: Sandbox) -> None:
 
     directories, names, files, modes = sandbox.call(look)
     assert len(directories) == 1
-    assert names == sorted([*MAPS, "dp_checksum", "dp_isolation"])
+    assert names == sorted([*MAPS, *(program.function for program in Program)])
     assert (files, modes) == ({0o600}, {0o700})
 
 
@@ -231,6 +240,58 @@ def test_attaching_again_changes_nothing(sandbox: Sandbox, mode: AttachMode) -> 
     assert sandbox.call(attach_all, mode, "lo") == sandbox.call(attach_all, mode, "lo")
 
 
+@MODES
+def test_programs_of_one_device_run_in_order_whenever_they_came(sandbox: Sandbox, mode: AttachMode) -> None:
+    """fill is the last of its hook, also where isolation comes after it; guard has a hook of its own."""
+
+    def attached() -> list[tuple[Program, AttachMode]]:
+        programs = loaded(mode)
+        for program in (Program.FILL, Program.GUARD, Program.ISOLATION, Program.CHECKSUM):
+            programs.attach(program, index("lo"))
+        return kinds(programs.hooked(index("lo")))
+
+    found = sandbox.call(attached)
+    assert {how for _, how in found} == {mode}
+    assert [one for one, _ in found if one.hook is Hook.EGRESS] == [Program.ISOLATION, Program.CHECKSUM, Program.FILL]
+    assert [one for one, _ in found if one.hook is Hook.INGRESS] == [Program.GUARD]
+
+
+@MODES
+@pytest.mark.parametrize("program", [Program.FILL, Program.GUARD])
+def test_a_program_of_a_port_goes_without_a_trace(sandbox: Sandbox, mode: AttachMode, program: Program) -> None:
+    """No filter, no qdisc, no link, no pin."""
+
+    def come_and_go() -> tuple[object, ...]:
+        programs = loaded(mode)
+        for _ in range(2):
+            programs.attach(program, index("lo"))
+        there = kinds(programs.hooked(index("lo")))
+        for _ in range(2):
+            programs.detach(program, index("lo"))
+        return there, programs.hooked(index("lo")), pins(loading.LINKS)
+
+    there, left, pinned = sandbox.call(come_and_go)
+    assert (there, left, pinned) == ([(program, mode)], (), [])
+    assert "clsact" not in sandbox.run("tc", "qdisc", "show", "dev", "lo").stdout
+
+
+def test_auto_spares_a_containers_port_the_wait_for_a_link(sandbox: Sandbox) -> None:
+    """A network's device gets links, a port filters."""
+
+    def attached() -> list[tuple[Program, AttachMode]]:
+        programs = loaded(AttachMode.AUTO)
+        for program in DEVICE_PROGRAMS:
+            programs.attach(program, index("lo"))
+        return kinds(programs.hooked(index("lo")))
+
+    assert dict(sandbox.call(attached)) == {
+        Program.ISOLATION: AttachMode.TCX,
+        Program.CHECKSUM: AttachMode.TCX,
+        Program.FILL: AttachMode.CLSACT,
+        Program.GUARD: AttachMode.CLSACT,
+    }
+
+
 def test_auto_takes_tcx(sandbox: Sandbox) -> None:
     """Where the kernel has it, as this one."""
     assert {mode for _, mode in kinds(sandbox.call(attach_all, AttachMode.AUTO, "lo"))} == {AttachMode.TCX}
@@ -238,7 +299,7 @@ def test_auto_takes_tcx(sandbox: Sandbox) -> None:
 
 def test_auto_falls_back_where_tcx_is_unknown(sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel answers EINVAL to an attach type that it does not know: then it is clsact."""
-    monkeypatch.setattr(syscall.tcx_query, "__defaults__", (200,))  # an attach type of no kernel yet
+    monkeypatch.setitem(attach._ATTACH_TYPES, Hook.EGRESS, 200)  # of no kernel yet
     assert kinds(sandbox.call(attach_all, AttachMode.AUTO, "lo")) == [(program, AttachMode.CLSACT) for program in OURS]
 
 
@@ -355,13 +416,13 @@ def test_a_foreign_tcx_program_survives(sandbox: Sandbox) -> None:
         seen = []
         with syscall.tcx_link_create(foreign.load(), device) as link:
             its = syscall.link_info(link.number).program_id
-            seen.append([one.program_id for one in syscall.tcx_query(device)])
+            seen.append([one.program_id for one in syscall.tcx_query(device, syscall.TCX_EGRESS)])
             attach_all(AttachMode.TCX, "lo")
             attach_all(AttachMode.TCX, "lo")
-            assert len(syscall.tcx_query(device)) == 3
+            assert len(syscall.tcx_query(device, syscall.TCX_EGRESS)) == 3
             for program in NETWORK_PROGRAMS:
                 KernelPrograms().detach(program, device)
-            seen.append([one.program_id for one in syscall.tcx_query(device)])
+            seen.append([one.program_id for one in syscall.tcx_query(device, syscall.TCX_EGRESS)])
         return [[its], *seen]
 
     its, before, after = sandbox.call(run)
@@ -435,7 +496,7 @@ def two_networks(host: Sandbox, mode: AttachMode) -> Iterator[tuple[Namespace, N
 
     def hook() -> None:
         programs = loaded(mode)
-        programs.put("settings", abi.U32.pack(0), abi.U32.pack(MARK))
+        programs.put("settings", abi.U32.pack(0), abi.HostSettings(MARK).pack())
         for network, number in ((FRONT, 1), (BACK, 2)):
             entry = NetworkEntry(number, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
             programs.put("networks", abi.U32.pack(index(network.device)), entry.pack())

@@ -60,7 +60,7 @@ def hooked(device: str) -> tuple[list[int], list[str]]:
     """Inside a sandbox: the foreign programs on its tcx hook by their IDs, and the names of its clsact filters."""
     index = IfIndex(socket.if_nametoindex(device))
     programs = []
-    for one in syscall.tcx_query(index):
+    for one in syscall.tcx_query(index, syscall.TCX_EGRESS):
         with syscall.program_by_id(one.program_id) as program:
             if syscall.program_info(program.number).name == NAME:
                 programs.append(one.program_id)

@@ -116,9 +116,10 @@ def _nft() -> Iterator[str]:
 def _programs(links: list[dict[str, Any]]) -> Iterator[str]:
     for link in links:
         index = IfIndex(link["ifindex"])
-        for one in syscall.tcx_query(index):
-            with syscall.program_by_id(one.program_id) as program:
-                yield f"tcx {link['ifname']} {syscall.program_info(program.number).name}"
+        for attach_type in (syscall.TCX_EGRESS, syscall.TCX_INGRESS):
+            for one in syscall.tcx_query(index, attach_type):
+                with syscall.program_by_id(one.program_id) as program:
+                    yield f"tcx {link['ifname']} {syscall.program_info(program.number).name}"
         yield from (f"clsact {link['ifname']} {one.name} {one.priority}" for one in filters(index))
 
 
