@@ -22,7 +22,7 @@ test: ## every check and every test, cheap ones first
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses=auto --dist=worksteal
 
 chaos: ## the long tests: hundreds of thousands of packets, storms, a soak, everything broken at random
 	@.ci/setup --test

@@ -213,7 +213,10 @@ def test_standard_input_that_nobody_writes(program: Program) -> None:
 def test_signals_do_not_end_a_call(program: Program) -> None:
     """A process that is stopped and goes on, as by a debugger or a cgroup's freezer, loses nothing."""
 
+    started = threading.Event()
+
     def interrupt(_call: CniCall, _netns: int | None) -> Answer:
+        assert started.wait(20)
         for number in (signal.SIGSTOP, signal.SIGCONT):
             os.kill(process.pid, number)
             time.sleep(0.05)
@@ -222,6 +225,7 @@ def test_signals_do_not_end_a_call(program: Program) -> None:
     env = program.environment(environment("ADD"))
     with agent(program, [interrupt]):
         process = subprocess.Popen(program.argv(), env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+        started.set()
         assert process.communicate(timeout=20)[0] == b"served"
 
 
