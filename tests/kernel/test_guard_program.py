@@ -1,0 +1,545 @@
+"""The guard program on crafted frames: whom a container may speak for, and what is said about a drop."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from ipaddress import IPv4Address, IPv6Address
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from dataplane.abi import EventAction, EventKind, GuardReason
+from dataplane.types import GuardLevel
+from support import needs
+from support.crafted import (
+    AH,
+    ALL_NODES,
+    ARP,
+    DB_MAC,
+    DESTINATION,
+    FIRST,
+    FRAGMENT,
+    HOP_BY_HOP,
+    ICMP,
+    ICMP6,
+    IGMP,
+    IPV4,
+    IPV6,
+    LATER,
+    MOBILITY,
+    RARP,
+    ROUTING,
+    SCTP,
+    STRANGER,
+    TCP,
+    UDP,
+    WEB_MAC,
+    Extension,
+    arp,
+    ethernet,
+    extension,
+    fragment6,
+    icmp,
+    ipv4,
+    ipv6,
+    link_local,
+    mac_option,
+    nd,
+    raw_mac,
+    router_advertisement,
+    tcp,
+    udp,
+)
+from support.guarding import DB4, DB6, HOST4, HOST6, NETWORK, OWN, WEB4, WEB6, GuardBench
+from support.programs import DEVICE
+
+LL, DB_LL = link_local(WEB_MAC), link_local(DB_MAC)
+NOBODY4, NOBODY6, ALL6 = "0.0.0.0", "::", "ff02::1"
+TO_DB = ethernet(ipv4(WEB4, DB4, UDP, udp(4000, 53)))
+R = GuardReason
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[GuardBench]:
+    needs.root()
+    with GuardBench() as loaded:
+        yield loaded
+
+
+def case(name: str, frame: bytes, reason: GuardReason | None = None) -> object:
+    return pytest.param(frame, reason, id=name)
+
+
+def spoofed(frame: bytes) -> bytes:
+    """The frame as if a stranger had sent it."""
+    return frame[:6] + raw_mac(STRANGER) + frame[12:]
+
+
+# -- levels -----------------------------------------------------------------------------------------------------------
+
+LIES = (ethernet(ipv4(DB4, HOST4, UDP, udp(1, 2))), ethernet(arp(2, DB_MAC, DB4)), ethernet(bytes(40), IPV4))
+
+
+@pytest.mark.parametrize("level", [None, GuardLevel.OFF])
+def test_a_port_without_a_guard_sends_what_it_likes(bench: GuardBench, level: GuardLevel | None) -> None:
+    """No entry, or guard off: whatever it is goes on."""
+    assert set(bench.judge([*LIES, *map(spoofed, LIES)], level=level)) == {None}
+
+
+def test_the_mac_level_looks_at_the_mac_alone(bench: GuardBench) -> None:
+    """Its own MAC may say anything, another one nothing; without a known MAC there is nothing to compare."""
+    assert bench.judge(LIES, level=GuardLevel.MAC) == (None,) * 3
+    assert bench.judge(map(spoofed, LIES), level=GuardLevel.MAC) == (R.SOURCE_MAC,) * 3
+    assert bench.judge(map(spoofed, LIES), level=GuardLevel.MAC, mac="") == (None,) * 3
+
+
+def test_each_bit_of_the_mac_counts(bench: GuardBench) -> None:
+    """One that differs in any bit is another's."""
+    frames = [TO_DB[:6] + bytes(a ^ b for a, b in zip(TO_DB[6:12], bits, strict=True)) + TO_DB[12:]
+              for bits in ((1 << bit).to_bytes(6, "big") for bit in range(48))]  # fmt: skip
+    for level in (GuardLevel.MAC, GuardLevel.FULL):
+        assert bench.judge(frames, level=level) == (R.SOURCE_MAC,) * 48
+    assert bench.judge([TO_DB]) == (None,)
+
+
+def test_without_a_known_mac_the_rest_is_held_against_the_frame(bench: GuardBench) -> None:
+    """What ARP, neighbour discovery and a link-local address say has to fit the frame that says it."""
+    frames = (
+        ethernet(arp(1, STRANGER, WEB4, DB4), source=STRANGER),
+        ethernet(ipv6(link_local(STRANGER), ALL6, UDP, udp(1, 2)), source=STRANGER),
+        ethernet(ipv6(WEB6, DB6, ICMP6, nd(136, WEB6, mac_option(2, STRANGER))), source=STRANGER),
+    )
+    assert bench.judge(frames, mac="") == (None,) * 3
+    assert bench.judge([ethernet(frame[14:], source=DB_MAC) for frame in frames], mac="") == (
+        *(R.ARP, R.SOURCE_ADDRESS, R.NEIGHBOUR),
+    )
+
+
+def test_addresses_are_those_of_this_port(bench: GuardBench) -> None:
+    """Another port's are not; a container with two has both."""
+    frames = [ethernet(ipv4(DB4, HOST4, TCP, tcp(1, 2))), ethernet(ipv6(DB6, HOST6, TCP, tcp(1, 2)))]
+    assert bench.judge(frames) == (R.SOURCE_ADDRESS,) * 2
+    assert bench.judge(frames, own=[*OWN, DB4, DB6]) == (None,) * 2
+
+
+# -- IP ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        *(case(f"own-{name}", ethernet(ipv4(WEB4, DB4, number, payload))) for name, number, payload in (
+            ("tcp", TCP, tcp(40000, 80)), ("udp", UDP, udp(4000, 53)), ("ping", ICMP, icmp(8)), ("sctp", SCTP, bytes(12)),
+            ("unreachable", ICMP, icmp(3)), ("igmp-query", IGMP, icmp(0x11)), ("gre", 47, b""), ("vrrp", 112, bytes(8)),
+        )),
+        case("own, options", ethernet(ipv4(WEB4, DB4, TCP, tcp(1, 2), options=b"\x01" * 40))),
+        case("own, to all", ethernet(ipv4(WEB4, "255.255.255.255", UDP, udp(5353, 5353)))),
+        case("own, to the bridge's MAC", ethernet(ipv4(WEB4, "8.8.8.8", UDP, udp(1, 53)), destination=DB_MAC)),
+        case("another's", ethernet(ipv4(DB4, HOST4, TCP, tcp(1, 2))), R.SOURCE_ADDRESS),
+        case("the host's", ethernet(ipv4(HOST4, DB4, UDP, udp(53, 4000))), R.SOURCE_ADDRESS),
+        case("a group's", ethernet(ipv4("224.0.0.1", DB4, UDP, udp(1, 2))), R.SOURCE_ADDRESS),
+        case("a broadcast", ethernet(ipv4("255.255.255.255", DB4, UDP, udp(1, 2))), R.SOURCE_ADDRESS),
+        case("zeroconf", ethernet(ipv4("169.254.7.7", DB4, UDP, udp(1, 2))), R.SOURCE_ADDRESS),
+        case("another's, options", ethernet(ipv4(DB4, HOST4, TCP, tcp(1, 2), options=b"\x01" * 8)), R.SOURCE_ADDRESS),
+        case("nobody's", ethernet(ipv4(NOBODY4, DB4, UDP, udp(1, 2))), R.SOURCE_ADDRESS),
+        case("nobody's tcp", ethernet(ipv4(NOBODY4, DB4, TCP, tcp(68, 67))), R.SOURCE_ADDRESS),
+        case("dhcp client", ethernet(ipv4(NOBODY4, "255.255.255.255", UDP, udp(68, 67, bytes(240))))),
+        case("dhcp client, renewing", ethernet(ipv4(WEB4, HOST4, UDP, udp(68, 67, bytes(240))))),
+        case("dhcp client, as another", ethernet(ipv4(DB4, HOST4, UDP, udp(68, 67, bytes(240)))), R.SOURCE_ADDRESS),
+        case("nobody to a dhcp server", ethernet(ipv4(NOBODY4, HOST4, UDP, udp(69, 67))), R.SOURCE_ADDRESS),
+        case("nobody from a dhcp port", ethernet(ipv4(NOBODY4, HOST4, UDP, udp(68, 66))), R.SOURCE_ADDRESS),
+        *(case(f"igmp report {kind:#x}", ethernet(ipv4(NOBODY4, "224.0.0.22", IGMP, icmp(kind), options=b"\x94\x04\0\0")))
+          for kind in (0x12, 0x16, 0x17, 0x22)),
+        case("igmp query of nobody", ethernet(ipv4(NOBODY4, "224.0.0.1", IGMP, icmp(0x11))), R.SOURCE_ADDRESS),
+        case("igmp report of another", ethernet(ipv4(DB4, "224.0.0.22", IGMP, icmp(0x22))), R.SOURCE_ADDRESS),
+    ],
+)  # fmt: skip
+def test_ipv4_sources(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """Its own address may send anything; nobody's a DHCP client's requests and group reports."""
+    assert bench.judge([frame]) == (reason,)
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        *(case(f"own-{name}", ethernet(ipv6(WEB6, DB6, number, payload))) for name, number, payload in (
+            ("tcp", TCP, tcp(40000, 80)), ("udp", UDP, udp(4000, 53)), ("ping", ICMP6, icmp(128)), ("none", 59, b""),
+            ("too-big", ICMP6, icmp(2)), ("query", ICMP6, icmp(130, bytes(20))), ("esp", 50, bytes(16)),
+        )),
+        case("link-local", ethernet(ipv6(LL, ALL6, ICMP6, icmp(128)))),
+        case("dhcpv6 client", ethernet(ipv6(LL, "ff02::1:2", UDP, udp(546, 547, bytes(60))))),
+        case("another's", ethernet(ipv6(DB6, HOST6, TCP, tcp(1, 2))), R.SOURCE_ADDRESS),
+        case("another's link-local", ethernet(ipv6(DB_LL, HOST6, TCP, tcp(1, 2))), R.SOURCE_ADDRESS),
+        case("made-up link-local", ethernet(ipv6("fe80::7", ALL6, UDP, udp(546, 547))), R.SOURCE_ADDRESS),
+        case("link-local of fe80:1::/64", ethernet(ipv6(LL.replace("fe80::", "fe80:0:0:1:"), ALL6, UDP, udp(1, 2))),
+             R.SOURCE_ADDRESS),
+        case("same interface, another prefix", ethernet(ipv6(LL.replace("fe80::", "fd00:12::"), ALL6, UDP, udp(1, 2))),
+             R.SOURCE_ADDRESS),
+        case("universal bit not flipped", ethernet(ipv6("fe80::242:acff:fe11:2", ALL6, UDP, udp(1, 2)),
+             source="00:42:ac:11:00:02"), R.SOURCE_MAC),
+        case("ipv4-compatible", ethernet(ipv6(f"::{WEB4}", DB6, TCP, tcp(1, 2))), R.SOURCE_ADDRESS),
+        case("nobody's", ethernet(ipv6(NOBODY6, DB6, UDP, udp(546, 547))), R.SOURCE_ADDRESS),
+        case("nobody's ping", ethernet(ipv6(NOBODY6, DB6, ICMP6, icmp(128))), R.SOURCE_ADDRESS),
+        *(case(f"mld report {kind}", ethernet(ipv6(NOBODY6, "ff02::16", ICMP6, icmp(kind, bytes(20)),
+               [extension(HOP_BY_HOP)]))) for kind in (131, 132, 143)),
+        case("mld report, link-local", ethernet(ipv6(LL, "ff02::16", ICMP6, icmp(143), [extension(HOP_BY_HOP)]))),
+        case("mld query of nobody", ethernet(ipv6(NOBODY6, ALL6, ICMP6, icmp(130, bytes(20)))), R.SOURCE_ADDRESS),
+        case("mld report of another", ethernet(ipv6(DB_LL, "ff02::16", ICMP6, icmp(143))), R.SOURCE_ADDRESS),
+    ],
+)  # fmt: skip
+def test_ipv6_sources(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """Its own and its link-local address may send anything; nobody's what configures an address, and group reports."""
+    assert bench.judge([frame]) == (reason,)
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        pytest.param(ipv4("127.0.0.1", DB4, TCP, tcp(1, 2)), id="from 127.0.0.1"),
+        pytest.param(ipv4("127.255.255.254", DB4, TCP, tcp(1, 2)), id="from the end of 127/8"),
+        pytest.param(ipv4(WEB4, "127.0.0.1", UDP, udp(1, 2)), id="to 127.0.0.1"),
+        pytest.param(ipv4(WEB4, "127.9.9.9", UDP, udp(1, 2), fragment=LATER), id="to 127/8, later fragment"),
+        pytest.param(ipv6("::1", DB6, TCP, tcp(1, 2)), id="from ::1"),
+        pytest.param(ipv6(WEB6, "::1", TCP, tcp(1, 2)), id="to ::1"),
+        pytest.param(ipv6(WEB6, "::1", TCP, tcp(1, 2), [extension(DESTINATION)]), id="to ::1, options"),
+        pytest.param(ipv6("::ffff:127.0.0.1", DB6, TCP, tcp(1, 2)), id="from ::ffff:127.0.0.1"),
+        pytest.param(ipv6(f"::ffff:{WEB4}", DB6, TCP, tcp(1, 2)), id="from its own IPv4 in disguise"),
+        pytest.param(ipv6(WEB6, f"::ffff:{DB4}", TCP, tcp(1, 2)), id="to IPv4 in disguise"),
+    ],
+)
+@pytest.mark.parametrize("tags", [(), (7,)], ids=["untagged", "tagged"])
+def test_loopback_is_not_for_the_wire(bench: GuardBench, packet: bytes, tags: tuple[int, ...]) -> None:
+    """Neither from it nor to it, nor IPv4 addresses in headers of IPv6; though its own neighbours' are near."""
+    assert bench.judge([ethernet(packet, tags=tags)]) == (R.LOOPBACK,)
+    near = [ipv4(WEB4, "126.255.255.255", UDP, udp(1, 2)), ipv4(WEB4, "128.0.0.0", UDP, udp(1, 2)),
+            ipv6(WEB6, "::2", UDP, udp(1, 2)), ipv6(WEB6, "::fffe:a0b:3", UDP, udp(1, 2))]  # fmt: skip
+    assert bench.judge([ethernet(one, tags=tags) for one in near]) == (None,) * 4
+
+
+# -- what only routers and servers say --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        case("router advertisement", ethernet(ipv6(LL, ALL6, ICMP6, router_advertisement(WEB_MAC))), R.ROUTER),
+        case("of another", ethernet(ipv6(DB_LL, ALL6, ICMP6, router_advertisement(WEB_MAC))), R.ROUTER),
+        case("redirect", ethernet(ipv6(LL, DB6, ICMP6, icmp(137, bytes(36)))), R.ROUTER),
+        case("renumbering", ethernet(ipv6(LL, DB6, ICMP6, icmp(138, bytes(12)))), R.ROUTER),
+        case("ipv4 redirect", ethernet(ipv4(WEB4, DB4, ICMP, icmp(5, bytes(32)))), R.ROUTER),
+        case("ipv4 router advertisement", ethernet(ipv4(WEB4, DB4, ICMP, icmp(9, bytes(12)))), R.ROUTER),
+        case("tagged", ethernet(ipv6(LL, ALL6, ICMP6, router_advertisement(WEB_MAC)), tags=[7, 8]), R.ROUTER),
+        case("behind headers", ethernet(ipv6(LL, ALL6, ICMP6, router_advertisement(WEB_MAC),
+             [extension(HOP_BY_HOP), extension(DESTINATION, 3), extension(ROUTING, 2), extension(AH)])), R.ROUTER),
+        case("first fragment", ethernet(ipv6(LL, ALL6, ICMP6, router_advertisement(WEB_MAC), [fragment6(more=True)])),
+             R.ROUTER),
+        case("atomic fragment", ethernet(ipv6(LL, ALL6, ICMP6, router_advertisement(WEB_MAC), [fragment6()])), R.ROUTER),
+        case("icmp types in tcp", ethernet(ipv4(WEB4, DB4, TCP, tcp(0x0500, 0x0900)))),
+        case("icmpv6 over ipv4 means nothing", ethernet(ipv4(WEB4, DB4, ICMP6, icmp(134)))),
+        case("dhcp offer", ethernet(ipv4(WEB4, "255.255.255.255", UDP, udp(67, 68, bytes(240)))), R.DHCP_SERVER),
+        case("dhcp offer of the host", ethernet(ipv4(HOST4, DB4, UDP, udp(67, 68, bytes(240)))), R.DHCP_SERVER),
+        case("from another port", ethernet(ipv4(WEB4, DB4, UDP, udp(6767, 68, bytes(240)))), R.DHCP_SERVER),
+        case("its first fragment", ethernet(ipv4(WEB4, DB4, UDP, udp(67, 68, bytes(240)), fragment=FIRST)),
+             R.DHCP_SERVER),
+        case("behind options", ethernet(ipv4(WEB4, DB4, UDP, udp(67, 68), options=b"\x01" * 40)), R.DHCP_SERVER),
+        case("to a relay", ethernet(ipv4(WEB4, HOST4, UDP, udp(67, 67, bytes(240))))),
+        case("dhcpv6 reply", ethernet(ipv6(LL, DB_LL, UDP, udp(547, 546, bytes(60)))), R.DHCP_SERVER),
+        case("dhcpv6 reply, other port", ethernet(ipv6(WEB6, DB6, UDP, udp(9, 546)), tags=[1]), R.DHCP_SERVER),
+        case("dhcpv6 behind headers", ethernet(ipv6(LL, DB_LL, UDP, udp(547, 546), [extension(DESTINATION)] * 6)),
+             R.DHCP_SERVER),
+        case("port 68 over ipv6", ethernet(ipv6(WEB6, DB6, UDP, udp(67, 68)))),
+        case("port 546 over ipv4", ethernet(ipv4(WEB4, DB4, UDP, udp(547, 546)))),
+        case("tcp to port 68", ethernet(ipv4(WEB4, DB4, TCP, tcp(67, 68)))),
+    ],
+)  # fmt: skip
+def test_routers_and_dhcp_servers(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """A container is neither: what only those say is dropped wherever it hides, and the like of it is not."""
+    assert bench.judge([frame]) == (reason,)
+
+
+# -- who is where -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        case("request", ethernet(arp(1, WEB_MAC, WEB4, DB4))),
+        case("reply", ethernet(arp(2, WEB_MAC, WEB4, DB4), destination=DB_MAC)),
+        case("announcement", ethernet(arp(1, WEB_MAC, WEB4, WEB4))),
+        case("gratuitous reply", ethernet(arp(2, WEB_MAC, WEB4, WEB4))),
+        case("probe", ethernet(arp(1, WEB_MAC, NOBODY4, WEB4))),
+        case("padded", ethernet(arp(1, WEB_MAC, WEB4, DB4) + bytes(18))),
+        case("tagged", ethernet(arp(1, WEB_MAC, WEB4, DB4), ARP, tags=[7])),
+        case("reply for another", ethernet(arp(2, WEB_MAC, HOST4, DB4)), R.ARP),
+        case("request as another", ethernet(arp(1, WEB_MAC, HOST4, DB4)), R.ARP),
+        case("reply for another, tagged", ethernet(arp(2, WEB_MAC, HOST4, DB4), ARP, tags=[7, 9]), R.ARP),
+        case("other sender MAC", ethernet(arp(2, DB_MAC, WEB4, HOST4)), R.ARP),
+        case("reply of nobody", ethernet(arp(2, WEB_MAC, NOBODY4, WEB4)), R.ARP),
+        case("probe for another's", ethernet(arp(1, WEB_MAC, NOBODY4, DB4)), R.ARP),
+        case("loopback", ethernet(arp(2, WEB_MAC, "127.0.0.1")), R.ARP),
+        case("rarp request in arp", ethernet(arp(3, WEB_MAC, WEB4)), R.ARP),
+        case("inverse arp", ethernet(arp(9, WEB_MAC, WEB4)), R.ARP),
+        case("rarp", ethernet(arp(3, WEB_MAC, WEB4), RARP), R.ARP),
+        case("ieee 802", ethernet(arp(1, WEB_MAC, WEB4, kind=(6, IPV4))), R.UNREADABLE),
+        case("no ipv4", ethernet(arp(1, WEB_MAC, WEB4, kind=(1, IPV6))), R.UNREADABLE),
+        case("long addresses", ethernet(b"\0\1\x08\0\x08\x04" + arp(1, WEB_MAC, WEB4)[6:]), R.UNREADABLE),
+        case("long protocol addresses", ethernet(b"\0\1\x08\0\x06\x10" + arp(1, WEB_MAC, WEB4)[6:]), R.UNREADABLE),
+        case("truncated", ethernet(arp(1, WEB_MAC, WEB4)[:-1]), R.UNREADABLE),
+    ],
+)
+def test_arp(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """It may ask for anybody, and say where it is itself, by its own MAC; a probe is for its own address."""
+    assert bench.judge([frame]) == (reason,)
+
+
+NONCE = bytes([14, 1]) + bytes(6)  # RFC 7527
+SLLA, TLLA = mac_option(1, WEB_MAC), mac_option(2, WEB_MAC)
+
+
+def said(source: str, message: bytes, *extensions: Extension) -> bytes:
+    return ethernet(ipv6(source, ALL6, ICMP6, message, extensions), destination=ALL_NODES)
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        case("solicitation", said(WEB6, nd(135, DB6, SLLA))),
+        case("solicitation, link-local", said(LL, nd(135, DB6, SLLA, NONCE))),
+        case("solicitation, no option", said(WEB6, nd(135, DB6))),
+        case("solicitation as another", said(DB6, nd(135, HOST6, SLLA)), R.SOURCE_ADDRESS),
+        case("solicitation with another's MAC", said(WEB6, nd(135, DB6, mac_option(1, DB_MAC))), R.NEIGHBOUR),
+        case("another's MAC, second", said(WEB6, nd(135, DB6, NONCE, mac_option(1, DB_MAC))), R.NEIGHBOUR),
+        case("both MACs", said(WEB6, nd(135, DB6, SLLA, mac_option(1, DB_MAC))), R.NEIGHBOUR),
+        case("another's as target's in a solicitation", said(WEB6, nd(135, DB6, mac_option(2, DB_MAC))), R.NEIGHBOUR),
+        case("detection", said(NOBODY6, nd(135, WEB6))),
+        case("detection, nonce", said(NOBODY6, nd(135, WEB6, NONCE))),
+        case("detection of its link-local", said(NOBODY6, nd(135, LL))),
+        case("detection of another's", said(NOBODY6, nd(135, DB6)), R.NEIGHBOUR),
+        case("detection of another's link-local", said(NOBODY6, nd(135, DB_LL, NONCE)), R.NEIGHBOUR),
+        case("advertisement", said(WEB6, nd(136, WEB6, TLLA))),
+        case("advertisement by link-local", said(LL, nd(136, WEB6, TLLA))),
+        case("advertisement of link-local", said(WEB6, nd(136, LL, TLLA))),
+        case("advertisement, no option", said(WEB6, nd(136, WEB6))),
+        case("advertisement of another's", said(WEB6, nd(136, DB6, TLLA)), R.NEIGHBOUR),
+        case("advertisement of the host's", said(LL, nd(136, HOST6, TLLA)), R.NEIGHBOUR),
+        case("advertisement of IPv4 in disguise", said(LL, nd(136, f"::ffff:{WEB4}", TLLA)), R.NEIGHBOUR),
+        case("advertisement with another's MAC", said(WEB6, nd(136, WEB6, mac_option(2, DB_MAC))), R.NEIGHBOUR),
+        case("advertisement as another", said(DB6, nd(136, WEB6, TLLA)), R.SOURCE_ADDRESS),
+        case("advertisement of nobody", said(NOBODY6, nd(136, WEB6, TLLA)), R.SOURCE_ADDRESS),
+        case("router solicitation", said(LL, icmp(133, bytes(4) + SLLA))),
+        case("router solicitation of nobody", said(NOBODY6, icmp(133))),
+        case("router solicitation, another's MAC", said(LL, icmp(133, bytes(4) + mac_option(1, DB_MAC))), R.NEIGHBOUR),
+        case("option of no length", said(WEB6, nd(136, WEB6, TLLA, bytes(8))), R.NEIGHBOUR),
+        case("long MAC option", said(WEB6, nd(136, WEB6, bytes([2, 2]) + raw_mac(WEB_MAC) + bytes(8))), R.NEIGHBOUR),
+        case("option longer than the message", said(WEB6, nd(136, WEB6, bytes([14, 2]) + bytes(6))), R.NEIGHBOUR),
+        case("half an option", said(WEB6, nd(136, WEB6, bytes([2, 1, 2, 66]))), R.NEIGHBOUR),
+        case("eight options", said(WEB6, nd(136, WEB6, *[NONCE] * 7, TLLA))),
+        case("a lie as the eighth", said(WEB6, nd(136, WEB6, *[NONCE] * 7, mac_option(2, DB_MAC))), R.NEIGHBOUR),
+        case("nine options", said(WEB6, nd(136, WEB6, *[NONCE] * 9)), R.NEIGHBOUR),
+        case("a long option", said(WEB6, nd(136, WEB6, bytes([14, 30]) + bytes(238), TLLA))),
+        case("a lie behind it", said(WEB6, nd(136, WEB6, bytes([14, 30]) + bytes(238), mac_option(2, DB_MAC))),
+             R.NEIGHBOUR),
+        case("no target", said(WEB6, icmp(136)), R.NEIGHBOUR),
+        case("half a target", said(WEB6, icmp(136, bytes(12))), R.NEIGHBOUR),
+        case("in a first fragment", said(WEB6, nd(136, WEB6, TLLA), fragment6(more=True)), R.NEIGHBOUR),
+        case("in an atomic fragment", said(WEB6, nd(136, WEB6, TLLA), fragment6())),
+        case("a lie in an atomic fragment", said(WEB6, nd(136, DB6, TLLA), fragment6()), R.NEIGHBOUR),
+        case("a lie behind headers", said(WEB6, nd(136, DB6, TLLA), extension(HOP_BY_HOP, 30), extension(DESTINATION)),
+             R.NEIGHBOUR),
+        case("behind headers", said(WEB6, nd(136, WEB6, TLLA), extension(HOP_BY_HOP, 30), extension(DESTINATION))),
+    ],
+)  # fmt: skip
+def test_neighbour_discovery(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """It may ask for anybody, and say where it is itself, by its own MAC; what cannot be followed is dropped."""
+    assert bench.judge([frame]) == (reason,)
+
+
+# -- frames -----------------------------------------------------------------------------------------------------------
+
+V4, V6 = ipv4(WEB4, DB4, UDP, udp(4000, 53)), ipv6(WEB6, DB6, UDP, udp(4000, 53))
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason"),
+    [
+        case("two tags", ethernet(V4, tags=[1, 2])),
+        case("three tags", ethernet(V4, tags=[1, 2, 3]), R.UNREADABLE),
+        case("a lie behind two tags", ethernet(ipv4(DB4, HOST4, UDP, udp(1, 2)), tags=[1, 2]), R.SOURCE_ADDRESS),
+        case("half a tag", ethernet(b"\0", 0x8100), R.UNREADABLE),
+        case("padded", ethernet(V4 + bytes(30))),
+        case("ipv6 called ipv4", ethernet(V6, IPV4), R.UNREADABLE),
+        case("ipv4 called ipv6", ethernet(V4 + bytes(40), IPV6), R.UNREADABLE),
+        case("ipv4 header cut", ethernet(V4[:19], IPV4, tags=[7]), R.UNREADABLE),
+        case("ipv6 header cut", ethernet(V6[:39], IPV6, tags=[7]), R.UNREADABLE),
+        case("ipv4 cut", ethernet(V4[:-1]), R.UNREADABLE),
+        case("ipv6 cut", ethernet(V6[:-1]), R.UNREADABLE),
+        case("short header", ethernet(bytes([0x44]) + V4[1:]), R.UNREADABLE),
+        case("nothing of ipv4", ethernet(b"", IPV4, tags=[7]), R.UNREADABLE),
+        case("nothing of ipv6", ethernet(b"", IPV6, tags=[7]), R.UNREADABLE),
+        case("udp cut", ethernet(ipv4(WEB4, DB4, UDP, bytes(7))), R.UNREADABLE),
+        case("icmp cut", ethernet(ipv4(WEB4, DB4, ICMP, b"\x05")), R.UNREADABLE),
+        case("igmp cut", ethernet(ipv4(NOBODY4, DB4, IGMP, b"")), R.UNREADABLE),
+        case("icmpv6 cut", ethernet(ipv6(WEB6, DB6, ICMP6, b"\x86")), R.UNREADABLE),
+        case("icmpv6 in the padding", ethernet(ipv6(WEB6, DB6, ICMP6) + icmp(134)), R.UNREADABLE),
+        case("small first fragment", ethernet(ipv4(WEB4, DB4, UDP, b"", fragment=FIRST)), R.UNREADABLE),
+        case("header left to the next fragment", said(WEB6, b"", fragment6(more=True), extension(DESTINATION)),
+             R.UNREADABLE),
+        case("later fragment", ethernet(ipv4(WEB4, DB4, UDP, b"rest", fragment=LATER))),
+        case("later fragment of icmpv6", said(WEB6, b"\x86", fragment6(64))),
+        case("later fragment of another", ethernet(ipv4(DB4, HOST4, UDP, b"rest", fragment=LATER)), R.SOURCE_ADDRESS),
+        case("later fragment of another, ipv6", said(DB6, b"rest", fragment6(64)), R.SOURCE_ADDRESS),
+        case("later fragment of nobody", said(NOBODY6, b"rest", fragment6(64)), R.SOURCE_ADDRESS),
+        case("six headers", said(WEB6, icmp(128), *[extension(DESTINATION)] * 6)),
+        case("seven headers", said(WEB6, icmp(128), *[extension(DESTINATION)] * 7), R.UNREADABLE),
+        case("ipx", ethernet(bytes(46), 0x8137)),
+        case("802.3", ethernet(b"\xe0\xe0\x03" + bytes(43), 46)),
+        case("eapol", ethernet(bytes(46), 0x888E)),
+        *(case(f"to bridges {last:02x}", ethernet(bytes(46), 39, destination=f"01:80:c2:00:00:{last:02x}"), R.BRIDGE)
+          for last in (0x00, 0x01, 0x02, 0x03, 0x0E, 0x0F)),
+        case("ip to bridges", ethernet(V4, destination="01:80:c2:00:00:00"), R.BRIDGE),
+        *(case(f"to {mac}", ethernet(bytes(46), 39, destination=mac)) for mac in (
+            "01:80:c2:00:00:10", "01:80:c2:00:01:00", "01:80:c2:01:00:00", "01:00:0c:cc:cc:cc", "00:80:c2:00:00:00")),
+    ],
+)  # fmt: skip
+def test_frames(bench: GuardBench, frame: bytes, reason: GuardReason | None) -> None:
+    """What calls itself IP or ARP has to be; tags hide nothing; bridges are not spoken to; others pass by their MAC."""
+    assert bench.judge([frame]) == (reason,)
+
+
+# -- whatever it is ---------------------------------------------------------------------------------------------------
+
+FUZZ = settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
+)
+HEADERS = st.sampled_from([HOP_BY_HOP, ROUTING, FRAGMENT, AH, DESTINATION, MOBILITY])
+CHAINS = st.lists(st.builds(extension, HEADERS, st.integers(0, 4)), max_size=8)
+TAGS = st.lists(st.integers(0, 4095), max_size=4)
+OPTIONS = st.integers(0, 10).map(lambda words: b"\x01\x01\x01\x00" * words)
+ANY4, ANY6 = st.ip_addresses(v=4).map(str), st.ip_addresses(v=6).map(str)
+PAYLOADS = st.binary(max_size=64)
+PROTOCOLS = st.sampled_from([TCP, UDP, ICMP, IGMP, ICMP6, SCTP]) | st.integers(0, 255)
+
+
+@st.composite
+def packets(draw: st.DrawFn, source4: st.SearchStrategy[str], source6: st.SearchStrategy[str]) -> bytes:
+    """A frame with IP of either version from such an address, and nothing else about it is sure."""
+    protocol, payload = draw(PROTOCOLS), draw(PAYLOADS)
+    if draw(st.booleans()):
+        fragment = draw(st.sampled_from([0, FIRST, LATER]))
+        packet = ipv4(draw(source4), draw(ANY4), protocol, payload, options=draw(OPTIONS), fragment=fragment)
+    else:
+        packet = ipv6(draw(source6), draw(ANY6), protocol, payload, draw(CHAINS))
+    return ethernet(packet, tags=draw(TAGS))
+
+
+@FUZZ
+@given(st.lists(packets(ANY4.filter(lambda one: one not in {WEB4, NOBODY4}),
+                        ANY6.filter(lambda one: one not in {WEB6, LL, NOBODY6})), min_size=1, max_size=30))  # fmt: skip
+def test_nothing_passes_as_another(bench: GuardBench, frames: list[bytes]) -> None:
+    """A packet that is from none of its addresses is dropped, whatever is in it and in front of it."""
+    assert None not in bench.judge(frames)
+
+
+@FUZZ
+@given(st.lists(st.tuples(CHAINS, TAGS, st.sampled_from([134, 137, 138])), min_size=1, max_size=30))
+def test_routers_are_found_behind_any_headers(
+    bench: GuardBench, ways: list[tuple[list[Extension], list[int], int]]
+) -> None:
+    """Within the bounds it is told what it is, beyond them that it cannot be told; it never passes."""
+    frames = [
+        ethernet(ipv6(LL, ALL6, ICMP6, icmp(kind, bytes(32)), chain), IPV6, tags=tags) for chain, tags, kind in ways
+    ]
+    expected = tuple(
+        R.ROUTER if len(chain) <= 6 and len(tags) <= 2 else R.UNREADABLE for chain, tags, _ in ways
+    )
+    assert bench.judge(frames) == expected
+
+
+@FUZZ
+@given(st.lists(st.tuples(CHAINS, TAGS, PAYLOADS), min_size=1, max_size=30))
+def test_its_own_packets_pass_within_the_bounds(
+    bench: GuardBench, ways: list[tuple[list[Extension], list[int], bytes]]
+) -> None:
+    """TCP from its own address goes on, behind up to six headers and two tags."""
+    frames = [ethernet(ipv6(WEB6, DB6, TCP, tcp(1, 2, data), chain), tags=tags) for chain, tags, data in ways]
+    assert bench.judge(frames) == tuple(
+        None if len(chain) <= 6 and len(tags) <= 2 else R.UNREADABLE for chain, tags, _ in ways
+    )
+
+
+def passes_for_its_own(frame: bytes) -> bool:
+    """Read anew, for frames without tags: whether it says what the guard let pass it for."""
+    kind, at = struct.unpack_from("!H", frame, 12)[0], 14
+    if kind == ARP:
+        sender, target = IPv4Address(frame[at + 14 : at + 18]), IPv4Address(frame[at + 24 : at + 28])
+        return frame[6:12] == frame[at + 8 : at + 14] and str(target if sender.is_unspecified else sender) == WEB4
+    if kind == IPV4:
+        return str(IPv4Address(frame[at + 12 : at + 16])) in {WEB4, NOBODY4}
+    return str(IPv6Address(frame[at + 8 : at + 24])) in {WEB6, LL, NOBODY6}
+
+
+HONEST = (
+    TO_DB,
+    ethernet(arp(1, WEB_MAC, NOBODY4, WEB4)),
+    ethernet(arp(2, WEB_MAC, WEB4, DB4)),
+    ethernet(ipv4(NOBODY4, "255.255.255.255", UDP, udp(68, 67))),
+    said(NOBODY6, nd(135, WEB6, NONCE)),
+    said(WEB6, nd(136, WEB6, TLLA), extension(HOP_BY_HOP)),
+    said(LL, icmp(133, bytes(4) + SLLA)),
+)
+
+
+@FUZZ
+@given(st.lists(st.tuples(st.sampled_from(HONEST), st.integers(14 * 8, 120 * 8), st.integers(14, 200)), min_size=1, max_size=30))
+def test_a_changed_frame_passes_only_for_its_own(bench: GuardBench, changes: list[tuple[bytes, int, int]]) -> None:
+    """One bit flipped and cut anywhere: it is dropped, or still speaks for the container alone."""
+    frames = []
+    for honest, bit, length in changes:
+        octets = bytearray(honest)
+        if bit < len(octets) * 8:
+            octets[bit // 8] ^= 0x80 >> bit % 8
+        frames.append(bytes(octets[:length]))
+    tagged = [one[:12] + b"\x81\0\0\7" + one[12:] for one in frames]  # else BPF_PROG_TEST_RUN takes no short ones
+    for frame, reason in zip(frames, bench.judge(tagged), strict=True):
+        assert reason or passes_for_its_own(frame)
+
+
+# -- what is said about it --------------------------------------------------------------------------------------------
+
+
+def test_a_drop_says_who_said_what(bench: GuardBench) -> None:
+    """The event and the last offender carry the packet's tuple, the frame's source, the port, its network, the why."""
+    event, offender = bench.told(ethernet(ipv4(DB4, HOST4, UDP, udp(4000, 53)), tags=[3]))
+    assert (event.kind, event.action, event.guard) == (EventKind.GUARDED, EventAction.DROPPED, R.SOURCE_ADDRESS)
+    assert (event.ifindex, event.source_network, event.destination_network) == (DEVICE, NETWORK, 0)
+    for one in (event, offender):
+        assert (str(one.source), one.source_port, str(one.destination), one.destination_port) == (DB4, 4000, HOST4, 53)
+        assert (one.protocol, one.mac) == (UDP, WEB_MAC)
+    assert offender.time_ns == event.time_ns > 0
+
+
+@pytest.mark.parametrize(
+    ("frame", "reason", "source", "destination", "mac"),
+    [
+        pytest.param(ethernet(arp(2, WEB_MAC, HOST4, DB4)), R.ARP, HOST4, DB4, WEB_MAC, id="arp"),
+        pytest.param(said(WEB6, nd(136, DB6)), R.NEIGHBOUR, WEB6, ALL6, WEB_MAC, id="nd"),
+        pytest.param(spoofed(TO_DB), R.SOURCE_MAC, "None", "None", STRANGER, id="mac, nothing else is read"),
+        pytest.param(ethernet(bytes(46), IPV4), R.UNREADABLE, "None", "None", WEB_MAC, id="unreadable"),
+    ],
+)
+def test_a_drop_says_what_could_be_read(
+    bench: GuardBench, frame: bytes, reason: GuardReason, source: str, destination: str, mac: str
+) -> None:
+    """Of ARP, whom it spoke for and to; of what was not read, the frame's source alone."""
+    event, offender = bench.told(frame)
+    assert event.guard is reason
+    for one in (event, offender):
+        assert (str(one.source), str(one.destination), one.mac) == (source, destination, mac)
+
+
+def test_drops_are_counted_by_reason(bench: GuardBench) -> None:
+    """Each frame once, under the first reason that holds."""
+    lies = [*LIES, spoofed(TO_DB)]
+    assert bench.judge(lies * 20) == (R.SOURCE_ADDRESS, R.ARP, R.UNREADABLE, R.SOURCE_MAC) * 20

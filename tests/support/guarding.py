@@ -1,0 +1,154 @@
+"""The guard of a container's port: its program run on frames, and what it says about each.
+
+    with GuardBench() as bench:
+        bench.judge([frame])                                    (None,) or (GuardReason.ARP,)
+        bench.judge([frame], level=GuardLevel.MAC, mac="")
+
+    guard(host, "vethweb", AttachMode.TCX)                      on a device, for real traffic
+    drops(host)                                                 {GuardReason.ARP: 1}
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from types import TracebackType
+from typing import Self
+
+from dataplane import abi
+from dataplane.abi import Event, GuardReason, Offender, Port
+from dataplane.programs import syscall
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import AttachMode, GuardLevel, IfIndex, Program
+from support.crafted import WEB_MAC
+from support.netns import Sandbox
+from support.plan import FRONT
+from support.programs import CONTINUE, DEVICE, DROP
+
+WEB4, WEB6 = str(FRONT.host4(2)), str(FRONT.host6(2))
+"""The addresses of the container that is guarded."""
+DB4, DB6 = str(FRONT.host4(3)), str(FRONT.host6(3))
+"""Those of its neighbour."""
+HOST4, HOST6 = str(FRONT.gateway4), str(FRONT.gateway6)
+NETWORK = 7
+OWN = (WEB4, WEB6)
+
+
+class GuardBench:
+    """A sandbox with the programs loaded once; its lo plays the host veth."""
+
+    def __init__(self) -> None:
+        self._sandbox = Sandbox()
+        self._programs = KernelPrograms()
+
+    def __enter__(self) -> Self:
+        self._sandbox.call(self._programs.load)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._sandbox.stop()
+
+    def judge(
+        self,
+        frames: Iterable[bytes],
+        *,
+        level: GuardLevel | None = GuardLevel.FULL,
+        mac: str = WEB_MAC,
+        own: Sequence[str] = OWN,
+    ) -> tuple[GuardReason | None, ...]:
+        """Why each frame is dropped; None where it goes on. ``level`` None is a port without an entry; without ``mac``
+        any is right. Each drop is counted once, told once and remembered, and no frame is changed."""
+        return self._sandbox.call(self._judge, list(frames), level, mac, own)[0]
+
+    def told(self, frame: bytes) -> tuple[Event, Offender]:
+        """What is told of a frame that is dropped, and what is remembered of it."""
+        _, events, offenders = self._sandbox.call(self._judge, [frame], GuardLevel.FULL, WEB_MAC, OWN)
+        (event,), (offender,) = events, offenders
+        return event, offender
+
+    # Below: inside the sandbox.
+
+    def _judge(
+        self, frames: list[bytes], level: GuardLevel | None, mac: str, own: Sequence[str]
+    ) -> tuple[tuple[GuardReason | None, ...], tuple[Event, ...], tuple[Offender, ...]]:
+        for name in ("ports", "port_addresses", "guard_drops", "guard_offenders"):
+            for key, _ in list(self._programs.entries(name)):
+                self._programs.drop(name, key)
+        allow(self._programs, DEVICE, level, mac, own)
+        reasons: list[GuardReason | None] = []
+        events: list[Event] = []
+        pin = self._programs.directory / Program.GUARD.function
+        with syscall.obj_get(pin) as program, self._programs.events() as ring:
+            while ring.poll():
+                pass
+            for one in frames:
+                run = syscall.run_program(program.number, one, ifindex=DEVICE)
+                came = ring.poll()
+                assert run.packet == one
+                assert run.verdict == (DROP if came else CONTINUE)
+                events += came
+                reasons += [event.guard for event in came] or [None]
+        assert len(reasons) == len(frames)
+        assert counted(self._programs, DEVICE) == Counter(one for one in reasons if one)
+        offenders = dict(self._programs.entries("guard_offenders"))
+        last = {abi.GUARD_DROP_KEY.pack(DEVICE, event.guard or 0): event.time_ns for event in events}
+        assert {key: Offender.unpack(value).time_ns for key, value in offenders.items()} == last
+        return tuple(reasons), tuple(events), tuple(map(Offender.unpack, offenders.values()))
+
+
+def allow(
+    programs: KernelPrograms, device: IfIndex, level: GuardLevel | None, mac: str, own: Sequence[str] = OWN
+) -> None:
+    """Inside a sandbox: write the entries of a port."""
+    if level is not None:
+        programs.put("ports", abi.U32.pack(device), Port(NETWORK, level, mac).pack())
+    for address in own:
+        programs.put("port_addresses", abi.port_address_key(device, ip_address(address)), abi.U32.pack(1))
+
+
+def counted(programs: KernelPrograms, device: IfIndex) -> dict[GuardReason, int]:
+    """Inside a sandbox: what was dropped of a port."""
+    found = {}
+    for key, value in programs.entries("guard_drops"):
+        port, reason = abi.GUARD_DROP_KEY.unpack(key)
+        if port == device:
+            found[GuardReason(reason)] = abi.U64.unpack(value)[0]
+    return found
+
+
+def guard(host: Sandbox, device: str, mode: AttachMode, mac: str = WEB_MAC) -> None:
+    """Guard a container's host veth, fully."""
+
+    def attach() -> None:
+        programs = KernelPrograms(mode)
+        programs.load()
+        index = IfIndex(socket.if_nametoindex(device))
+        allow(programs, index, GuardLevel.FULL, mac)
+        programs.attach(Program.GUARD, index)
+
+    host.call(attach)
+
+
+def unguard(host: Sandbox, device: str) -> None:
+    """Take the program off again."""
+    host.call(lambda: KernelPrograms().detach(Program.GUARD, IfIndex(socket.if_nametoindex(device))))
+
+
+def drops(host: Sandbox, device: str = "vethweb") -> dict[GuardReason, int]:
+    """What was dropped of a device so far."""
+    return host.call(lambda: counted(KernelPrograms(), IfIndex(socket.if_nametoindex(device))))
+
+
+def events(host: Sandbox) -> list[Event]:
+    """What was told since it was last asked for."""
+
+    def read() -> list[Event]:
+        found: list[Event] = []
+        with KernelPrograms().events() as ring:
+            while came := ring.poll():
+                found += came
+        return found
+
+    return host.call(read)
