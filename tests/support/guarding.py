@@ -6,13 +6,17 @@
 
     guard(host, "vethweb", AttachMode.TCX)                      on a device, for real traffic
     drops(host)                                                 {GuardReason.ARP: 1}
+    say(host, [frame]).by_neighbour                             {0}
 """
 
 from __future__ import annotations
 
+import ctypes
+import os
 import socket
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
@@ -22,7 +26,7 @@ from dataplane.abi import Event, GuardReason, Offender, Port
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import AttachMode, GuardLevel, IfIndex, Program
-from support.crafted import WEB_MAC
+from support.crafted import WEB_MAC, arp, ethernet
 from support.netns import Sandbox
 from support.plan import FRONT
 from support.programs import CONTINUE, DEVICE, DROP
@@ -152,3 +156,73 @@ def events(host: Sandbox) -> list[Event]:
         return found
 
     return host.call(read)
+
+
+# -- real traffic -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Which of the frames that a container sent were heard, by their places in what was sent."""
+
+    by_neighbour: frozenset[int]
+    by_host: frozenset[int]
+
+
+def say(host: Sandbox, frames: Sequence[bytes]) -> Heard:
+    """Send frames from ``web``'s eth0; who hears which, ``db`` and the host's br-front, whatever is on the way."""
+    return host.call(_say, list(frames))
+
+
+def socket_in(namespace: str, *kind: int) -> socket.socket:
+    """Inside a sandbox: a socket in one of its further network namespaces, or in the host's own where it is empty."""
+    with open("/proc/self/ns/net") as here:  # noqa: PTH123 - a descriptor is what is needed
+        if namespace:
+            with open(f"/run/netns/{namespace}") as there:  # noqa: PTH123
+                _setns(there.fileno())
+        try:
+            return socket.socket(*kind)
+        finally:
+            _setns(here.fileno())
+
+
+_FENCE = 0xFFFF
+_PATIENCE = 10.0
+
+
+def _say(frames: list[bytes]) -> Heard:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})  # one queue from end to end: what is sent last comes last
+    numbered = [_numbered(number, one) for number, one in enumerate(frames)]
+    fence = _numbered(_FENCE, ethernet(arp(1, WEB_MAC, WEB4, WEB4)))
+    kind = (socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x0003))
+    with socket_in("web", *kind[:2]) as out, socket_in("db", *kind) as neighbour, socket_in("", *kind) as own:
+        out.bind(("eth0", 0))
+        for one, device in ((neighbour, "eth0"), (own, "br-front")):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+            one.bind((device, 0x0003))
+            one.settimeout(_PATIENCE)
+        for frame in (*numbered, fence):
+            out.send(frame)
+        return Heard(_numbers(neighbour), _numbers(own))
+
+
+def _numbered(number: int, frame: bytes) -> bytes:
+    return frame.ljust(60, b"\0") + b"\xc0\xde" + number.to_bytes(2, "big")
+
+
+def _numbers(sniffer: socket.socket) -> frozenset[int]:
+    """What comes until the last, which is not counted."""
+    found: set[int] = set()
+    while True:
+        frame, sender = sniffer.recvfrom(65536)
+        if sender[2] == socket.PACKET_OUTGOING or frame[-4:-2] != b"\xc0\xde":
+            continue
+        number = int.from_bytes(frame[-2:], "big")
+        if number == _FENCE:
+            return frozenset(found)
+        found.add(number)
+
+
+def _setns(descriptor: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, 0):
+        raise OSError(ctypes.get_errno(), "setns")
