@@ -1,7 +1,7 @@
 """tc filters of kind ``bpf`` on the clsact hook, over rtnetlink: how programs are attached where the kernel has no tcx.
 
-A device has one qdisc for both hooks, ``clsact``, or one of kind ``ingress`` in its place, as the bandwidth plugin makes
-it. That has one hook, and takes every filter to it whichever was asked for; so ours for the egress hook keep off.
+A device has one qdisc for both hooks, ``clsact``, or one of kind ``ingress`` in its place, as the bandwidth plugin
+makes it. That has one hook, and takes every filter to it whichever was asked for; so ours for egress keep off.
 
 Be aware: filters run in the order of their priorities, and one of somebody else's may take a packet away before ours
 sees it, for good: what the bandwidth plugin redirects to its ifb device comes back with all filters skipped.

@@ -12,9 +12,7 @@ from contextlib import suppress
 import pytest
 
 from dataplane.abi import EventKind, GuardReason
-from dataplane.errors import BpfError
-from dataplane.programs.door import KernelPrograms
-from dataplane.types import AttachMode, IfIndex, Program
+from dataplane.types import AttachMode
 from support.crafted import (
     ALL_NODES,
     ARP,
@@ -44,17 +42,22 @@ from support.crafted import (
     udp,
 )
 from support.guarding import (
+    ALL6,
     DB4,
     DB6,
     HOST4,
     HOST6,
+    LL,
     NETWORK,
+    PORT,
     WEB4,
     WEB6,
     Heard,
+    configure,
     drops,
     events,
     guard,
+    plugged,
     say,
     socket_in,
     unguard,
@@ -63,8 +66,6 @@ from support.netns import Namespace, Sandbox, wait_until
 from support.traffic import ask, serve
 
 MODES = pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
-PORT = "vethweb"
-LL, ALL6 = link_local(WEB_MAC), "ff02::1"
 R = GuardReason
 
 LIES: tuple[tuple[bytes, GuardReason], ...] = (
@@ -100,41 +101,6 @@ LIES: tuple[tuple[bytes, GuardReason], ...] = (
 SPANNING_TREE = ethernet(b"\x42\x42\x03" + bytes(35), 38, destination="01:80:c2:00:00:00")
 
 
-def plugged(host: Sandbox) -> tuple[Namespace, Namespace]:
-    """A bridge of both families with two containers; ``web``'s interface is down and has no address yet."""
-    host.bridge("br-front", f"{HOST4}/24 {HOST6}/64")
-    for family in ("ip", "ip6", "arp"):
-        switch = f"net/bridge/bridge-nf-call-{family}tables"
-        if host.exists(f"/proc/sys/{switch}"):
-            host.sysctl(switch, 0)  # else the bridge drops malformed packets by itself, and cuts off padding
-    web, db = host.namespace("web"), host.namespace("db")
-    host.ip("link", "add", PORT, "type", "veth", "peer", "name", "eth0", "netns", "web")
-    web.ip("link", "set", "eth0", "address", WEB_MAC)
-    host.ip("link", "set", PORT, "master", "br-front")
-    host.ip("link", "set", PORT, "up")
-    host.ip("link", "add", "vethdb", "type", "veth", "peer", "name", "eth0", "netns", "db")
-    db.ip("link", "set", "eth0", "address", DB_MAC)
-    host.ip("link", "set", "vethdb", "master", "br-front")
-    host.ip("link", "set", "vethdb", "up")
-    configure(db, DB4, DB6)
-    return web, db
-
-
-def configure(place: Namespace, ipv4: str, ipv6: str, *, detect: bool = False) -> None:
-    """Give eth0 its addresses and set it up; with duplicate address detection, wait until that is done."""
-    if not detect:
-        place.sysctl("net/ipv6/conf/eth0/accept_dad", 0)
-    place.ip("address", "add", f"{ipv4}/24", "dev", "eth0")
-    place.ip("address", "add", f"{ipv6}/64", "dev", "eth0")
-    place.ip("link", "set", "eth0", "up")
-    wait_until(
-        lambda: place.ip("-6", "address", "show", "dev", "eth0").count("inet6") == 2
-        and "tentative" not in place.ip("-6", "address", "show", "dev", "eth0"),
-        timeout=20,
-        what=f"addresses of {place.name} that are no longer tentative",
-    )
-
-
 def echoed(place: Namespace, address: str) -> bool:
     """Whether an address answers a ping."""
 
@@ -161,7 +127,10 @@ def streamed(size: int) -> list[int]:
     datagram of 4,000 bytes, in fragments; over both families."""
     arrived = []
     for family, address in ((socket.AF_INET, DB4), (socket.AF_INET6, DB6)):
-        with socket_in("db", family, socket.SOCK_STREAM) as server, socket_in("web", family, socket.SOCK_STREAM) as client:
+        with (
+            socket_in("db", family, socket.SOCK_STREAM) as server,
+            socket_in("web", family, socket.SOCK_STREAM) as client,
+        ):
             for one in (server, client):
                 one.settimeout(10)
             server.bind((address, 9000))
@@ -177,7 +146,10 @@ def streamed(size: int) -> list[int]:
                         came += len(connection.recv(65536))
                     arrived.append(came)
                     came = 0
-        with socket_in("db", family, socket.SOCK_DGRAM) as server, socket_in("web", family, socket.SOCK_DGRAM) as client:
+        with (
+            socket_in("db", family, socket.SOCK_DGRAM) as server,
+            socket_in("web", family, socket.SOCK_DGRAM) as client,
+        ):
             server.settimeout(10)
             server.bind((address, 9000))
             client.sendto(bytes(4000), (address, 9000))
@@ -186,7 +158,7 @@ def streamed(size: int) -> list[int]:
 
 
 def members_of(index: int) -> str:
-    """Inside the host: what the bridge knows of groups while ``web`` is a member of two by this interface of its own."""
+    """Inside the host: what the bridge knows of groups while ``web`` is a member of two by this interface."""
     with (
         socket_in("web", socket.AF_INET, socket.SOCK_DGRAM) as one,
         socket_in("web", socket.AF_INET6, socket.SOCK_DGRAM) as two,
@@ -304,101 +276,3 @@ def test_a_container_does_not_become_its_neighbours_gateway(sandbox: Sandbox) ->
     assert believed() == [False, False]
     unguard(sandbox, PORT)
     assert believed() == [True, True]
-
-
-# -- beside others ----------------------------------------------------------------------------------------------------
-
-
-def index() -> IfIndex:
-    """Inside the host: of the container's port."""
-    return IfIndex(socket.if_nametoindex(PORT))
-
-
-def current() -> frozenset[Program]:
-    """Inside the host: what is attached as it should be."""
-    return KernelPrograms().current(index())
-
-
-def traffic_control(host: Sandbox) -> str:
-    """The qdiscs and filters of the container's port; a qdisc of either kind has its filters listed by this parent."""
-    return (
-        host.run("tc", "qdisc", "show", "dev", PORT).stdout
-        + host.run("tc", "filter", "show", "dev", PORT, "parent", "ffff:").stdout
-    )
-
-
-LIE = ethernet(arp(2, WEB_MAC, HOST4, DB4))
-
-
-def shape(host: Sandbox) -> None:
-    """What the bandwidth plugin makes for a limit of what a container sends: an ifb device, through which it goes."""
-    host.ip("link", "add", "ifb7", "type", "ifb")
-    host.ip("link", "set", "ifb7", "up")
-    host.run("tc", "qdisc", "add", "dev", PORT, "handle", "ffff:", "ingress")
-    match = ("protocol", "all", "prio", "1", "u32", "match", "u32", "0", "0")
-    redirect = ("action", "mirred", "egress", "redirect", "dev", "ifb7")
-    host.run("tc", "filter", "add", "dev", PORT, "parent", "ffff:", *match, *redirect)
-    host.run("tc", "qdisc", "add", "dev", "ifb7", "root", "tbf", "rate", "1gbit", "burst", "100k", "latency", "1s")
-
-
-def shaped(host: Sandbox) -> int:
-    """How many packets went that way."""
-    return int(json.loads(host.ip("-j", "-s", "link", "show", "ifb7"))[0]["stats64"]["tx"]["packets"])
-
-
-@pytest.mark.parametrize("mode", [AttachMode.AUTO, AttachMode.TCX])
-def test_a_shaped_container_is_guarded_all_the_same(sandbox: Sandbox, mode: AttachMode) -> None:
-    """The bandwidth plugin takes every packet away by a filter of its own: ours sees them first, and leaves the rest
-    to it; detached, qdisc and filters are as they were."""
-    web, _ = plugged(sandbox)
-    configure(web, WEB4, WEB6)
-    shape(sandbox)
-    before = traffic_control(sandbox)
-    assert "ingress" in before
-    assert say(sandbox, [LIE]) == Heard(frozenset({0}), frozenset({0}))
-    guard(sandbox, PORT, mode)
-    assert sandbox.call(current) == {Program.GUARD}
-    sent = shaped(sandbox)
-    assert say(sandbox, [LIE]) == Heard(frozenset(), frozenset())
-    assert drops(sandbox) == {R.ARP: 1}
-    assert shaped(sandbox) > sent
-    unguard(sandbox, PORT)
-    assert traffic_control(sandbox) == before
-    assert say(sandbox, [LIE]) == Heard(frozenset({0}), frozenset({0}))
-
-
-@pytest.mark.parametrize("mode", list(AttachMode))
-def test_a_container_can_be_shaped_later(sandbox: Sandbox, mode: AttachMode) -> None:
-    """An ingress qdisc that is there already is used where filters are asked for, is found once, and stays."""
-    web, _ = plugged(sandbox)
-    configure(web, WEB4, WEB6)
-    sandbox.run("tc", "qdisc", "add", "dev", PORT, "handle", "ffff:", "ingress")
-    before = traffic_control(sandbox)
-    for _ in range(2):
-        guard(sandbox, PORT, mode)
-        (hooked,) = sandbox.call(lambda: KernelPrograms().hooked(index()))
-        assert hooked.mode is (AttachMode.CLSACT if mode is AttachMode.CLSACT else AttachMode.TCX)
-        assert sandbox.call(current) == {Program.GUARD}
-        assert say(sandbox, [LIE]) == Heard(frozenset(), frozenset())
-    assert drops(sandbox) == {R.ARP: 2}
-    unguard(sandbox, PORT)
-    assert traffic_control(sandbox) == before
-
-
-def test_an_ingress_qdisc_has_no_egress(sandbox: Sandbox) -> None:
-    """It would take a filter for the other direction and run it in its own: that is refused, or done by tcx."""
-    plugged(sandbox)
-    sandbox.run("tc", "qdisc", "add", "dev", PORT, "handle", "ffff:", "ingress")
-    before = traffic_control(sandbox)
-
-    def fill(mode: AttachMode) -> AttachMode:
-        programs = KernelPrograms(mode)
-        programs.load()
-        programs.attach(Program.FILL, index())
-        (hooked,) = programs.hooked(index())
-        return hooked.mode
-
-    with pytest.raises(BpfError, match=r'could not attach "fill" to the egress .* kind ingress is there'):
-        sandbox.call(fill, AttachMode.CLSACT)
-    assert sandbox.call(fill, AttachMode.AUTO) is AttachMode.TCX
-    assert traffic_control(sandbox) == before

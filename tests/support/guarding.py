@@ -1,12 +1,12 @@
 """The guard of a container's port: its program run on frames, and what it says about each.
 
-    with GuardBench() as bench:
-        bench.judge([frame])                                    (None,) or (GuardReason.ARP,)
-        bench.judge([frame], level=GuardLevel.MAC, mac="")
+with GuardBench() as bench:
+    bench.judge([frame])                                    (None,) or (GuardReason.ARP,)
+    bench.judge([frame], level=GuardLevel.MAC, mac="")
 
-    guard(host, "vethweb", AttachMode.TCX)                      on a device, for real traffic
-    drops(host)                                                 {GuardReason.ARP: 1}
-    say(host, [frame]).by_neighbour                             {0}
+guard(host, "vethweb", AttachMode.TCX)                      on a device, for real traffic
+drops(host)                                                 {GuardReason.ARP: 1}
+say(host, [frame]).by_neighbour                             {0}
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from dataplane.abi import Event, GuardReason, Offender, Port
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import AttachMode, GuardLevel, IfIndex, Program
-from support.crafted import WEB_MAC, arp, ethernet
-from support.netns import Sandbox
+from support.crafted import ALL_NODES, DB_MAC, ICMP6, WEB_MAC, Extension, arp, ethernet, ipv6, link_local
+from support.netns import Namespace, Sandbox, wait_until
 from support.plan import FRONT
 from support.programs import CONTINUE, DEVICE, DROP
 
@@ -36,8 +36,16 @@ WEB4, WEB6 = str(FRONT.host4(2)), str(FRONT.host6(2))
 DB4, DB6 = str(FRONT.host4(3)), str(FRONT.host6(3))
 """Those of its neighbour."""
 HOST4, HOST6 = str(FRONT.gateway4), str(FRONT.gateway6)
+LL, DB_LL, ALL6 = link_local(WEB_MAC), link_local(DB_MAC), "ff02::1"
 NETWORK = 7
 OWN = (WEB4, WEB6)
+PORT = "vethweb"
+"""Its host veth, in real traffic."""
+
+
+def said(source: str, message: bytes, *extensions: Extension) -> bytes:
+    """A packet to all nodes."""
+    return ethernet(ipv6(source, ALL6, ICMP6, message, extensions), destination=ALL_NODES)
 
 
 class GuardBench:
@@ -140,7 +148,7 @@ def unguard(host: Sandbox, device: str) -> None:
     host.call(lambda: KernelPrograms().detach(Program.GUARD, IfIndex(socket.if_nametoindex(device))))
 
 
-def drops(host: Sandbox, device: str = "vethweb") -> dict[GuardReason, int]:
+def drops(host: Sandbox, device: str = PORT) -> dict[GuardReason, int]:
     """What was dropped of a device so far."""
     return host.call(lambda: counted(KernelPrograms(), IfIndex(socket.if_nametoindex(device))))
 
@@ -159,6 +167,43 @@ def events(host: Sandbox) -> list[Event]:
 
 
 # -- real traffic -----------------------------------------------------------------------------------------------------
+
+
+def plugged(host: Sandbox) -> tuple[Namespace, Namespace]:
+    """A bridge of both families with two containers; ``web``'s interface is down and has no address yet."""
+    host.bridge("br-front", f"{HOST4}/24 {HOST6}/64")
+    for family in ("ip", "ip6", "arp"):
+        switch = f"net/bridge/bridge-nf-call-{family}tables"
+        if host.exists(f"/proc/sys/{switch}"):
+            host.sysctl(switch, 0)  # else the bridge drops malformed packets by itself, and cuts off padding
+    web, db = host.namespace("web"), host.namespace("db")
+    host.ip("link", "add", PORT, "type", "veth", "peer", "name", "eth0", "netns", "web")
+    web.ip("link", "set", "eth0", "address", WEB_MAC)
+    host.ip("link", "set", PORT, "master", "br-front")
+    host.ip("link", "set", PORT, "up")
+    host.ip("link", "add", "vethdb", "type", "veth", "peer", "name", "eth0", "netns", "db")
+    db.ip("link", "set", "eth0", "address", DB_MAC)
+    host.ip("link", "set", "vethdb", "master", "br-front")
+    host.ip("link", "set", "vethdb", "up")
+    configure(db, DB4, DB6)
+    return web, db
+
+
+def configure(place: Namespace, address4: str, address6: str, *, detect: bool = False) -> None:
+    """Give eth0 its addresses and set it up; with duplicate address detection, wait until that is done."""
+    if not detect:
+        place.sysctl("net/ipv6/conf/eth0/accept_dad", 0)
+    place.ip("address", "add", f"{address4}/24", "dev", "eth0")
+    place.ip("address", "add", f"{address6}/64", "dev", "eth0")
+    place.ip("link", "set", "eth0", "up")
+    wait_until(
+        lambda: (
+            place.ip("-6", "address", "show", "dev", "eth0").count("inet6") == 2
+            and "tentative" not in place.ip("-6", "address", "show", "dev", "eth0")
+        ),
+        timeout=20,
+        what=f"addresses of {place.name} that are no longer tentative",
+    )
 
 
 @dataclass(frozen=True, slots=True)
