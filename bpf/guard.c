@@ -379,15 +379,11 @@ static __always_inline int refuse(struct __sk_buff *skb, const struct port *port
 	return DROP;
 }
 
-int dp_guard(struct __sk_buff *skb)
+static __always_inline int guarded(struct __sk_buff *skb, const struct port *port)
 {
-	__u32 ifindex = skb->ifindex, reason;
 	struct sent sent = {};
-	struct port *port;
+	__u32 reason;
 
-	port = ports.lookup(&ifindex);
-	if (!port || port->guard == GUARD_OFF)
-		return CONTINUE;
 	if (bpf_skb_load_bytes(skb, 0, &sent.eth, sizeof(sent.eth)))
 		reason = REASON_UNREADABLE;
 	else
@@ -396,4 +392,15 @@ int dp_guard(struct __sk_buff *skb)
 		return CONTINUE;
 	untrack(skb, &sent.packet);
 	return refuse(skb, port, &sent, reason);
+}
+
+int dp_guard(struct __sk_buff *skb)
+{
+	__u32 ifindex = skb->ifindex;
+	struct port *port;
+
+	port = ports.lookup(&ifindex);
+	if (!port || port->guard == GUARD_OFF)
+		return CONTINUE;
+	return guarded(skb, port);
 }
