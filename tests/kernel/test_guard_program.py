@@ -253,6 +253,7 @@ def test_routers_and_dhcp_servers(bench: GuardBench, frame: bytes, reason: Guard
 # -- frames -----------------------------------------------------------------------------------------------------------
 
 V4, V6 = ipv4(WEB4, DB4, UDP, udp(4000, 53)), ipv6(WEB6, DB6, UDP, udp(4000, 53))
+JUMBO = V6[:4] + b"\0\0\0" + V6[7:40] + bytes([UDP, 0, 0xC2, 4, 0, 1, 0, 0]) + V6[40:]
 
 
 @pytest.mark.parametrize(
@@ -261,6 +262,9 @@ V4, V6 = ipv4(WEB4, DB4, UDP, udp(4000, 53)), ipv6(WEB6, DB6, UDP, udp(4000, 53)
         case("two tags", ethernet(V4, tags=[1, 2])),
         case("three tags", ethernet(V4, tags=[1, 2, 3]), R.UNREADABLE),
         case("a lie behind two tags", ethernet(ipv4(DB4, HOST4, UDP, udp(1, 2)), tags=[1, 2]), R.SOURCE_ADDRESS),
+        case("a lie behind a service tag", ethernet(b"\0\7\x08\0" + ipv4(DB4, HOST4, UDP, udp(1, 2)), 0x88A8),
+             R.SOURCE_ADDRESS),
+        case("jumbogram", ethernet(JUMBO), R.UNREADABLE),
         case("half a tag", ethernet(b"\0", 0x8100), R.UNREADABLE),
         case("padded", ethernet(V4 + bytes(30))),
         case("ipv6 called ipv4", ethernet(V6, IPV4), R.UNREADABLE),
