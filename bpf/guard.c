@@ -5,7 +5,7 @@
  * Hook     ingress of a container's host veth: what comes from it, before the bridge or the host sees it
  * Reads    ports, port_addresses
  * Writes   guard_drops, guard_offenders, events, events_lost; never the packet
- * Verdict  DROP for the first of these reasons that holds, CONTINUE where none does; and CONTINUE, after one lookup,
+ * Verdict  DROP for the first of these reasons that is found, CONTINUE where none is; and CONTINUE, after one lookup,
  *          where the device has no entry or its guard is off.
  *
  *     GUARD_MAC and GUARD_FULL
@@ -140,6 +140,12 @@ static __always_inline int is_link_local_of(const struct address *address, const
 	       address->word[3] == bpf_htonl(0xfe000000 | mac[3] << 16 | mac[4] << 8 | mac[5]);
 }
 
+static __always_inline int is_igmp_report(__u8 type)
+{
+	return type == IGMP_HOST_MEMBERSHIP_REPORT || type == IGMPV2_HOST_MEMBERSHIP_REPORT ||
+	       type == IGMPV3_HOST_MEMBERSHIP_REPORT || type == IGMP_HOST_LEAVE_MESSAGE;
+}
+
 static __always_inline int is_own_ipv4(struct __sk_buff *skb, const struct address *address)
 {
 	struct port_address_key key = { .ifindex = skb->ifindex, .addr = *address };
@@ -248,7 +254,7 @@ static __always_inline __u32 judge_ipv4(struct __sk_buff *skb, const struct sent
 			if (head.type == ICMPV4_REDIRECT || head.type == ICMPV4_ROUTER_ADVERTISEMENT)
 				return REASON_ROUTER;
 		} else {
-			without_address = head.type != IGMP_HOST_MEMBERSHIP_QUERY; /* RFC 3376, 4.2.13 */
+			without_address = is_igmp_report(head.type); /* RFC 3376, 4.2.13 */
 		}
 	}
 	if (!packet->saddr.word[3])

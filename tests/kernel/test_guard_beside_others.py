@@ -96,6 +96,29 @@ def test_a_container_can_be_shaped_later(sandbox: Sandbox, mode: AttachMode) -> 
     assert traffic_control(sandbox) == before
 
 
+def test_the_programs_of_a_port_share_a_qdisc(sandbox: Sandbox) -> None:
+    """One of ours for both directions, which goes with the last of them."""
+    plugged(sandbox)
+    before = sandbox.run("tc", "qdisc", "show", "dev", PORT).stdout
+
+    def attach() -> list[AttachMode]:
+        programs = KernelPrograms()
+        programs.load()
+        for program in (Program.GUARD, Program.FILL):
+            programs.attach(program, index())
+        assert programs.current(index()) == {Program.GUARD, Program.FILL}
+        return [hooked.mode for hooked in programs.hooked(index())]
+
+    def detach() -> None:
+        for program in (Program.GUARD, Program.FILL):
+            KernelPrograms().detach(program, index())
+
+    assert sandbox.call(attach) == [AttachMode.CLSACT] * 2
+    assert "clsact" in sandbox.run("tc", "qdisc", "show", "dev", PORT).stdout
+    sandbox.call(detach)
+    assert sandbox.run("tc", "qdisc", "show", "dev", PORT).stdout == before
+
+
 def test_an_ingress_qdisc_has_no_egress(sandbox: Sandbox) -> None:
     """It would take a filter for the other direction and run it in its own: that is refused, or done by tcx."""
     plugged(sandbox)

@@ -142,7 +142,8 @@ def test_addresses_are_those_of_this_port(bench: GuardBench) -> None:
         case("nobody from a dhcp port", ethernet(ipv4(NOBODY4, HOST4, UDP, udp(68, 66))), R.SOURCE_ADDRESS),
         *(case(f"igmp report {kind:#x}", ethernet(ipv4(NOBODY4, "224.0.0.22", IGMP, icmp(kind), options=ROUTER_ALERT)))
           for kind in (0x12, 0x16, 0x17, 0x22)),
-        case("igmp query of nobody", ethernet(ipv4(NOBODY4, "224.0.0.1", IGMP, icmp(0x11))), R.SOURCE_ADDRESS),
+        *(case(f"igmp of nobody {kind:#x}", ethernet(ipv4(NOBODY4, "224.0.0.1", IGMP, icmp(kind))), R.SOURCE_ADDRESS)
+          for kind in (0x11, 0x13, 0x30)),
         case("igmp report of another", ethernet(ipv4(DB4, "224.0.0.22", IGMP, icmp(0x22))), R.SOURCE_ADDRESS),
     ],
 )  # fmt: skip
