@@ -4,7 +4,8 @@
     ingress   guard                             clsact: priorities 101, 102, ...
 
 A network's device gets tcx links where the kernel has tcx. A container's host veth gets clsact filters unless tcx is
-asked for: it comes and goes with its container, which would wait each time for what a link waits for.
+asked for: it comes and goes with its container, which would wait each time for what a link waits for. But where others
+have filters there, it gets tcx links too: those run before any filter, and no filter can take a packet away from them.
 
 What is attached is asked of the kernel, never concluded from pins: programs of ours are known by their names, so a
 fresh bpffs mounted over the pins does not lead to a second copy. Programs and filters of others are never touched.
@@ -41,7 +42,9 @@ class Hooks:
 
     def attach(self, program: Program, fd: int, ifindex: IfIndex) -> None:
         """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
-        if self.mode is AttachMode.CLSACT or (self.mode is AttachMode.AUTO and program.of_port):
+        if self.mode is AttachMode.CLSACT or (
+            self.mode is AttachMode.AUTO and program.of_port and clsact.take(ifindex)
+        ):
             self._attach_clsact(program, fd, ifindex)
             return
         try:
