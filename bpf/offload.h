@@ -20,6 +20,7 @@ enum summed {
 };
 
 #define IP_SUMMED_MASK 3
+#define KERNEL_ENOTSUPP 524 /* of the kernel's own, not in errno.h */
 
 /* Without BTF, SUMMED_NONE says "NONE or PARTIAL". */
 static __always_inline enum summed summed(struct __sk_buff *skb)
@@ -36,7 +37,8 @@ static __always_inline enum summed summed(struct __sk_buff *skb)
 		return SUMMED_PARTIAL;
 	if ((__s64)bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
 		return SUMMED_VERIFIED;
-	return (__s64)bpf_csum_update(skb, 0) >= 0 ? SUMMED_COMPLETE : SUMMED_NONE;
+	/* Else it returns skb->csum, any 32 bits. */
+	return (__s32)bpf_csum_update(skb, 0) == -KERNEL_ENOTSUPP ? SUMMED_NONE : SUMMED_COMPLETE;
 #endif
 }
 

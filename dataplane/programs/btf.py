@@ -80,7 +80,7 @@ class Btf:
 
 @contextmanager
 def kernel_types() -> Iterator[Btf | None]:
-    """The running kernel's BTF; None where it has none (``CONFIG_DEBUG_INFO_BTF``), or there is no libbpf to read it."""
+    """The running kernel's BTF; None where it has none (``CONFIG_DEBUG_INFO_BTF``), or where there is no libbpf."""
     try:
         libbpf = ctypes.CDLL("libbpf.so.1")
     except OSError:
@@ -111,7 +111,7 @@ def kernel_types() -> Iterator[Btf | None]:
 
 
 def definitions() -> tuple[str, ...]:
-    """The macros of ``bpf/offload.h``; none where the kernel has no BTF: the programs then do with what helpers tell."""
+    """The macros of ``bpf/offload.h``; none where there is no BTF: the programs then make do with what helpers tell."""
     with kernel_types() as types:
         field = types.bit_field("sk_buff", "ip_summed") if types else None
     if field is None or field.width != 2 or field.offset % _BYTE + field.width > _BYTE:

@@ -14,16 +14,21 @@ from dataplane.programs.door import KernelPrograms
 from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
 from support import needs
 from support.frames import (
+    DESTINATION,
     ETHERNET_LEN,
+    FIRST,
+    HOP_BY_HOP,
+    LATER,
+    ROUTING,
     TCP_ACK,
     TCP_SYN,
     Flow,
     flipped,
     frame,
     frame6,
-    pseudo_sum,
     seed_stale_syn,
     stored_checksum,
+    tagged,
 )
 from support.netns import Sandbox
 from support.programs import CONTINUE, DEVICE, Bench
@@ -34,7 +39,13 @@ OBSERVE, REPAIR, OFF = ChecksumMode.OBSERVE, ChecksumMode.REPAIR, ChecksumMode.O
 CONTAINER = "10.88.0.116"
 HOST = "10.0.2.15"
 WEB = Flow(TCP, "10.0.2.2", 54017, CONTAINER, 80)
+OTHER = Flow(TCP, "10.0.2.2", 54018, CONTAINER, 80)
 DNS = Flow(UDP, "10.0.2.2", 40000, CONTAINER, 53)
+
+CONTAINER6 = "fd00:88::74"
+HOST6 = "2001:db8:2::15"
+WEB6 = Flow(TCP, "2001:db8:2::2", 54017, CONTAINER6, 80)
+DNS6 = Flow(UDP, "2001:db8:2::2", 40000, CONTAINER6, 53)
 
 
 def seeded(seed: int) -> random.Random:
@@ -95,17 +106,37 @@ def test_udp_without_a_checksum_stays_without(bench: Bench) -> None:
     assert outcome.counts == ChecksumCounts()
 
 
+@pytest.mark.parametrize("tags", [(), (5,), (5, 6)], ids=["untagged", "tag", "two tags"])
+def test_tags_of_vlans_move_everything(bench: Bench, tags: tuple[int, ...]) -> None:
+    """Behind up to two tags in the frame, sums are found right, and stale, and repaired."""
+    stale, right = frame(WEB, b"x", summed_for=WEB.to(HOST, 80)), frame(WEB, b"x")
+    sent = [tagged(one, *tags) for one in (stale, frame(OTHER, b"right"))]
+    outcome = bench.checksum(sent, origins={(CONTAINER, 80): [(HOST, 80)]})
+    assert outcome.packets == (tagged(right, *tags), sent[1])
+    assert outcome.counts == ChecksumCounts(good=1, stale=1, repaired=1)
+
+
+def _ipv4(protocol: int) -> bytes:
+    """A frame whose protocol number is another than what is in it."""
+    sent = bytearray(frame(WEB, b"x" * 40))
+    sent[ETHERNET_LEN + 9] = protocol
+    return bytes(sent)
+
+
 @pytest.mark.parametrize(
     "sent",
     [
-        pytest.param(frame(WEB, b"tagged", vlan=5, checksum=1), id="vlan tag in the payload"),
-        pytest.param(frame6(Flow(TCP, "fd00::1", 1, "fd00::2", 80), b"six"), id="ipv6"),
         pytest.param(bytes(12) + b"\x08\x06" + bytes(28), id="arp"),
-        pytest.param(bytes(12) + b"\x08\x00" + b"\x45" + bytes(8) + b"\x84" + bytes(50), id="sctp"),
+        pytest.param(_ipv4(132), id="sctp"),
+        pytest.param(_ipv4(1), id="icmp"),
+        pytest.param(_ipv4(58), id="icmpv6 over ipv4"),
+        pytest.param(_ipv4(136), id="udp-lite"),
+        pytest.param(_ipv4(47), id="gre"),
+        pytest.param(frame6(DNS6, b"query", checksum=0), id="udp over ipv6 without a checksum: a tunnel's"),
     ],
 )
 def test_other_protocols_are_not_ours(bench: Bench, sent: bytes) -> None:
-    """What is not TCP or UDP over untagged IPv4 passes and is not counted."""
+    """What has no Internet checksum with a pseudo header passes and is not counted."""
     outcome = bench.checksum([sent])
     assert outcome.packets == (sent,)
     assert outcome.verdicts == (CONTINUE,)
@@ -126,6 +157,14 @@ def test_other_protocols_are_not_ours(bench: Bench, sent: bytes) -> None:
         pytest.param(frame(DNS, b"query", udp_length=14), id="udp length beyond the packet"),
         pytest.param(flipped(frame(WEB), ETHERNET_LEN * 8 + 3), id="ip version 5"),
         pytest.param(flipped(frame(WEB), ETHERNET_LEN * 8 + 5), id="header length 1"),
+        pytest.param(tagged(frame(WEB), 1, 2, 3), id="three vlan tags"),
+        pytest.param(frame6(WEB6, b"x" * 100, extensions=[FIRST]), id="first fragment of ipv6"),
+        pytest.param(frame6(WEB6, b"x" * 100, extensions=[LATER]), id="later fragment of ipv6"),
+        pytest.param(frame6(WEB6, extensions=[ROUTING]), id="routed to another address first"),
+        pytest.param(frame6(WEB6, extensions=[DESTINATION] * 7), id="seven extension headers"),
+        pytest.param(frame6(WEB6, b"x" * 100)[:-1], id="ipv6, truncated by a byte"),
+        pytest.param(frame6(WEB6)[: ETHERNET_LEN + 40], id="ipv6, no tcp header"),
+        pytest.param(frame6(WEB6, extensions=[HOP_BY_HOP])[: ETHERNET_LEN + 44], id="half an extension header"),
     ],
 )
 def test_what_cannot_be_read_is_counted_and_left(bench: Bench, sent: bytes) -> None:
@@ -141,16 +180,6 @@ def test_udp_covers_what_its_own_length_says(bench: Bench) -> None:
     sent = frame(DNS, b"query")
     longer = frame(DNS, b"querytrailer", udp_length=13, checksum=stored_checksum(sent, UDP))
     assert bench.checksum([longer]).counts == ChecksumCounts(good=1)
-
-
-@pytest.mark.parametrize("flow", [WEB, DNS], ids=["tcp", "udp"])
-def test_a_sum_that_is_not_computed_yet_is_left(bench: Bench, flow: Flow) -> None:
-    """The field of a partial checksum holds the pseudo header's sum: the commonest false alarm."""
-    length = 5 + (20 if flow.protocol is TCP else 8)
-    sent = frame(flow, b"hello", checksum=pseudo_sum(flow, length))
-    outcome = bench.checksum([sent], origins={(CONTAINER, 80): [(HOST, 80)]})
-    assert outcome.packets == (sent,)
-    assert outcome.counts == ChecksumCounts(partial=1)
 
 
 def test_segmentation_offload_is_left(bench: Bench) -> None:
