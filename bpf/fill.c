@@ -18,35 +18,42 @@
  * and put back. If the packet is PARTIAL still, nothing else is done to it.
  *
  * Be aware: without BTF, nothing is filled. Neither are frames with VLAN tags in them, fragments, GSO packets, and those
- * longer than CSUM_MAX_LEN; nor packets of less than MIN_REST bytes behind their UDP header.
+ * longer than CSUM_MAX_LEN or whose headers are longer than MAX_ROOM.
  */
 #include "csum.h"
 #include "events.h"
 #include "offload.h"
 
-/* What bpf_skb_adjust_room() leaves of a packet at least, an IPv6 header, and one byte more than it takes. */
-#define MIN_REST (sizeof(struct ipv6hdr) + sizeof(struct ethhdr) + MORE)
+/* By how much what is taken away reaches behind the start of the sum. */
 #define MORE 2
 
 /* Bytes of headers that are taken away and put back: of IPv4 up to 60, of IPv6 40 and some extensions, and MORE. */
 #define MAX_ROOM 128
 
+/* What bpf_skb_adjust_room() wants to be left of a packet. */
+#define MIN_REST sizeof(struct ipv6hdr)
+
 #ifdef IP_SUMMED_BYTE
 
-/* Makes a PARTIAL packet NONE; 0, or a negative error with the packet as it was, or DROP where it is lost. */
+/* Makes a PARTIAL packet NONE: 0. A negative number where it is as it was, DROP where the packet is lost. */
 static __always_inline int forget_partial(struct __sk_buff *skb, struct scratch *scratch)
 {
-	__u32 room = scratch->segment.ip.l4_at + MORE;
+	__u32 room = scratch->segment.ip.l4_at + MORE, len = skb->len;
+	__u32 needed = sizeof(struct ethhdr) + room + MIN_REST;
 
-	if (room < MORE || room > MAX_ROOM || skb->len < sizeof(struct ethhdr) + room + sizeof(struct ipv6hdr))
+	if (room < MORE || room > MAX_ROOM)
 		return -1;
 	if (bpf_skb_load_bytes(skb, sizeof(struct ethhdr), scratch->bytes, room))
 		return -1;
-	if (bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, 0))
+	if (len < needed && bpf_skb_change_tail(skb, needed, 0))
 		return -1;
+	if (bpf_skb_adjust_room(skb, -(__s32)room, BPF_ADJ_ROOM_MAC, 0))
+		return len < needed && bpf_skb_change_tail(skb, len, 0) ? DROP : -1;
 	if (bpf_skb_adjust_room(skb, room, BPF_ADJ_ROOM_MAC, 0))
 		return DROP;
-	return bpf_skb_store_bytes(skb, sizeof(struct ethhdr), scratch->bytes, room, 0) ? DROP : 0;
+	if (bpf_skb_store_bytes(skb, sizeof(struct ethhdr), scratch->bytes, room, 0))
+		return DROP;
+	return len < needed && bpf_skb_change_tail(skb, len, 0) ? DROP : 0;
 }
 
 static __always_inline int fill(struct __sk_buff *skb, struct scratch *scratch, __u32 network)
