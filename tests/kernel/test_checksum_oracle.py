@@ -90,8 +90,8 @@ def build(sandbox: Sandbox) -> tuple[Namespace, Namespace]:
     sandbox.plug(FRONT.device, "port0", web, address=f"{WEB4}/24 {WEB6}/64")
     for address in (CLIENT4, CLIENT6):
         sandbox.run("ip", "neigh", "add", address, "lladdr", mac(client, "eth0"), "dev", OUTSIDE.device)
-    for address in (WEB4, WEB6):
-        sandbox.run("ip", "neigh", "add", address, "lladdr", mac(web, "eth0"), "dev", FRONT.device)
+    for container in (WEB4, WEB6):
+        sandbox.run("ip", "neigh", "add", container, "lladdr", mac(web, "eth0"), "dev", FRONT.device)
     web.run("ip", "route", "add", "default", "via", FRONT.gateway4)
     web.run("ip", "route", "add", "default", "via", FRONT.gateway6)
     sandbox.sysctl("net/ipv4/ip_forward", 1)

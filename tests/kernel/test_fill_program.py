@@ -114,7 +114,9 @@ def verdict_over(octets: bytes) -> Verdict:
 def test_a_reader_of_frames_sees_a_whole_sum(sandbox: Sandbox, mode: AttachMode) -> None:
     """Where it saw a partial one before; and the kernel no longer says that it is one. A socket gets it as ever."""
     web = container(sandbox)
-    packets = [(*to, os.urandom(size)) for to in ((CONTAINER4, DHCP4), (CONTAINER6, DHCP6)) for size in (8, 47, 301, 1400)]
+    packets = [
+        (*to, os.urandom(size)) for to in ((CONTAINER4, DHCP4), (CONTAINER6, DHCP6)) for size in (8, 47, 301, 1400)
+    ]
     for address, port, payload in packets:
         assert watch(sandbox, web, address, port, payload) == Seen(Verdict.PARTIAL, True, payload)
     sandbox.call(hook, mode)
