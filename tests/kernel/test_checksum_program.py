@@ -317,6 +317,14 @@ def test_a_change_of_mode_works_at_once(bench: Bench) -> None:
     assert outcome.counts == ChecksumCounts(stale=3, repaired=1)
 
 
+def test_off_repairs_nothing_of_a_flow_known_stale(bench: Bench) -> None:
+    """What was found out before is not acted upon, and not counted."""
+    stale, right = frame(WEB, b"data", summed_for=WEB.to(HOST, 80)), frame(WEB, b"data")
+    outcome = bench.checksum([stale, stale], mode=[REPAIR, OFF], origins={(CONTAINER, 80): [(HOST, 80)]})
+    assert outcome.packets == (right, stale)
+    assert outcome.counts == ChecksumCounts(stale=1, repaired=1)
+
+
 def test_a_right_packet_of_a_stale_flow_is_not_broken(bench: Bench) -> None:
     """What is right already is not "repaired" with the flow's delta; the next stale one still is."""
     stale, right = frame(WEB, b"data", summed_for=WEB.to(HOST, 80)), frame(WEB, b"data")

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from contextlib import ExitStack
@@ -19,7 +20,7 @@ from dataplane.abi import ChecksumCounts, EventKind, NetworkEntry, Translation
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import AttachMode, ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
 from support import offloads
-from support.frames import Flow, frame, frame6
+from support.frames import Flow, frame, frame6, tagged
 from support.netns import Namespace, Sandbox
 from support.plan import CLIENT4, CLIENT6, FRONT, HOST4, HOST6, OUTSIDE
 from support.sockets import entered
@@ -27,6 +28,7 @@ from support.traffic import counters
 
 WEB4, WEB6 = str(FRONT.host4(23)), str(FRONT.host6(0x2323))
 NETWORK, PORT, LENGTH = 7, 4053, 4 << 20
+_SOL_PACKET, _PACKET_AUXDATA = 263, 8
 MODES = pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
 
 
@@ -44,20 +46,20 @@ def build(sandbox: Sandbox) -> tuple[Namespace, Namespace]:
     return client, web
 
 
-def hook(mode: AttachMode) -> KernelPrograms:
-    """Inside a sandbox: the program on the bridge."""
+def hook(mode: AttachMode, name: str = FRONT.device) -> KernelPrograms:
+    """Inside a sandbox: the program on a device."""
     programs = KernelPrograms(mode)
     programs.load()
-    device = IfIndex(socket.if_nametoindex(FRONT.device))
+    device = IfIndex(socket.if_nametoindex(name))
     entry = NetworkEntry(NETWORK, IsolationPolicy.OPEN, ChecksumMode.REPAIR, masquerades=True)
     programs.put("networks", abi.U32.pack(device), entry.pack())
     programs.attach(Program.CHECKSUM, device)
     return programs
 
 
-def counted() -> ChecksumCounts:
-    """Inside a sandbox: what the program counted on the bridge."""
-    device = IfIndex(socket.if_nametoindex(FRONT.device))
+def counted(name: str = FRONT.device) -> ChecksumCounts:
+    """Inside a sandbox: what the program counted on a device."""
+    device = IfIndex(socket.if_nametoindex(name))
     counts = KernelPrograms().get("checksum_counts", abi.U32.pack(device))
     return ChecksumCounts.unpack(counts) if counts else ChecksumCounts()
 
@@ -207,3 +209,36 @@ def _send_stale(
             came.append(receiver.recv(2048))
         told = [event.translation for event in events.poll() if event.kind is EventKind.STALE]
     return came, told
+
+
+@MODES
+def test_a_tag_that_is_kept_beside_the_packet(sandbox: Sandbox, mode: AttachMode) -> None:
+    """The kernel takes the tag out of a frame that it receives; a stale sum is found and repaired all the same."""
+    _, web = build(sandbox)
+    other = sandbox.namespace("other")
+    sandbox.plug(FRONT.device, "port1", other)
+    flow = Flow(Protocol.UDP, str(FRONT.host4(9)), 40000, WEB4, PORT)
+    stale, right = frame(flow, b"tagged", summed_for=flow.to(str(HOST4), 8080)), frame(flow, b"tagged")
+    assert sandbox.call(_through_a_port, mode, other.path, web.path, tagged(stale, 5)) == (right[12:], 5)
+    counts = sandbox.call(counted, "port0")
+    assert (counts.stale, counts.repaired, counts.corrupt) == (1, 1, 0)
+
+
+def _through_a_port(mode: AttachMode, other: str, web: str, octets: bytes) -> tuple[bytes, int]:
+    programs = hook(mode, "port0")
+    key = abi.OriginKey(ip_address(WEB4), Protocol.UDP.number, PORT, 0)
+    programs.put("origins", key.pack(), abi.Origin(HOST4, 8080).pack())
+    with ExitStack() as stack:
+        with entered(other):
+            sender = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW))
+            sender.bind(("eth0", 0))
+        with entered(web):
+            reader = stack.enter_context(socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3)))
+            reader.setsockopt(_SOL_PACKET, _PACKET_AUXDATA, 1)
+            reader.bind(("eth0", 3))
+            reader.settimeout(5)
+        sender.send(b"\xff" * 6 + octets[6:])
+        while True:
+            came, ((_, _, about),), _, _ = reader.recvmsg(2048, 256)
+            if came.endswith(b"tagged"):
+                return came[12:], int.from_bytes(about[16:18], sys.byteorder)  # tp_vlan_tci
