@@ -112,8 +112,9 @@ struct flow_key {
 _Static_assert(sizeof(struct flow_key) == 44, "struct flow_key");
 
 enum flow_verdict {
-	FLOW_GOOD = 1,  /* a sum was verified and right: not looked at again */
-	FLOW_STALE = 2, /* NAT left the sum stale: the delta belongs to every packet */
+	FLOW_GOOD = 1,    /* a sum was verified and right: not looked at again */
+	FLOW_STALE = 2,   /* NAT left the sum stale: the delta belongs to every packet */
+	FLOW_SUSPECT = 3, /* NAT may have; the next packet has to say the same */
 };
 
 struct flow {

@@ -1,114 +1,105 @@
 /* SPDX-License-Identifier: (GPL-2.0-only OR BSD-2-Clause) */
 /*
- * checksum: finds TCP and UDP checksums that NAT left stale, proves it, and repairs them; leaves corruption alone.
+ * checksum: finds TCP, UDP and ICMPv6 checksums that NAT left stale, proves it, and repairs them; leaves corruption alone.
  *
  * Hook     egress of a container-facing device: after DNAT, before the container
- * Reads    networks, origins, host_addresses
+ * Reads    networks, origins, published, host_addresses, containers
  * Writes   flows, checksum_counts, events, events_lost; of the packet the checksum field, in mode repair, if proved
  * Verdict  CONTINUE, always: a receiver drops a wrong sum by itself
  *
- *     flow known good, no SYN ................................ nothing to do: one lookup in networks, one in flows
- *     fragment, truncated, longer than CSUM_MAX_LEN .......... unreadable
- *     not summed yet, or verified by a device ................ offloaded
+ *     PARTIAL, or to be segmented: not summed yet ............ partial
+ *     UNNECESSARY: a device verified it ...................... verified
+ *     fragment, truncated, longer than the bounds ............ unreadable
+ *     flow known good, no SYN ................................ nothing to do: one lookup
  *     error zero ............................................. good: the flow is not looked at again
- *     error = (present address and port) - (those published) . stale: repaired with that delta
+ *     error = what NAT of ours changed (stale.h) ............. stale: repaired by that delta
  *     any other error ........................................ corrupt: reported, not touched
  *
- * The proof of "stale" is that the sum is right for the tuple that one of our own port mappings replaced: its address,
- * its port, or both. A repair takes that delta out of the sum (RFC 1624) and never recomputes it from the payload, which
- * would declare corruption good. The proof is asked of each packet of a stale flow, not of its first alone: a packet
- * that is right already, or damaged besides, keeps the sum it has.
+ * The proof of "stale" is that the sum is right for the tuple that NAT of ours replaced. A repair takes that delta out of
+ * the sum (RFC 1624) and never recomputes it from the payload, which would declare corruption good. The delta belongs to
+ * the flow, but each packet is asked for the same proof: one that is right already, or damaged besides, keeps its sum.
+ *
+ * skb->csum of a COMPLETE packet goes along: the checksum field is all that changes, so BPF_F_PSEUDO_HDR is right for
+ * both families, and BPF_F_IPV6, which is for addresses that change with it, is not.
  *
  * Be aware: a corruption that changes the sum by just the delta of a mapping cannot be told from a stale one by any
- * means; and a complete sum that equals the pseudo header's (1 in 65,536) is taken for one that is not computed yet.
+ * means; README.md has the odds. Where the kernel has no BTF, a complete sum that equals the pseudo header's (1 in
+ * 65,536) is taken for one that is not computed yet. ICMP of IPv4 has no pseudo header, so NAT leaves nothing stale.
  */
 #include "csum.h"
 #include "events.h"
+#include "offload.h"
+#include "stale.h"
 
-/* The destination that a stale sum is right for. */
-struct proof {
-	struct address addr;
-	__be16 port;
-};
+enum finding { FOUND_GOOD, FOUND_STALE, FOUND_REPAIRED, FOUND_CORRUPT, FOUND_PARTIAL, FOUND_VERIFIED, FOUND_UNREADABLE };
 
-static __always_inline struct checksum_counts *counts_of(struct __sk_buff *skb)
+/* The network of the device, where its mode asks for anything. */
+static __always_inline struct network *watched_network(struct __sk_buff *skb)
 {
-	struct checksum_counts none = {};
+	__u32 ifindex = skb->ifindex;
+	struct network *network = networks.lookup(&ifindex);
+
+	return network && network->checksum != CHECKSUM_OFF ? network : 0;
+}
+
+static __always_inline int count(struct __sk_buff *skb, enum finding finding)
+{
+	struct checksum_counts none = {}, *counts;
 	__u32 ifindex = skb->ifindex;
 
-	return checksum_counts.lookup_or_try_init(&ifindex, &none);
+	counts = checksum_counts.lookup_or_try_init(&ifindex, &none);
+	if (!counts)
+		return CONTINUE;
+	switch (finding) {
+	case FOUND_GOOD:
+		counts->good++;
+		break;
+	case FOUND_REPAIRED:
+		counts->repaired++;
+		counts->stale++;
+		break;
+	case FOUND_STALE:
+		counts->stale++;
+		break;
+	case FOUND_CORRUPT:
+		counts->corrupt++;
+		break;
+	case FOUND_PARTIAL:
+		counts->partial++;
+		break;
+	case FOUND_VERIFIED:
+		counts->verified++;
+		break;
+	case FOUND_UNREADABLE:
+		counts->unreadable++;
+		break;
+	}
+	return CONTINUE;
 }
 
-/* Whether the sum is somebody else's to judge: computed later (PARTIAL), or verified by a device (UNNECESSARY). */
-enum summed { SUMMED, SUMMED_PARTIAL, SUMMED_VERIFIED };
-
-static __always_inline enum summed summed(struct __sk_buff *skb, const struct segment *segment)
+/* What can have happened to the packet on its way to the network. */
+static __always_inline struct inquiry *inquire(struct __sk_buff *skb, const struct network *network, __u16 error)
 {
-	if (skb->gso_size)
-		return SUMMED_PARTIAL;
-	if ((__s64)bpf_csum_level(skb, BPF_CSUM_LEVEL_QUERY) >= 0)
-		return SUMMED_VERIFIED; /* UNNECESSARY */
-	if ((__s64)bpf_csum_update(skb, 0) >= 0)
-		return SUMMED; /* COMPLETE: the field holds a full sum */
-	return segment->check == csum_pseudo_header(segment) ? SUMMED_PARTIAL : SUMMED;
-}
+	__u32 zero = 0, ingress = skb->ingress_ifindex;
+	struct inquiry *inquiry;
+	struct network *from;
 
-static __always_inline int prove_origin(const struct segment *segment, __u16 error, const struct origin *origin,
-					struct proof *proof)
-{
-	__u16 by_port = csum_sub16(segment->dport, origin->port);
-	__u16 if_addr, if_both, sum;
-
-	if (csum_same(error, by_port)) {
-		proof->addr = segment->ip.daddr;
-		proof->port = origin->port;
-		return 1;
+	inquiry = inquiries.lookup(&zero);
+	if (!inquiry)
+		return 0;
+	inquiry->error = error;
+	inquiry->network = network->id;
+	inquiry->local = !ingress;
+	inquiry->from = 0;
+	inquiry->masquerades = 0;
+	inquiry->unmasquerades = network->masquerades;
+	from = networks.lookup(&ingress);
+	if (from) {
+		inquiry->from = from->id;
+		inquiry->masquerades = from->masquerades || from->id == network->id; /* the latter: hairpin */
+		inquiry->unmasquerades = network->masquerades || from->id == network->id;
 	}
-
-	/* The other way round: which sum must an address have to explain the error? */
-	if_addr = csum_canonical(csum_sub16(csum_address(&segment->ip.daddr), error));
-	if_both = csum_canonical(csum_fold16((__u64)if_addr + by_port));
-	if (!address_is_zero(&origin->addr)) {
-		sum = csum_address(&origin->addr);
-		proof->addr = origin->addr;
-		proof->port = sum == if_addr ? segment->dport : origin->port;
-		return sum == if_addr || sum == if_both;
-	} else {
-		struct host_address_key key = { .sum = if_addr, .family = segment->ip.family };
-		struct address *addr = host_addresses.lookup(&key);
-
-		proof->port = segment->dport;
-		if (!addr) {
-			key.sum = if_both;
-			addr = host_addresses.lookup(&key);
-			proof->port = origin->port;
-		}
-		if (!addr)
-			return 0;
-		proof->addr = *addr;
-		return 1;
-	}
-}
-
-/* Whether one of the port mappings that lead to this container port explains the error, which is not zero. */
-static __always_inline int prove_stale(const struct segment *segment, __u16 error, struct proof *proof)
-{
-	struct origin_key key = {
-		.addr = segment->ip.daddr, .port = segment->dport, .protocol = segment->ip.protocol
-	};
-	__u32 slot;
-
-	for (slot = 0; slot < MAX_ORIGIN_SLOTS; slot++) {
-		struct origin *origin;
-
-		key.slot = slot;
-		origin = origins.lookup(&key);
-		if (!origin)
-			return 0;
-		if (prove_origin(segment, error, origin, proof))
-			return 1;
-	}
-	return 0;
+	return inquiry;
 }
 
 static __always_inline int repair(struct __sk_buff *skb, const struct segment *segment, __u16 delta)
@@ -121,8 +112,9 @@ static __always_inline int repair(struct __sk_buff *skb, const struct segment *s
 }
 
 static __always_inline void report(struct __sk_buff *skb, const struct segment *segment, __u32 network_id,
-				   enum event_kind kind, __u16 error, const struct proof *proof, enum event_action action)
+				   __u16 error, const struct proof *proof, enum event_action action)
 {
+	enum event_kind kind = proof ? EVENT_STALE : EVENT_CORRUPT;
 	struct event event;
 
 	event_begin(&event, skb, kind);
@@ -137,120 +129,111 @@ static __always_inline void report(struct __sk_buff *skb, const struct segment *
 	event.stored = segment->check;
 	event.correct = csum_corrected(segment, error);
 	event.delta = error;
-	if (kind == EVENT_STALE) {
-		event.reason = TRANSLATION_PUBLISHED;
-		event.origin_saddr = segment->ip.saddr;
-		event.origin_daddr = proof->addr;
-		event.origin_sport = segment->sport;
-		event.origin_dport = proof->port;
+	if (proof) {
+		event.reason = proof->translation;
+		event.origin_saddr = proof->saddr;
+		event.origin_daddr = proof->daddr;
+		event.origin_sport = proof->sport;
+		event.origin_dport = proof->dport;
 	}
 	event_send(&event);
 }
 
+/* A wrong sum: finds out whose fault it is, and remembers it for the flow. */
+static __always_inline int judge(struct __sk_buff *skb, const struct segment *segment, const struct network *network,
+				 struct flow_key *key, struct flow known, __u16 error)
+{
+	struct flow found = { .delta = error };
+	struct inquiry *inquiry;
+
+	inquiry = inquire(skb, network, error);
+	if (!inquiry)
+		return FOUND_CORRUPT;
+	inquiry->said_before = known.verdict > FLOW_GOOD && csum_same(error, known.delta);
+	if (!prove_stale(segment, inquiry)) {
+		if (known.verdict == FLOW_SUSPECT)
+			flows.delete(key); /* it takes two in a row */
+		report(skb, segment, network->id, error, 0, ACTION_NONE);
+		return FOUND_CORRUPT;
+	}
+	if (!proved(inquiry)) {
+		found.verdict = FLOW_SUSPECT;
+		flows.update(key, &found);
+		report(skb, segment, network->id, error, 0, ACTION_NONE);
+		return FOUND_CORRUPT;
+	}
+	found.verdict = FLOW_STALE;
+	flows.update(key, &found);
+	report(skb, segment, network->id, error, &inquiry->proof,
+	       network->checksum >= CHECKSUM_REPAIR ? ACTION_REPAIRED : ACTION_NONE);
+	return FOUND_STALE;
+}
+
 int dp_checksum(struct __sk_buff *skb)
 {
-	struct flow *known, found = {};
-	struct checksum_counts *counts;
-	struct segment segment = {};
+	struct flow *remembered, known = {};
 	struct flow_key key = {};
 	struct network *network;
-	struct proof proof = {};
-	__u32 ifindex = skb->ifindex, network_id;
-	__u8 mode;
-	int error, repaired = 0;
+	struct segment *segment;
+	struct scratch *space;
+	enum parsed parsed;
+	int error;
 
-	network = networks.lookup(&ifindex);
-	if (!network || network->checksum == CHECKSUM_OFF)
-		return CONTINUE;
-	mode = network->checksum;
-	network_id = network->id;
-
-	switch (parse_segment(skb, &segment)) {
-	case PARSED_NOT_OURS:
-		return CONTINUE;
-	case PARSED_UNREADABLE:
-		goto unreadable;
-	case PARSED:
+	switch (summed(skb)) {
+	case SUMMED_PARTIAL:
+		return watched_network(skb) ? count(skb, FOUND_PARTIAL) : CONTINUE;
+	case SUMMED_VERIFIED:
+		return watched_network(skb) ? count(skb, FOUND_VERIFIED) : CONTINUE;
+	case SUMMED_COMPLETE:
+	case SUMMED_NONE:
 		break;
 	}
 
-	key.ifindex = ifindex;
-	key.saddr = segment.ip.saddr;
-	key.daddr = segment.ip.daddr;
-	key.sport = segment.sport;
-	key.dport = segment.dport;
-	key.protocol = segment.ip.protocol;
-	known = flows.lookup(&key);
-	if (known && known->verdict == FLOW_GOOD && !segment.syn)
+	space = scratch();
+	if (!space)
+		return CONTINUE;
+	segment = &space->segment;
+	parsed = parse_segment(skb, segment);
+	if (parsed == PARSED_NOT_OURS)
+		return CONTINUE;
+	if (parsed == PARSED_UNREADABLE)
+		return watched_network(skb) ? count(skb, FOUND_UNREADABLE) : CONTINUE;
+
+	key.ifindex = skb->ifindex;
+	key.saddr = segment->ip.saddr;
+	key.daddr = segment->ip.daddr;
+	key.sport = segment->sport;
+	key.dport = segment->dport;
+	key.protocol = segment->ip.protocol;
+	remembered = flows.lookup(&key);
+	if (remembered)
+		known = *remembered;
+	if (known.verdict == FLOW_GOOD && !segment->syn)
 		return CONTINUE; /* verified before */
 
-	switch (summed(skb, &segment)) {
-	case SUMMED_PARTIAL:
-		goto partial;
-	case SUMMED_VERIFIED:
-		goto verified;
-	case SUMMED:
-		break;
-	}
-	error = csum_error(skb, &segment);
+	network = watched_network(skb);
+	if (!network)
+		return CONTINUE;
+	if (looks_partial(segment) && summed(skb) == SUMMED_NONE)
+		return count(skb, FOUND_PARTIAL);
+	error = csum_error(skb, space);
 	if (error < 0)
-		goto unreadable;
-	if (csum_is_zero(error))
-		goto good;
+		return count(skb, FOUND_UNREADABLE);
 
-	if (known && known->verdict == FLOW_STALE && !segment.syn && csum_same(error, known->delta))
-		goto stale;
-	if (!prove_stale(&segment, error, &proof))
-		goto corrupt;
-
-	found.verdict = FLOW_STALE;
-	found.delta = error;
-	flows.update(&key, &found);
-	report(skb, &segment, network_id, EVENT_STALE, error, &proof,
-	       mode >= CHECKSUM_REPAIR ? ACTION_REPAIRED : ACTION_NONE);
-
-stale:
-	if (mode >= CHECKSUM_REPAIR)
-		repaired = repair(skb, &segment, error);
-	counts = counts_of(skb);
-	if (counts) {
-		counts->stale++;
-		counts->repaired += repaired;
+	if (csum_is_zero(error)) {
+		/* One right packet does not acquit a stale flow, a new connection does. */
+		if (known.verdict != FLOW_STALE || segment->syn) {
+			known.verdict = FLOW_GOOD;
+			flows.update(&key, &known);
+		}
+		return count(skb, FOUND_GOOD);
 	}
-	return CONTINUE;
 
-corrupt:
-	report(skb, &segment, network_id, EVENT_CORRUPT, error, &proof, ACTION_NONE);
-	counts = counts_of(skb);
-	if (counts)
-		counts->corrupt++;
-	return CONTINUE;
-
-good:
-	if (!known || segment.syn) { /* one right packet does not acquit a stale flow, a new connection does */
-		found.verdict = FLOW_GOOD;
-		flows.update(&key, &found);
+	if (known.verdict != FLOW_STALE || segment->syn || !csum_same(error, known.delta)) {
+		if (judge(skb, segment, network, &key, known, error) == FOUND_CORRUPT)
+			return count(skb, FOUND_CORRUPT);
 	}
-	counts = counts_of(skb);
-	if (counts)
-		counts->good++;
-	return CONTINUE;
-
-partial:
-	counts = counts_of(skb);
-	if (counts)
-		counts->partial++;
-	return CONTINUE;
-
-verified:
-	counts = counts_of(skb);
-	if (counts)
-		counts->verified++;
-	return CONTINUE;
-
-unreadable:
-	counts = counts_of(skb);
-	if (counts)
-		counts->unreadable++;
-	return CONTINUE;
+	if (network->checksum >= CHECKSUM_REPAIR && repair(skb, segment, error))
+		return count(skb, FOUND_REPAIRED);
+	return count(skb, FOUND_STALE);
 }

@@ -159,16 +159,20 @@ struct extension {
 	__be16 varies; /* of a fragment: offset and flags; of routing: type and segments left */
 };
 
+/*
+ * From the IPv6 header to the transport header. Where it got to is kept in the packet and in no variable: a caller whose
+ * packet is in a map, and not on its stack, has the verifier forget by which of all the ways it came.
+ */
 static __always_inline enum parsed parse_extensions(struct __sk_buff *skb, struct ip_packet *packet)
 {
-	__u32 i, len, at = packet->l4_at, left = packet->l4_len;
 	struct extension extension;
+	__u32 i, len;
 
 	for (i = 0; i < MAX_EXTENSIONS; i++) {
 		KEEP_AS_WRITTEN(i);
 		if (!is_extension(packet->protocol) || packet->fragment == FRAGMENT_LATER)
-			goto done;
-		if (bpf_skb_load_bytes(skb, at, &extension, sizeof(extension)))
+			return PARSED;
+		if (bpf_skb_load_bytes(skb, packet->l4_at, &extension, sizeof(extension)))
 			return PARSED_UNREADABLE;
 		len = (extension.len + 1) * 8;
 		if (packet->protocol == IPPROTO_FRAGMENT) {
@@ -182,18 +186,13 @@ static __always_inline enum parsed parse_extensions(struct __sk_buff *skb, struc
 		} else if (packet->protocol == IPPROTO_ROUTING && (extension.varies & bpf_htons(0x00ff))) {
 			packet->via = 1;
 		}
-		if (len > left)
+		if (len > packet->l4_len)
 			return PARSED_UNREADABLE;
 		packet->protocol = extension.next;
-		at += len;
-		left -= len;
+		packet->l4_at += len;
+		packet->l4_len -= len;
 	}
-	if (is_extension(packet->protocol))
-		return PARSED_UNREADABLE;
-done:
-	packet->l4_at = at;
-	packet->l4_len = left;
-	return PARSED;
+	return is_extension(packet->protocol) && packet->fragment != FRAGMENT_LATER ? PARSED_UNREADABLE : PARSED;
 }
 
 static __always_inline enum parsed parse_ipv6(struct __sk_buff *skb, const struct frame *frame, struct ip_packet *packet)

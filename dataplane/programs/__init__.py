@@ -1,6 +1,7 @@
 """BPF programs: compiled once by bcc in a child process, pinned, and from then on used through ``bpf(2)``.
 
 source    which C files, in which order, with which flags: pure
+btf       where this kernel keeps what no helper tells: more flags
 compile   the child that imports bcc
 loading   runs that child, one at a time, and names its results by digest
 syscall   bpf(2)

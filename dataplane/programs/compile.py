@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from dataplane.errors import BpfError, MissingDependencyError
-from dataplane.programs import syscall
+from dataplane.programs import btf, syscall
 from dataplane.programs.source import MAPS, read_source
 from dataplane.types import Hook, Program
 
@@ -54,7 +54,7 @@ def compile_into(directory: Path) -> None:
             " python3 or a venv of it with --system-site-packages"
         ) from error
     try:
-        module = bcc.BPF(text=source.text.encode(), cflags=list(source.flags))
+        module = bcc.BPF(text=source.text.encode(), cflags=[*source.flags, *btf.definitions()])
         programs = {program.function: _loaded(module, program) for program in Program}
     except Exception as error:  # what bcc raises is Exception itself
         raise BpfError("load", "the BPF programs", str(error)) from error

@@ -21,6 +21,8 @@ ORDER = (
     "maps.h",
     "parse.h",
     "csum.h",
+    "offload.h",
+    "stale.h",
     "events.h",
     "isolation.c",
     "checksum.c",

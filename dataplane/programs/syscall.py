@@ -387,6 +387,7 @@ def link_detach(link: int) -> None:
 # -- running ----------------------------------------------------------------------------------------------------------
 
 _SKB_SIZE = 192  # struct __sk_buff
+_TEST_COMPLETE = 1 << 2  # BPF_F_TEST_SKB_CHECKSUM_COMPLETE
 
 
 def run_program(
@@ -398,9 +399,11 @@ def run_program(
     mark: int = 0,
     gso_size: int = 0,
     repeat: int = 1,
+    complete: bool = False,
 ) -> ProgramRun:
     """Run a program on one Ethernet frame as if it left by ``ifindex``, a link of this namespace, after it came in by
-    ``ingress_ifindex``, any number. Raises ``BpfError``."""
+    ``ingress_ifindex``, any number; with ``complete`` as one whose sum a device computed (``CHECKSUM_COMPLETE``, Linux
+    6.13), which the kernel compares with the packet afterwards (``EBADMSG``). Raises ``BpfError``."""
     context = ctypes.create_string_buffer(_SKB_SIZE)
     for at, value in ((8, mark), (36, ingress_ifindex), (40, ifindex), (176, gso_size)):
         struct.pack_into("=I", context, at, value)
@@ -410,7 +413,7 @@ def run_program(
         struct.pack(
             "=IIIIQQIIIIQQIIIxxxx",
             *(program, 0, len(packet), len(out), _address(data), _address(out), repeat, 0),
-            *(len(context), 0, _address(context), 0, 0, 0, 0),
+            *(len(context), 0, _address(context), 0, _TEST_COMPLETE if complete else 0, 0, 0),
         )
     )
     _bpf(_Command.TEST_RUN, attributes, "run", "a BPF program")

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -622,7 +623,8 @@ def test_the_seed_frame_is_answered_when_it_is_repaired(sandbox: Sandbox, mode: 
         programs.drop("checksum_counts", key)
         came = syn_ack_after(frame)
         counts = programs.get("checksum_counts", key)
-        return came, ChecksumCounts.unpack(counts) if counts else ChecksumCounts()
+        # Neighbour discovery of IPv6 is verified as well, and goes on meanwhile.
+        return came, replace(ChecksumCounts.unpack(counts), good=0) if counts else ChecksumCounts()
 
     sandbox.call(prepare)
     send_frame(sandbox, "br0", seed)  # the bridge learns; the neighbour entry of the way back is resolved

@@ -8,7 +8,7 @@ with Bench() as bench:
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from types import TracebackType
 from typing import Self
@@ -24,10 +24,31 @@ from support.netns import Sandbox
 
 DEVICE = IfIndex(1)
 """lo of the sandbox plays the container-facing device."""
+BRIDGE = 7
+"""The network of ``DEVICE``."""
 CONTINUE, DROP = -1, 2
 
 Origins = Mapping[tuple[str, int], Sequence[tuple[str, int]]]
 """Address and port of a container -> the host addresses and ports that it is published on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Nat:
+    """What the checksum program is told about NAT besides ``origins``; nothing of it is there by default."""
+
+    published: Mapping[tuple[str, int], tuple[str, int]] = field(default_factory=dict)
+    """The other way: address (unspecified: every one) and port of the host -> those of the container."""
+    containers: Mapping[int, Sequence[str]] = field(default_factory=dict)
+    """Addresses by network."""
+    masquerades: bool = False
+    """The containers of ``BRIDGE`` are masqueraded."""
+    ingress: int = 0
+    """The device that packets came in by; 0: the host's own."""
+    sources: Mapping[int, NetworkEntry] = field(default_factory=dict)
+    """The networks of further devices."""
+
+
+NO_NAT = Nat()
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +64,17 @@ class Outcome:
 
 
 class Bench:
-    """A sandbox with the programs loaded once; each run starts with empty maps."""
+    """A sandbox with the programs loaded once; each run starts with empty maps. With ``btf`` false, they are compiled
+    as on a kernel that has no BTF."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, btf: bool = True) -> None:
         self._sandbox = Sandbox()
         self._programs = KernelPrograms()
+        self._btf = btf
 
     def __enter__(self) -> Self:
+        if not self._btf:
+            self._sandbox.run("mount", "-t", "tmpfs", "none", "/sys/kernel/btf")
         self._sandbox.call(self._programs.load)
         return self
 
@@ -65,9 +90,14 @@ class Bench:
         host_addresses: Sequence[str] = (),
         protocol: Protocol = Protocol.TCP,
         gso_size: int = 0,
+        nat: Nat = NO_NAT,
+        complete: bool = False,
     ) -> Outcome:
-        """Run the checksum program on frames, one after the other; ``mode`` may change from frame to frame."""
-        return self._sandbox.call(self._checksum, list(frames), mode, origins or {}, host_addresses, protocol, gso_size)
+        """Run the checksum program on frames, one after the other; ``mode`` may change from frame to frame. All ports
+        are of ``protocol``; ``complete`` as ``run_program`` has it."""
+        return self._sandbox.call(
+            self._checksum, list(frames), mode, origins or {}, host_addresses, protocol, gso_size, nat, complete
+        )
 
     def isolation(
         self,
@@ -92,8 +122,11 @@ class Bench:
         host_addresses: Sequence[str],
         protocol: Protocol,
         gso_size: int,
+        nat: Nat = NO_NAT,
+        complete: bool = False,
     ) -> Outcome:
         self._reset()
+        self._put_nat(nat, protocol)
         for (address, port), published in origins.items():
             for slot, (host, host_port) in enumerate(published):
                 key = abi.OriginKey(ip_address(address), protocol.number, port, slot)
@@ -107,10 +140,31 @@ class Bench:
         with self._open(Program.CHECKSUM) as program, self._programs.events() as events:
             _all(events)
             for one, its_mode in zip(frames, modes, strict=True):
-                entry = NetworkEntry(7, IsolationPolicy.OPEN, its_mode)
+                entry = NetworkEntry(BRIDGE, IsolationPolicy.OPEN, its_mode, nat.masquerades)
                 self._programs.put("networks", abi.U32.pack(DEVICE), entry.pack())
-                runs.append(syscall.run_program(program.number, one, ifindex=DEVICE, gso_size=gso_size))
+                runs.append(
+                    syscall.run_program(
+                        program.number,
+                        one,
+                        ifindex=DEVICE,
+                        ingress_ifindex=nat.ingress,
+                        gso_size=gso_size,
+                        complete=complete,
+                    )
+                )
             return self._outcome(runs, _all(events))
+
+    def _put_nat(self, nat: Nat, protocol: Protocol) -> None:
+        for (address, port), (container, container_port) in nat.published.items():
+            host = ip_address(address)
+            key = abi.PublishedKey(None if host.is_unspecified else host, host.version, protocol.number, port)
+            target = abi.Target(ip_address(container), container_port, localhost=False)
+            self._programs.put("published", key.pack(), target.pack())
+        for network, addresses in nat.containers.items():
+            for own in map(ip_address, addresses):
+                self._programs.put("containers", abi.container_key(network, own), abi.pack_address(own))
+        for ifindex, entry in nat.sources.items():
+            self._programs.put("networks", abi.U32.pack(ifindex), entry.pack())
 
     def _isolation(
         self,
