@@ -194,7 +194,8 @@ enum guard_reason {
 	REASON_ROUTER = 5,         /* router advertisement or redirect (CVE-2020-10749) */
 	REASON_DHCP_SERVER = 6,    /* answer of a DHCP or DHCPv6 server */
 	REASON_LOOPBACK = 7,       /* from or to 127.0.0.0/8 or ::1 */
-	REASON_UNREADABLE = 8,     /* too many tags or headers to tell */
+	REASON_UNREADABLE = 8,     /* too many tags or headers to tell, or not what it claims to be */
+	REASON_BRIDGE = 9,         /* to the bridge itself: spanning tree, pause, 802.1X, LLDP */
 };
 
 struct guard_drop_key {

@@ -40,7 +40,8 @@ REASONS = {
     GuardReason.ROUTER: "router advertisements or redirects (CVE-2020-10749)",
     GuardReason.DHCP_SERVER: "answers of a DHCP server",
     GuardReason.LOOPBACK: "packets from or to a loopback address",
-    GuardReason.UNREADABLE: "frames with more tags or headers than can be looked behind",
+    GuardReason.UNREADABLE: "frames that cannot be read: too many tags or headers, or not what they claim to be",
+    GuardReason.BRIDGE: "frames to the bridge itself: spanning tree, LLDP, 802.1X",
 }
 """Why guard drops, in words."""
 
@@ -53,6 +54,7 @@ _MEANT = {
     GuardReason.DHCP_SERVER: "if it is meant to be this network's DHCP server",
     GuardReason.LOOPBACK: "if it is known why: such packets reach nobody who is not misconfigured",
     GuardReason.UNREADABLE: "if it is meant to send them",
+    GuardReason.BRIDGE: "if it is meant to be a switch",
 }
 
 

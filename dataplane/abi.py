@@ -283,6 +283,7 @@ class GuardReason(IntEnum):
     DHCP_SERVER = 6
     LOOPBACK = 7
     UNREADABLE = 8
+    BRIDGE = 9
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,8 +27,8 @@ MAC = bytes.fromhex("02420a0b0007")
 def world(sandbox: Sandbox, tmp_path: Path) -> World:
     """A host with two networks."""
     world = World(sandbox, tmp_path)
-    world.network(plan.FRONT)
-    world.network(plan.BACK, ingressPolicy="isolated")
+    world.network(plan.FRONT, guard="off")
+    world.network(plan.BACK, guard="off", ingressPolicy="isolated")
     return world
 
 

@@ -26,6 +26,8 @@ SIDE = plan.Network("side", "br-side", IPv4Network("10.13.0.0/24"), IPv6Network(
 HOST = {4: plan.HOST4, 6: plan.HOST6}
 MARK = 1 << 27
 ISOLATED = {"ingressPolicy": "isolated"}
+UNGUARDED = {"guard": "off"}
+"""Where containers send what guard would stop before isolation sees it."""
 
 
 @pytest.fixture
@@ -106,8 +108,8 @@ def forbidden(source: Attached, target: Attached) -> Iterator[tuple[str, bytes]]
 def test_nothing_crosses_whatever_it_is(world: World, policy: str) -> None:
     """Options, extension headers, other protocols, router advertisements, forged errors, directed broadcasts, packets
     that policy routing sends: none of it crosses, and between open networks all of it does."""
-    world.network(plan.FRONT, ingressPolicy=policy)
-    world.network(plan.BACK, ingressPolicy=policy)
+    world.network(plan.FRONT, ingressPolicy=policy, **UNGUARDED)
+    world.network(plan.BACK, ingressPolicy=policy, **UNGUARDED)
     web, shop = world.attach("web", plan.FRONT), world.attach("shop", plan.FRONT)
     admin = world.attach("admin", plan.BACK)
     for device in ("all", plan.BACK.device):
@@ -209,7 +211,7 @@ def test_every_policy_beside_every_other(world: World) -> None:
 def test_neighbours_do_not_even_find_each_other(world: World, policy: str) -> None:
     """isolated: no ARP, no neighbour discovery, no other protocol, tagged or not, directly or by the gateway's MAC; the
     gateway is there. Otherwise all of it comes through."""
-    world.network(plan.FRONT, ingressPolicy=policy)
+    world.network(plan.FRONT, ingressPolicy=policy, **UNGUARDED)
     web, shop = world.attach("web", plan.FRONT), world.attach("shop", plan.FRONT)
     serve(world.host, "host", "tcp", 7000, "::")
     own, gateway, target = mac(shop.netns, "eth0"), mac(world.host, plan.FRONT.device), mac(web.netns, "eth0")
@@ -243,8 +245,8 @@ def test_neighbours_do_not_even_find_each_other(world: World, policy: str) -> No
 
 def test_a_container_in_two_networks_is_no_hole(world: World) -> None:
     """Each of its interfaces is of its own network: nobody gets through, or to its other address, unless it wants."""
-    world.network(plan.FRONT)
-    world.network(plan.BACK)
+    world.network(plan.FRONT, **UNGUARDED)
+    world.network(plan.BACK, **UNGUARDED)
     web, admin = world.attach("web", plan.FRONT), world.attach("admin", plan.BACK)
     both, second = world.attach("both", plan.FRONT), world.attach("both", plan.BACK, ifname="eth1")
     world.serve(web)
