@@ -331,3 +331,17 @@ def test_a_detour_by_ifb_loses_nothing(world: World) -> None:
     counted = json.loads(world.host.ip("-j", "-s", "link", "show", "type", "ifb"))
     assert len(counted) == 3
     assert all(one["stats64"]["tx"]["packets"] for one in counted), "nothing went by way of the ifb devices"
+
+
+def test_status_tells_what_bridged_netfilter_takes_away(world: World) -> None:
+    """Neighbours of an isolated network reach each other's published ports unless netfilter sees bridged packets, which
+    rewrites them where port isolation drops them; ``dpctl status`` says so, and how to have it otherwise."""
+    world.network(plan.FRONT, **ISOLATED)
+    web, shop = world.attach("web", plan.FRONT, publish("8080:80")), world.attach("shop", plan.FRONT)
+    world.serve(web)
+    for value in (0, 1):
+        bridged(world, value)
+        answers = {reached(place, address, 8080) for place in (web.netns, shop.netns) for address in HOST.values()}
+        notes = json.loads(world.dpctl("status", "--json", check=False))["notes"]
+        assert answers == {not value}
+        assert any("bridge-nf-call-iptables=0 and net.bridge" in note for note in notes) == bool(value)
