@@ -96,6 +96,8 @@ class Known:
     """Who is behind a host veth."""
     addresses: Mapping[tuple[str, Address], AttachmentKey]
     """Who has an address of a network."""
+    holders: Mapping[Address, AttachmentKey]
+    """Who has an address, of whichever network."""
     published: Mapping[tuple[Address, int, int], str]
     """Container address, protocol number and port -> where the host publishes it: ``8080/tcp``."""
 
@@ -115,7 +117,8 @@ class Known:
             for target in targets(one):
                 for mapping in one.published(target.version):
                     published[target, mapping.protocol.number, mapping.container_port] = str(mapping)
-        return cls(networks, policies, ports, addresses, published)
+        holders = {address: key for (_, address), key in addresses.items()}
+        return cls(networks, policies, ports, addresses, holders, published)
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,10 +272,8 @@ def _member(network: str, address: Address | None, known: Known) -> Party:
 
 
 def _anybody(address: Address | None, known: Known) -> Party:
-    for (network, theirs), owner in known.addresses.items():
-        if theirs == address:
-            return Party(network, owner.container, address)
-    return Party(address=address)
+    owner = known.holders.get(address) if address else None
+    return Party(owner.network, owner.container, address) if owner else Party(address=address)
 
 
 def _policy(network: str, known: Known) -> str:

@@ -2,8 +2,9 @@
 
     with Listener(web.netns) as listener:
         send_frame(admin.netns, "eth0", frame(flow, b"<udp4>"))
-        send_until_heard(...)
-    listener.heard      -> {"udp4"}
+        send_frame(admin.netns, "eth0", frame(flow, b"<last>"))
+        listener.wait_for("last")
+    listener.heard      -> {"udp4", "last"}
 
 Be aware: it is a packet socket, with all that this does to the packets of its namespace.
 """
