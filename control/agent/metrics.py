@@ -90,6 +90,13 @@ DROPS = Family(
     "dp_drops_total", Kind.COUNTER, "Packets that the BPF programs dropped; where: from network to network.",
     ("reason", "where"),
 )  # fmt: skip
+GUARD_DROPS = Family(
+    "dp_guard_drops_total", Kind.COUNTER, "Packets that containers must not send and guard dropped, by network.",
+    ("network", "reason"), open_label=0,
+)  # fmt: skip
+CSUM_FILLED = Family(
+    "dp_csum_filled_total", Kind.COUNTER, "Packets whose partial checksum was completed, by network.", ("network",)
+)
 CSUM_FIXUPS = Family(
     "dp_csum_fixups_total", Kind.COUNTER,
     "Packets whose checksum NAT left stale, by device; kind: repaired, or observed where that is all we may do.",
@@ -103,7 +110,7 @@ BUILD_INFO = Family("dp_build_info", Kind.GAUGE, "Always 1; the version of the a
 
 FAMILIES = (
     BUILD_INFO, CNI_REQUESTS, CNI_SECONDS, RECONCILE_SECONDS, RULES_LOST, NETLINK_OVERRUNS, QUEUE_LENGTH, ATTACHMENTS,
-    MAP_ENTRIES, MAP_MAX, RINGBUF_LOST, DROPS, CSUM_FIXUPS, CSUM_BAD_SEEN,
+    MAP_ENTRIES, MAP_MAX, RINGBUF_LOST, DROPS, GUARD_DROPS, CSUM_FIXUPS, CSUM_FILLED, CSUM_BAD_SEEN,
 )  # fmt: skip
 """All of them, in the order in which they are printed."""
 

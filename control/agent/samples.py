@@ -5,7 +5,8 @@
 What cannot be read is not there, and a remark says why: a scrape shows as much as it can.
 
 Be aware: asks the kernel for every entry of some maps, about 3 us each. Series are of networks and devices that stay;
-the host ends of routed containers (ptp) are one series together, for they come and go as containers do.
+the host ends of routed containers (ptp) are one series together, for they come and go as containers do. What guard
+dropped of a container that is gone counts as of "gone": the series of its network grows smaller with it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ from collections.abc import Iterator, Mapping
 
 from control.agent import metrics
 from control.agent.metrics import Sample
+from control.drops import GONE, network_name
 from dataplane import abi
-from dataplane.abi import ChecksumCounts
+from dataplane.abi import ChecksumCounts, GuardReason, Port
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError
 from dataplane.types import IfIndex
@@ -35,7 +37,6 @@ MAPS = (
 """Maps that can be full. The others have a fixed size, or make room by themselves (LRU)."""
 
 _ROUTED = "veth"
-_GONE = "gone"
 
 
 def sample(
@@ -50,7 +51,13 @@ def sample(
         *(Sample(metrics.ATTACHMENTS, (network,), number) for network, number in sizes.items()),
     ]
     remarks = []
-    for part in (_sizes(kernel), _drops(kernel, networks), _checksums(kernel)):
+    for part in (
+        _sizes(kernel),
+        _drops(kernel, networks),
+        _guard_drops(kernel, networks),
+        _filled(kernel, networks),
+        _checksums(kernel),
+    ):
         try:
             found += part
         except DataplaneError as error:
@@ -68,9 +75,24 @@ def _sizes(kernel: Kernel) -> Iterator[Sample]:
 
 def _drops(kernel: Kernel, networks: Mapping[int, str]) -> Iterator[Sample]:
     for key, value in kernel.programs.entries("isolation_drops"):
-        source, destination = (_network(number, networks) for number in abi.NETWORK_PAIR.unpack(key))
+        source, destination = (network_name(number, networks) for number in abi.NETWORK_PAIR.unpack(key))
         (packets,) = abi.U64.unpack(value)
         yield Sample(metrics.DROPS, ("isolation", f"{source} to {destination}"), packets)
+
+
+def _guard_drops(kernel: Kernel, networks: Mapping[int, str]) -> Iterator[Sample]:
+    for key, value in kernel.programs.entries("guard_drops"):
+        index, reason = abi.GUARD_DROP_KEY.unpack(key)
+        port = kernel.programs.get("ports", abi.U32.pack(index))
+        network = GONE if port is None else network_name(Port.unpack(port).network, networks)
+        (packets,) = abi.U64.unpack(value)
+        yield Sample(metrics.GUARD_DROPS, (network, GuardReason(reason).name.lower()), packets)
+
+
+def _filled(kernel: Kernel, networks: Mapping[int, str]) -> Iterator[Sample]:
+    for key, value in kernel.programs.entries("filled"):
+        (number,), (packets,) = abi.U32.unpack(key), abi.U64.unpack(value)
+        yield Sample(metrics.CSUM_FILLED, (network_name(number, networks),), packets)
 
 
 def _checksums(kernel: Kernel) -> Iterator[Sample]:
@@ -85,14 +107,8 @@ def _checksums(kernel: Kernel) -> Iterator[Sample]:
     yield Sample(metrics.CSUM_BAD_SEEN, (), wrong)
 
 
-def _network(number: int, networks: Mapping[int, str]) -> str:
-    if number == 0:
-        return "outside"
-    return networks.get(number, "by hand" if number & abi.MANUAL_NETWORK else _GONE)
-
-
 def _device(kernel: Kernel, index: IfIndex) -> str:
     link = kernel.links.get(index)
     if link is None:
-        return _GONE
+        return GONE
     return _ROUTED if link.kind == "veth" else link.name

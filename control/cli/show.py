@@ -6,6 +6,7 @@ They work without the agent, in this process, and ``status`` says whether there 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 
@@ -14,9 +15,13 @@ import click
 from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
 from control.desired.ruleset import group_of, targets
 from control.engine import open_engine
-from control.model import Attachment
+from control.model import Attachment, IngressPolicy
 from control.protocol.client import AgentClient, AgentUnreachableError
 from control.protocol.wire import WireError
+from dataplane.doors import Sysctls
+
+BRIDGED = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
+"""Whether netfilter sees the packets that a bridge switches, by family."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,7 @@ def status(need_agent: bool, as_json: bool) -> int:
         hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
         programs = sum(map(len, hooked.values()))
         ways = sorted({str(program.mode) for found in hooked.values() for program in found})
+        notes = [*_unreachable(attachments, engine.kernel.sysctls), *_notes()]
     interfaces = {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
     sizes = Counter(network for network, _, _ in interfaces)
     if as_json:
@@ -70,7 +76,7 @@ def status(need_agent: bool, as_json: bool) -> int:
                     for name, facts in networks.items()
                 ],
                 "problems": problems,
-                "notes": _notes(),
+                "notes": notes,
             }
         )
         return EXIT_PROBLEM if problems else 0
@@ -81,7 +87,7 @@ def status(need_agent: bool, as_json: bool) -> int:
     click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
     for problem in problems:
         click.echo(f"PROBLEM      {problem}")
-    for note in _notes():
+    for note in notes:
         click.echo(f"note         {note}")
     if problems:
         click.echo("what to do   dpctl reconcile puts back what others took away")
@@ -158,6 +164,23 @@ def _agent(*, need: bool) -> dict[str, object] | None:
     except WireError as error:
         raise AgentUnreachableError(f"the agent does not speak this version's protocol: {error}; restart it") from None
     return {"pid": pong.pid, "version": pong.version}
+
+
+def _unreachable(attachments: list[Attachment], sysctls: Sysctls) -> Iterator[str]:
+    """Published ports that neighbours do not reach: netfilter leads them on inside the bridge, whose port isolation
+    drops them there. Neither has a switch for one network."""
+    on = [name for name in BRIDGED if sysctls.read(name) == "1"]
+    isolated = {
+        one.key.network
+        for one in attachments
+        if one.options.ingress_policy is IngressPolicy.ISOLATED and one.device.port and one.request.mappings
+    }
+    for network in sorted(isolated if on else ()):
+        settings = " and ".join(f"{name.replace('/', '.')}=0" for name in on)
+        yield (
+            f"network {network} is isolated, and bridged packets go through netfilter: its containers do not reach "
+            f"their own and each other's published ports; sysctl {settings}, where nothing else needs that"
+        )
 
 
 def _notes() -> list[str]:

@@ -6,7 +6,7 @@
     prerouting   publish_in       dstnat (-100): traffic to an address of this host, and no other (CVE-2025-67499),
     output       publish_out      is looked up in the publish maps: host-address-specific first, then wildcard
     forward      forward          filter (0): published traffic is accepted and marked, so that the isolation program
-                                  lets it cross networks
+                                  lets it cross networks; nothing else keeps that mark
     postrouting  source           srcnat (100): hairpin and localhost connections are masqueraded, or answers would
                                   bypass the host; egress where the network asks for it; nothing else, so that
                                   containers see their clients' addresses
@@ -100,6 +100,8 @@ _RULES = (
         for target in ("publish_host", "publish_any")
     ),
     Rule("forward", "ct status dnat meta mark set meta mark | {mark} accept"),
+    # The mark is a way through isolation: nothing else leaves this chain with it, whoever set it.
+    Rule("forward", "meta mark & {mark} != 0x00000000 meta mark set meta mark & {others}"),
     Rule("forward", "ct state established,related accept"),
     Rule("source", "ct status & (dnat | snat) == dnat jump source_published"),
     Rule("source", _EGRESS.format(ip="ip", version=4, multicast="224.0.0.0/4")),
@@ -312,7 +314,8 @@ def _sorted(groups: Iterable[Group]) -> list[Group]:
 
 
 def _static_rules(mark: int) -> tuple[Rule, ...]:
-    return tuple(Rule(rule.chain, rule.text.replace("{mark}", f"{mark:#010x}")) for rule in _RULES)
+    bit, others = f"{mark:#010x}", f"{mark ^ 0xFFFFFFFF:#010x}"
+    return tuple(Rule(rule.chain, rule.text.replace("{mark}", bit).replace("{others}", others)) for rule in _RULES)
 
 
 def _lookups(groups: Iterable[Group]) -> Transaction:

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Sequence
 from ipaddress import ip_address
 
 import pytest
 
-from dataplane.abi import EventAction, EventKind
-from dataplane.types import IsolationPolicy, Protocol
+from control.desired import hooks
+from control.desired.hooks import HostWide, NetworkFacts
+from control.model import IngressPolicy, Options
+from dataplane import abi
+from dataplane.abi import EventAction, EventKind, Offender
+from dataplane.programs import syscall
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import IsolationPolicy, Program, Protocol
 from support import needs
+from support.attachments import attachment
 from support.frames import Flow, frame, frame6
 from support.programs import CONTINUE, DEVICE, DROP, Bench
 
@@ -116,7 +124,12 @@ NETWORKS = {SOURCE: (1, SAME_BRIDGE), DEVICE: (2, ISOLATED)}
             *("10.11.0.2", "10.12.0.2", (0, 0)),
             id="later fragment",
         ),
-        pytest.param(frame(Flow(Protocol.TCP, "10.11.0.2", 1, "10.12.0.2", 80), vlan=3), None, None, (0, 0), id="vlan"),
+        pytest.param(
+            frame(Flow(Protocol.TCP, "10.11.0.2", 1, "10.12.0.2", 80), vlan=3),
+            *("10.11.0.2", "10.12.0.2", (1, 80)),
+            id="vlan",
+        ),
+        pytest.param(PACKET[:12] + b"\x81\x00\x00\x03" * 3 + PACKET[12:], None, None, (0, 0), id="too many tags"),
         pytest.param(bytes(12) + b"\x88\xb5" + bytes(50), None, None, (0, 0), id="neither"),
     ],
 )
@@ -138,3 +151,68 @@ def test_a_drop_says_who_spoke_to_whom(
 def test_drops_are_counted_by_pair(bench: Bench) -> None:
     """Each packet, summed over the CPUs."""
     assert bench.isolation([PACKET] * 25, NETWORKS, ingress=SOURCE).drops == {(1, 2): 25}
+
+
+def _offenders(programs: KernelPrograms) -> dict[tuple[int, int], Offender]:
+    return {abi.NETWORK_PAIR.unpack(key): Offender.unpack(value) for key, value in programs.entries("offenders")}
+
+
+def test_the_last_offender_of_each_pair_is_kept(bench: Bench) -> None:
+    """Addresses, ports, protocol and time of the last packet that was dropped, and no other pair's."""
+    last = frame6(Flow(Protocol.UDP, "fd00:11::2", 5000, "fd00:12::2", 53))
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+    bench.isolation([PACKET, last], NETWORKS, ingress=SOURCE)
+    found = bench._sandbox.call(_offenders, bench._programs)
+    assert list(found) == [(1, 2)]
+    one = found[1, 2]
+    assert (one.source, one.destination) == (ip_address("fd00:11::2"), ip_address("fd00:12::2"))
+    assert (one.source_port, one.destination_port, one.protocol) == (5000, 53, Protocol.UDP.number)
+    assert before < one.time_ns < time.clock_gettime_ns(time.CLOCK_MONOTONIC)
+
+
+CROWD = 1000
+"""Networks, by the ifindexes of their bridges from ``FIRST`` on; every third is isolated, every tenth open."""
+FIRST = 100
+
+
+def _policy(number: int) -> IngressPolicy:
+    return IngressPolicy.OPEN if number % 10 == 0 else tuple(IngressPolicy)[1 + (number % 3 == 0)]
+
+
+def _crowded(programs: KernelPrograms, pairs: Sequence[tuple[int, int]]) -> list[int]:
+    """Verdicts between pairs of networks, with the maps as attachments to all of them have it."""
+    attachments = [
+        attachment(f"c{number}", "10.0.0.2", network=f"n{number}", device=FIRST + number, options=options)
+        for number in range(1, CROWD + 1)
+        for options in [Options(ingress_policy=_policy(number))]
+    ]
+    facts = {f"n{number}": NetworkFacts(number) for number in range(1, CROWD + 1)}
+    entries = hooks.device_entries(map(hooks.use_of, attachments), facts, HostWide(MARK))
+    for (name, key), value in entries.items():
+        programs.put(name, key, value)
+    verdicts = []
+    with syscall.obj_get(programs.directory / Program.ISOLATION.function) as program:
+        for source, destination in pairs:
+            # The one link of this namespace plays all destinations, one after the other.
+            entry = entries["networks", abi.U32.pack(FIRST + destination)]
+            programs.put("networks", abi.U32.pack(DEVICE), entry)
+            run = syscall.run_program(program.number, PACKET, ifindex=DEVICE, ingress_ifindex=FIRST + source)
+            verdicts.append(run.verdict)
+    for _, key in list(entries):
+        programs.drop("networks", key)
+    return verdicts
+
+
+def test_a_thousand_networks_are_kept_apart(bench: Bench) -> None:
+    """Any pair of them, each network from itself where it is isolated, and none that is open."""
+    pairs = [(1 + number * 7 % CROWD, 1 + number * 613 % CROWD) for number in range(3 * CROWD)]
+    pairs += [(number, number) for number in range(1, CROWD + 1)]
+    expected = [
+        CONTINUE
+        if IngressPolicy.OPEN in {_policy(one), _policy(other)}
+        or (one == other and _policy(one) is not IngressPolicy.ISOLATED)
+        else DROP
+        for one, other in pairs
+    ]
+    assert {CONTINUE, DROP} == set(expected)
+    assert bench._sandbox.call(_crowded, bench._programs, pairs) == expected

@@ -12,7 +12,8 @@ from control.agent import metrics as families
 from control.agent.metrics import FAMILIES, MAX_SERIES, Kind, Metrics, Sample
 from control.agent.samples import sample
 from dataplane import abi
-from dataplane.abi import CHECKSUM_COUNTS, MANUAL_NETWORK
+from dataplane.abi import CHECKSUM_COUNTS, MANUAL_NETWORK, Port
+from dataplane.types import GuardLevel
 from support.fakeworld import World
 
 _SAMPLE = re.compile(
@@ -69,7 +70,9 @@ def test_the_names_are_these() -> None:
         "dp_map_max": ("map",),
         "dp_ringbuf_lost_total": (),
         "dp_drops_total": ("reason", "where"),
+        "dp_guard_drops_total": ("network", "reason"),
         "dp_csum_fixups_total": ("if", "kind"),
+        "dp_csum_filled_total": ("network",),
         "dp_csum_bad_seen_total": (),
     }
     assert all((family.kind is Kind.COUNTER) == family.name.endswith("_total") for family in FAMILIES)
@@ -200,6 +203,23 @@ def test_the_kernel_is_asked_when_somebody_asks(world: World) -> None:
     assert fixups[("if", "gone"), ("kind", "repaired")] == 1
     assert read["dp_csum_bad_seen_total", ()] == 12
     assert read["dp_ringbuf_lost_total", ()] == 0
+
+
+def test_guard_and_fill_are_sampled_by_network(world: World) -> None:
+    """Dropped by guard, by network and reason, ports that are gone together; completed by fill, by network."""
+    programs = world.doors.programs
+    programs.load()
+    for number, network in ((20, 1), (21, 1), (22, 2)):
+        programs.put("ports", abi.U32.pack(number), Port(network, GuardLevel.FULL).pack())
+    for index, reason, packets in ((20, 5, 3), (21, 5, 4), (22, 1, 2), (99, 1, 8)):
+        programs.put("guard_drops", abi.GUARD_DROP_KEY.pack(index, reason), abi.U64.pack(packets))
+    programs.put("filled", abi.U32.pack(2), abi.U64.pack(6))
+    samples, remarks = sample(world.doors.kernel(), {1: "front", 2: "back"}, {}, queued=0)
+    assert remarks == ()
+    read = parse(Metrics().text(samples))
+    dropped = {tuple(dict(labels).values()): n for (name, labels), n in read.items() if name == "dp_guard_drops_total"}
+    assert dropped == {("front", "router"): 7, ("back", "source_mac"): 2, ("gone", "source_mac"): 8}
+    assert read["dp_csum_filled_total", (("network", "back"),)] == 6
 
 
 def test_what_cannot_be_read_is_said(world: World) -> None:

@@ -1,0 +1,151 @@
+"""``dpctl drops``: what isolation and guard dropped, whose it was, why, and what to do.
+
+It reads the programs' maps and the state, and needs no agent. Where there is no state, reading makes none.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+
+import click
+
+from control.cli.output import json_option, print_json, print_table
+from control.drops import Counted, Drop, Known, Party, ago, drops, last_packet, protocol_name
+from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine, running_kernel
+from dataplane.abi import GUARD_DROP_KEY, NETWORK_PAIR, U64, GuardReason, Offender
+from dataplane.doors import Programs
+from dataplane.types import IfIndex
+
+_INTERVAL = 1.0
+"""Seconds between two looks of ``--watch``."""
+
+
+@click.command("drops")
+@click.option("--watch", is_flag=True, help="Print what is dropped from now on, a line a second for each of them.")
+@click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Watch for so many seconds.")
+@json_option
+def show_drops(watch: bool, seconds: float | None, as_json: bool) -> None:
+    """What was dropped on the way between containers: whose it was, why, and what to do about it.
+
+    Isolation drops what containers send to other networks, or to neighbours that are kept apart; guard drops what a
+    container must not send. Packets are counted since the programs were loaded, and the last of each is shown.
+    """
+    programs = running_kernel().programs
+    if watch or seconds is not None:
+        _watch(programs, seconds, as_json=as_json)
+        return
+    loaded = programs.loaded()
+    found = _joined(_counted(programs)) if loaded else []
+    if as_json:
+        print_json({"programs_loaded": loaded, "drops": [_fields(one) for one in found]})
+    elif found:
+        _print(found)
+    else:
+        click.echo("nothing was dropped" if loaded else "nothing was dropped: no programs are loaded")
+
+
+def _watch(programs: Programs, seconds: float | None, *, as_json: bool) -> None:
+    """Until the time is up, or interrupted."""
+    if not programs.loaded():
+        raise click.ClickException("could not watch drops: no programs are loaded; the first container has them loaded")
+    before, end = _counted(programs), None if seconds is None else time.monotonic() + seconds
+    left = _INTERVAL
+    while left > 0:
+        time.sleep(min(left, _INTERVAL))
+        now = _counted(programs)
+        for one in _joined(now.since(before)):
+            if as_json:
+                print_json(_fields(one), line=True)
+            else:
+                click.echo(_line(one))
+        sys.stdout.flush()
+        before, left = now, _INTERVAL if end is None else end - time.monotonic()
+
+
+def _counted(programs: Programs) -> Counted:
+    return Counted(
+        isolated={_pair(key): _number(value) for key, value in programs.entries("isolation_drops")},
+        isolated_last={_pair(key): Offender.unpack(value) for key, value in programs.entries("offenders")},
+        guarded={_reason(key): _number(value) for key, value in programs.entries("guard_drops")},
+        guarded_last={_reason(key): Offender.unpack(value) for key, value in programs.entries("guard_offenders")},
+    )
+
+
+def _joined(counted: Counted) -> list[Drop]:
+    return drops(counted, _known(), time.clock_gettime_ns(time.CLOCK_MONOTONIC))
+
+
+def _known() -> Known:
+    if not (RUN_DIRECTORY / STATE_FILE).exists():
+        return Known.of({}, ())
+    with open_engine() as engine:
+        return Known.of({facts.id: name for name, facts in engine.networks().items()}, engine.attachments())
+
+
+def _pair(key: bytes) -> tuple[int, int]:
+    source, destination = NETWORK_PAIR.unpack(key)
+    return source, destination
+
+
+def _reason(key: bytes) -> tuple[IfIndex, GuardReason]:
+    port, reason = GUARD_DROP_KEY.unpack(key)
+    return IfIndex(port), GuardReason(reason)
+
+
+def _number(value: bytes) -> int:
+    return int(U64.unpack(value)[0])
+
+
+def _print(found: list[Drop]) -> None:
+    print_table(
+        ("BY", "FROM", "TO", "PACKETS", "LAST", "PACKET", "WHY"),
+        [
+            (one.dropper, one.source, one.destination, one.packets, ago(one.age), last_packet(one), one.why)
+            for one in found
+        ],
+    )
+    by_advice: dict[str, dict[str, None]] = {}
+    for one in found:
+        by_advice.setdefault(one.advice, {})[f"{one.source} to {one.destination}"] = None
+    click.echo("\nwhat to do")
+    for advice, whose in by_advice.items():
+        click.echo(f"  {', '.join(whose)}:\n      {advice}")
+
+
+def _line(one: Drop) -> str:
+    clock = time.strftime("%H:%M:%S")
+    return f"{clock}  {one.dropper}  {one.source} to {one.destination}  +{one.packets}  {last_packet(one)}  {one.why}"
+
+
+def _fields(one: Drop) -> dict[str, object]:
+    return {
+        "dropped_by": one.dropper,
+        "source": _party(one.source),
+        "destination": _party(one.destination),
+        "reason": one.reason,
+        "why": one.why,
+        "packets": one.packets,
+        "last": None if one.last is None else _packet(one.last) | {"seconds_ago": one.age},
+        "what_to_do": one.advice,
+    }
+
+
+def _packet(last: Offender) -> dict[str, object]:
+    return {
+        "source": {"address": str(last.source) if last.source else None, "port": last.source_port},
+        "destination": {
+            "address": str(last.destination) if last.destination else None,
+            "port": last.destination_port,
+        },
+        "protocol": protocol_name(last.protocol) if last.source else None,
+        "mac": last.mac,
+    }
+
+
+def _party(one: Party) -> dict[str, object]:
+    return {
+        "network": one.network or None,
+        "container": one.container or None,
+        "address": str(one.address) if one.address else None,
+    }
