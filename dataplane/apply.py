@@ -14,8 +14,10 @@ from dataplane.crashpoints import Point, reached
 from dataplane.doors import Kernel
 from dataplane.errors import BpfError, DataplaneError, LinkError
 from dataplane.steps import (
+    AttachLocalhost,
     AttachProgram,
     DeleteRules,
+    DetachLocalhost,
     DetachProgram,
     DistrustSource,
     DropEntry,
@@ -94,6 +96,12 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
             kernel.programs.detach(program, ifindex)
             return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
+        case AttachLocalhost():
+            before = bool(kernel.programs.localhost())
+            kernel.programs.attach_localhost()
+            return _nothing if before else kernel.programs.detach_localhost
+        case DetachLocalhost():
+            return kernel.programs.attach_localhost if kernel.programs.detach_localhost() else _nothing
         case RunNft(do, undo):
             kernel.nft.run(do)
             return lambda: kernel.nft.run(undo)

@@ -19,7 +19,7 @@ from dataplane.errors import BpfError, FirewalldError, ForeignChainError, Kernel
 from dataplane.nft.elements import Held, pack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program
 
 
 @dataclass
@@ -333,6 +333,9 @@ class FakePrograms:
         self._loaded = False
         self._hooked: set[tuple[IfIndex, Program]] = set()
         self._maps: dict[str, dict[bytes, bytes]] = {}
+        self._localhost = False
+        self.cookie = 0
+        """Of this namespace; 0 where there is no cgroup2."""
         self.fail: BpfError | None = None
 
     def load(self) -> None:
@@ -343,7 +346,9 @@ class FakePrograms:
 
     def unload(self) -> list[str]:
         removed = [f"program {program} on device {ifindex}" for ifindex, program in sorted(self._hooked)]
+        removed += [f"program {program} on the root of the cgroups" for program in sorted(self.localhost())]
         self._hooked.clear()
+        self._localhost = False
         self._maps.clear()
         self._loaded = False
         return removed
@@ -367,6 +372,27 @@ class FakePrograms:
 
     def hold(self, devices: Iterable[IfIndex]) -> None:
         """Nothing here goes with its pin."""
+
+    def localhost_cookie(self) -> int:
+        if not self.cookie:
+            raise BpfError("find", "the root of the cgroups", "no cgroup2 is mounted", errno.ENOENT)
+        return self.cookie
+
+    def attach_localhost(self) -> None:
+        self.localhost_cookie()
+        if not self._loaded:
+            raise BpfError.from_errno("attach", "the localhost programs", errno.ENOENT)
+        self._localhost = True
+
+    def detach_localhost(self) -> bool:
+        before, self._localhost = self._localhost, False
+        return before
+
+    def localhost(self) -> frozenset[Program]:
+        return frozenset(LOCALHOST_PROGRAMS if self._localhost else ())
+
+    def current_localhost(self) -> frozenset[Program]:
+        return self.localhost()
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         return tuple(

@@ -59,6 +59,17 @@ class DetachProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachLocalhost:
+    """Have processes of the host led to published ports by loopback addresses: programs on the root of the cgroups.
+    Undone by detaching them, unless some were there before."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetachLocalhost:
+    """Take these programs off; undone by attaching them again, if they were there."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunNft:
     """Run a transaction; undone by running its opposite."""
 
@@ -136,6 +147,8 @@ Step = (
     | ForgetCounts
     | AttachProgram
     | DetachProgram
+    | AttachLocalhost
+    | DetachLocalhost
     | RunNft
     | InsertRules
     | DeleteRules

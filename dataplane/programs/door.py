@@ -19,7 +19,8 @@ from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
-from dataplane.types import DEVICE_PROGRAMS, AttachMode, IfIndex, Program
+from dataplane.programs.cgroups import CgroupHooks, netns_cookie
+from dataplane.types import DEVICE_PROGRAMS, LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
 
 
 class KernelPrograms:
@@ -27,6 +28,7 @@ class KernelPrograms:
 
     def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
         self._hooks = Hooks(mode, loading.LINKS)
+        self._cgroup = CgroupHooks(loading.LINKS)
         self._descriptions: dict[str, syscall.MapInfo] = {}
         self._held: dict[int, syscall.Fd] = {}
 
@@ -57,12 +59,13 @@ class KernelPrograms:
             for hooked in self.hooked(IfIndex(number)):
                 self.detach(hooked.program, hooked.ifindex)
                 removed.append(f"program {hooked.program} on device {name}")
+        removed += [f"program {program} on the root of the cgroups" for program in self._detach_localhost()]
         return removed + [f"pins in {directory}" for directory in loading.unload()]
 
     def prune(self) -> list[str]:
         """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went."""
         hooked = (one.program_id for number, _ in socket.if_nameindex() for one in self.hooked(IfIndex(number)))
-        return loading.prune(self.digest, set(hooked))
+        return loading.prune(self.digest, {*hooked, *(link.program_id for link in self._cgroup.pinned())})
 
     def attach(self, program: Program, ifindex: IfIndex) -> None:
         """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
@@ -88,14 +91,45 @@ class KernelPrograms:
         return frozenset(found)
 
     def hold(self, devices: Iterable[IfIndex]) -> None:
-        """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
-        and let go of what is not hooked to any of them."""
+        """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
+        when its pins are removed; and let go of the rest."""
         hooked = {one.link_id for device in devices for one in self.hooked(device) if one.link_id}
+        hooked |= {link.id for link in self._cgroup.pinned()}
         for gone in self._held.keys() - hooked:
             self._held.pop(gone).close()
         for number in hooked - self._held.keys():
             with suppress(BpfError):  # detached since it was listed
                 self._held[number] = syscall.link_by_id(number)
+
+    def localhost_cookie(self) -> int:
+        """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.
+        Raises ``BpfError`` where programs cannot be attached there, with the reason."""
+        self._cgroup.require()
+        return netns_cookie()
+
+    def attach_localhost(self) -> None:
+        """Have all localhost programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
+        # Those that tell who answers come first: no process ever sees an address that it did not ask.
+        for program in reversed(LOCALHOST_PROGRAMS):
+            with self._open(program.function) as pinned:
+                self._cgroup.attach(program, pinned.number)
+
+    def detach_localhost(self) -> bool:
+        """Take ours off the cgroups' root; whether any were there."""
+        return bool(self._detach_localhost())
+
+    def localhost(self) -> frozenset[Program]:
+        """Our programs on the cgroups' root that serve this network namespace, in any version."""
+        return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.is_attached(program))
+
+    def current_localhost(self) -> frozenset[Program]:
+        """Those that ``attach_localhost`` would not change."""
+        found = set()
+        for program in LOCALHOST_PROGRAMS:
+            with self._open(program.function) as pinned:
+                if self._cgroup.is_current(program, pinned.number):
+                    found.add(program)
+        return frozenset(found)
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
@@ -144,6 +178,9 @@ class KernelPrograms:
         """What the kernel says about a pinned map. Raises ``BpfError``."""
         with self._open(map_name) as pinned:
             return syscall.map_info(pinned.number)
+
+    def _detach_localhost(self) -> list[Program]:
+        return [program for program in LOCALHOST_PROGRAMS if self._cgroup.detach(program)]
 
     def _described(self, map_name: str, pinned: syscall.Fd) -> syscall.MapInfo:
         """What does not change about a map as long as its source does not: all but its number."""
