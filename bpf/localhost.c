@@ -5,7 +5,8 @@
  * Hook     root of the cgroups: connect, sendmsg, recvmsg and getpeername of sockets, of IPv4 and of IPv6
  * Reads    settings, published, peers
  * Writes   peers; the address that a process names (connect, sendmsg), and the one it is told (recvmsg, getpeername)
- * Verdict  PROCEED, always: no call of a process is refused here
+ * Verdict  REFUSE (EPERM) where a published port is asked for by a socket that is bound to a loopback address, which
+ *          could send to no container; PROCEED in every other case
  *
  *     connect(127.0.0.1:8080)  ->  10.88.0.2:80       sendto, of a datagram socket that is not connected, the same
  *     recvfrom: 10.88.0.2:80   ->  127.0.0.1:8080     getpeername the same
@@ -21,7 +22,6 @@
  * Be aware:
  *   - sendmsg to ::1 cannot lead to IPv4: the kernel refuses it (ENOTSUPP, udpv6_sendmsg() in Linux 6.18). A datagram
  *     socket that is connected does lead there.
- *   - A socket that is bound to a loopback address could send to no container; it is left to the stack.
  *   - getsockname() tells the address that the host has in the container's network.
  *   - What a socket was told to believe is in an LRU map. Losing it changes what is said, and never where packets go,
  *     but a process may discard an answer that comes from an address it did not ask. Nothing else could tell it: the
@@ -30,6 +30,7 @@
 #include "maps.h"
 #include "parse.h"
 
+#define REFUSE 0 /* EPERM */
 #define PROCEED 1
 #ifndef AF_INET6
 #define AF_INET6 10
@@ -62,7 +63,7 @@ static __always_inline int is_hosts(struct bpf_sock_addr *ctx)
 	return host && host->netns_cookie && bpf_get_netns_cookie(ctx) == host->netns_cookie;
 }
 
-/* Sockets that were bound to a loopback address; a source that sendmsg names counts as well. */
+/* Whether the socket can send from a loopback address alone. */
 static __always_inline int is_bound_to_loopback(struct bpf_sock_addr *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
@@ -84,7 +85,7 @@ static __always_inline struct target *target_of(struct bpf_sock_addr *ctx, const
 
 	if (ctx->protocol != IPPROTO_TCP && ctx->protocol != IPPROTO_UDP)
 		return 0;
-	if (!is_loopback(&named->addr) || !is_hosts(ctx) || is_bound_to_loopback(ctx))
+	if (!is_loopback(&named->addr) || !is_hosts(ctx))
 		return 0;
 	key.addr = named->addr;
 	key.port = named->port;
@@ -143,6 +144,8 @@ static __always_inline int lead4(struct bpf_sock_addr *ctx)
 	target = target_of(ctx, &named);
 	if (!target || !is_mapped(&target->addr))
 		return PROCEED;
+	if (is_bound_to_loopback(ctx))
+		return REFUSE; /* now, and not when the process has given up waiting */
 	remember(ctx, target, &named);
 	ctx->user_ip4 = target->addr.word[3];
 	ctx->user_port = target->port;
@@ -162,6 +165,8 @@ static __always_inline int lead6(struct bpf_sock_addr *ctx, int takes_mapped)
 	target = target_of(ctx, &named);
 	if (!target || (is_mapped(&target->addr) && !takes_mapped))
 		return PROCEED;
+	if (is_bound_to_loopback(ctx))
+		return REFUSE; /* now, and not when the process has given up waiting */
 	remember(ctx, target, &named);
 	ctx->user_ip6[0] = target->addr.word[0];
 	ctx->user_ip6[1] = target->addr.word[1];

@@ -82,10 +82,10 @@ class CgroupHooks:
 
     def require(self) -> None:
         """See that programs can be attached; nothing is changed. Raises ``BpfError`` with the reason."""
-        with _opened_root() as root:
+        with opened_root() as root:
             for program in LOCALHOST_PROGRAMS:
                 found = syscall.cgroup_query(root.number, _attach_type(program))
-                if not found.takes_more and not any(self._serves_us(number, program) for number in found.program_ids):
+                if not found.takes_more and not any(self.serves_us(number, program) for number in found.program_ids):
                     raise BpfError(
                         "attach",
                         f"program {program} to the root of the cgroups",
@@ -108,16 +108,12 @@ class CgroupHooks:
 
     def detach(self, program: Program) -> bool:
         """Have no copy of ours there; whether there was one."""
-        copies = self._copies(program)
+        copies = self.copies(program)
         for one in copies:
             detach_link(one.id)
             reached(Point.CGROUP_DETACHED)
         self._pin(program).unlink(missing_ok=True)
         return bool(copies)
-
-    def is_attached(self, program: Program) -> bool:
-        """Whether any copy of ours is there."""
-        return bool(self._copies(program))
 
     def is_current(self, program: Program, fd: int) -> bool:
         """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
@@ -142,12 +138,13 @@ class CgroupHooks:
                 syscall.link_update(link.number, fd)
                 syscall.obj_pin(link.number, self._pin(program))
             return
-        with _opened_root() as root, syscall.cgroup_link_create(fd, root.number, _attach_type(program)) as link:
+        with opened_root() as root, syscall.cgroup_link_create(fd, root.number, _attach_type(program)) as link:
             reached(Point.CGROUP_LINKED)
             syscall.obj_pin(link.number, self._pin(program))
             reached(Point.CGROUP_PINNED)
 
-    def _copies(self, program: Program) -> list[LinkInfo]:
+    def copies(self, program: Program) -> list[LinkInfo]:
+        """The links of all copies of ours that are there, the pinned one first."""
         pinned = self._pinned(program)
         return [*([pinned] if pinned else []), *self._unpinned(program, pinned)]
 
@@ -163,14 +160,14 @@ class CgroupHooks:
     def _unpinned(self, program: Program, pinned: LinkInfo | None) -> list[LinkInfo]:
         """Links that serve this namespace, and are not the one that is pinned; none where no root can be found."""
         try:
-            opened = _opened_root()
+            opened = opened_root()
         except BpfError as _nowhere_to_be:
             return []
         with opened as root:
             there = list(syscall.cgroup_query(root.number, _attach_type(program)).program_ids)
         if pinned and pinned.program_id in there:
             there.remove(pinned.program_id)
-        ours = {number for number in there if self._serves_us(number, program)}
+        ours = {number for number in there if self.serves_us(number, program)}
         if not ours:
             return []
         return [
@@ -179,7 +176,7 @@ class CgroupHooks:
             if link.program_id in ours and link.attached and (pinned is None or link.id != pinned.id)
         ]
 
-    def _serves_us(self, number: int, program: Program) -> bool:
+    def serves_us(self, number: int, program: Program) -> bool:
         """Whether a program is a copy of ours, of any version, for this network namespace."""
         about = program_of(number)
         if about is None or about.name != program.function:
@@ -196,7 +193,8 @@ class CgroupHooks:
         return self.links / f"cgroup-{program.value}"
 
 
-def _opened_root() -> syscall.Fd:
+def opened_root() -> syscall.Fd:
+    """The root of the cgroups, open. Raises ``BpfError``."""
     root = find_root()
     try:
         return syscall.Fd(os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC))

@@ -105,6 +105,8 @@ class KernelPrograms:
         """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.
         Raises ``BpfError`` where programs cannot be attached there, with the reason."""
         self._cgroup.require()
+        if not self.loaded():
+            loading.require_compiler()
         return netns_cookie()
 
     def attach_localhost(self) -> None:
@@ -120,7 +122,7 @@ class KernelPrograms:
 
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""
-        return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.is_attached(program))
+        return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.copies(program))
 
     def current_localhost(self) -> frozenset[Program]:
         """Those that ``attach_localhost`` would not change."""
