@@ -32,6 +32,7 @@ from dataplane.steps import (
     Step,
     TrustSource,
 )
+from dataplane.types import LOCALHOST_PROGRAMS
 
 Undo = Callable[[], object]
 
@@ -97,9 +98,7 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             kernel.programs.detach(program, ifindex)
             return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
         case AttachLocalhost():
-            before = bool(kernel.programs.localhost())
-            kernel.programs.attach_localhost()
-            return _nothing if before else kernel.programs.detach_localhost
+            return _attach_localhost(kernel)
         case DetachLocalhost():
             return kernel.programs.attach_localhost if kernel.programs.detach_localhost() else _nothing
         case RunNft(do, undo):
@@ -144,6 +143,14 @@ def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -
         return _nothing
     write(value)
     return lambda: write(former)
+
+
+def _attach_localhost(kernel: Kernel) -> Undo:
+    if kernel.programs.current_localhost().issuperset(LOCALHOST_PROGRAMS):
+        return _nothing  # for all containers but a host's first
+    before = bool(kernel.programs.localhost())
+    kernel.programs.attach_localhost()
+    return _nothing if before else kernel.programs.detach_localhost
 
 
 def _drop_entry(kernel: Kernel, map_name: str, key: bytes) -> Undo:

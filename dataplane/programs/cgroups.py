@@ -14,8 +14,10 @@ processes of the host need not be. Attaching takes longer, the more cgroups ther
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,6 +30,9 @@ from dataplane.programs.attach import detach_link, program_of
 from dataplane.programs.compile import ATTACH_TYPES
 from dataplane.programs.syscall import LinkInfo
 from dataplane.types import LOCALHOST_PROGRAMS, Program
+
+Root = syscall.Fd | None
+"""The open directory of the root; None where there is none."""
 
 _USUAL = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -45,14 +50,14 @@ def netns_cookie() -> int:
         raise BpfError.from_errno("ask for", "the cookie of this network namespace", error.errno or 0, hint) from error
 
 
-def find_root() -> Path:
+def find_root() -> str:
     """Where the root of the cgroup2 hierarchy is mounted. Raises ``BpfError``, which says what is there instead."""
     partial = ""
     for path in _candidates():
         if not _is_cgroup2(path):
             continue
-        if not Path(path, _NOT_ON_ROOT).exists():
-            return Path(path)
+        if not os.path.exists(f"{path}/{_NOT_ON_ROOT}"):  # noqa: PTH110 - asked by each process that serves a call
+            return path
         partial = path
     cause = f"{partial} is the cgroup of a container, not the root" if partial else "no cgroup2 is mounted"
     hint = "" if partial else "mount -t cgroup2 none /sys/fs/cgroup/unified"
@@ -67,10 +72,12 @@ def _candidates() -> Iterator[str]:
             yield mount.split()[4]
 
 
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
 def _is_cgroup2(path: str) -> bool:
     buffer = (ctypes.c_long * 32)()  # struct statfs starts with f_type, a long
-    libc = ctypes.CDLL(None, use_errno=True)
-    return libc.statfs(os.fsencode(path), buffer) == 0 and buffer[0] & 0xFFFFFFFF == _CGROUP2_MAGIC
+    return _libc.statfs(os.fsencode(path), buffer) == 0 and buffer[0] & 0xFFFFFFFF == _CGROUP2_MAGIC
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,36 +99,36 @@ class CgroupHooks:
                         f"{len(found.program_ids)} programs of others are there, and allow no more",
                     )
 
-    def attach(self, program: Program, fd: int) -> None:
+    def attach(self, program: Program, fd: int, root: Root) -> None:
         """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
         wanted = syscall.program_info(fd).id
         pinned = self._pinned(program)
-        others = self._unpinned(program, pinned)
+        others = self._unpinned(program, pinned, root)
         if pinned is None:
             self._pin(program).unlink(missing_ok=True)  # of a link that somebody detached
-            self._attach_anew(program, fd, others.pop() if others else None)
+            self._attach_anew(program, fd, root, others.pop() if others else None)
         elif pinned.program_id != wanted:
             with syscall.link_by_id(pinned.id) as link:
                 syscall.link_update(link.number, fd)
         for extra in others:
             detach_link(extra.id)
 
-    def detach(self, program: Program) -> bool:
+    def detach(self, program: Program, root: Root) -> bool:
         """Have no copy of ours there; whether there was one."""
-        copies = self.copies(program)
+        copies = self.copies(program, root)
         for one in copies:
             detach_link(one.id)
             reached(Point.CGROUP_DETACHED)
         self._pin(program).unlink(missing_ok=True)
         return bool(copies)
 
-    def is_current(self, program: Program, fd: int) -> bool:
+    def is_current(self, program: Program, fd: int, root: Root) -> bool:
         """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
         pinned = self._pinned(program)
         return (
             pinned is not None
             and pinned.program_id == syscall.program_info(fd).id
-            and not self._unpinned(program, pinned)
+            and not self._unpinned(program, pinned, root)
         )
 
     def pinned(self) -> Iterator[LinkInfo]:
@@ -130,7 +137,7 @@ class CgroupHooks:
             if link := self._pinned(program):
                 yield link
 
-    def _attach_anew(self, program: Program, fd: int, there: LinkInfo | None) -> None:
+    def _attach_anew(self, program: Program, fd: int, root: Root, there: LinkInfo | None) -> None:
         """Attach by a link that is there, whose pin was lost, or by a new one; and pin it."""
         self.links.mkdir(mode=0o700, parents=True, exist_ok=True)
         if there is not None:
@@ -138,33 +145,35 @@ class CgroupHooks:
                 syscall.link_update(link.number, fd)
                 syscall.obj_pin(link.number, self._pin(program))
             return
-        with opened_root() as root, syscall.cgroup_link_create(fd, root.number, _attach_type(program)) as link:
+        if root is None:
+            find_root()  # which says why there is none
+            raise BpfError.from_errno("attach", f"program {program} to the root of the cgroups", errno.ENOENT)
+        with syscall.cgroup_link_create(fd, root.number, _attach_type(program)) as link:
             reached(Point.CGROUP_LINKED)
             syscall.obj_pin(link.number, self._pin(program))
             reached(Point.CGROUP_PINNED)
 
-    def copies(self, program: Program) -> list[LinkInfo]:
+    def copies(self, program: Program, root: Root) -> list[LinkInfo]:
         """The links of all copies of ours that are there, the pinned one first."""
         pinned = self._pinned(program)
-        return [*([pinned] if pinned else []), *self._unpinned(program, pinned)]
+        return [*([pinned] if pinned else []), *self._unpinned(program, pinned, root)]
 
     def _pinned(self, program: Program) -> LinkInfo | None:
         """The link of our pin, unless it is off its hook."""
-        pin = self._pin(program)
-        if not pin.exists():
-            return None
-        with syscall.obj_get(pin) as link:
-            found = syscall.link_info(link.number)
+        try:
+            with syscall.obj_get(self._pin(program)) as link:
+                found = syscall.link_info(link.number)
+        except BpfError as error:
+            if error.errno == errno.ENOENT:
+                return None
+            raise
         return found if found.attached else None
 
-    def _unpinned(self, program: Program, pinned: LinkInfo | None) -> list[LinkInfo]:
-        """Links that serve this namespace, and are not the one that is pinned; none where no root can be found."""
-        try:
-            opened = opened_root()
-        except BpfError as _nowhere_to_be:
+    def _unpinned(self, program: Program, pinned: LinkInfo | None, root: Root) -> list[LinkInfo]:
+        """Links that serve this namespace, and are not the one that is pinned."""
+        if root is None:
             return []
-        with opened as root:
-            there = list(syscall.cgroup_query(root.number, _attach_type(program)).program_ids)
+        there = list(syscall.cgroup_query(root.number, _attach_type(program)).program_ids)
         if pinned and pinned.program_id in there:
             there.remove(pinned.program_id)
         ours = {number for number in there if self.serves_us(number, program)}
@@ -191,6 +200,18 @@ class CgroupHooks:
 
     def _pin(self, program: Program) -> Path:
         return self.links / f"cgroup-{program.value}"
+
+
+@contextmanager
+def root_if_any() -> Iterator[Root]:
+    """The root of the cgroups, open; None where none can be found."""
+    try:
+        opened = opened_root()
+    except BpfError as _nowhere_to_be:
+        yield None
+        return
+    with opened:
+        yield opened
 
 
 def opened_root() -> syscall.Fd:

@@ -19,7 +19,7 @@ from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
-from dataplane.programs.cgroups import CgroupHooks, netns_cookie
+from dataplane.programs.cgroups import CgroupHooks, netns_cookie, root_if_any
 from dataplane.types import DEVICE_PROGRAMS, LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
 
 
@@ -112,9 +112,10 @@ class KernelPrograms:
     def attach_localhost(self) -> None:
         """Have all localhost programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
         # Those that tell who answers come first: no process ever sees an address that it did not ask.
-        for program in reversed(LOCALHOST_PROGRAMS):
-            with self._open(program.function) as pinned:
-                self._cgroup.attach(program, pinned.number)
+        with root_if_any() as root:
+            for program in reversed(LOCALHOST_PROGRAMS):
+                with self._open(program.function) as pinned:
+                    self._cgroup.attach(program, pinned.number, root)
 
     def detach_localhost(self) -> bool:
         """Take ours off the cgroups' root; whether any were there."""
@@ -122,15 +123,17 @@ class KernelPrograms:
 
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""
-        return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.copies(program))
+        with root_if_any() as root:
+            return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.copies(program, root))
 
     def current_localhost(self) -> frozenset[Program]:
         """Those that ``attach_localhost`` would not change."""
         found = set()
-        for program in LOCALHOST_PROGRAMS:
-            with self._open(program.function) as pinned:
-                if self._cgroup.is_current(program, pinned.number):
-                    found.add(program)
+        with root_if_any() as root:
+            for program in LOCALHOST_PROGRAMS:
+                with self._open(program.function) as pinned:
+                    if self._cgroup.is_current(program, pinned.number, root):
+                        found.add(program)
         return frozenset(found)
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
@@ -182,7 +185,8 @@ class KernelPrograms:
             return syscall.map_info(pinned.number)
 
     def _detach_localhost(self) -> list[Program]:
-        return [program for program in LOCALHOST_PROGRAMS if self._cgroup.detach(program)]
+        with root_if_any() as root:
+            return [program for program in LOCALHOST_PROGRAMS if self._cgroup.detach(program, root)]
 
     def _described(self, map_name: str, pinned: syscall.Fd) -> syscall.MapInfo:
         """What does not change about a map as long as its source does not: all but its number."""

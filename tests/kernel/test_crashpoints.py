@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from dataplane.crashpoints import Point
-from dataplane.programs.cgroups import CgroupHooks
+from dataplane.programs.cgroups import CgroupHooks, root_if_any
 from dataplane.programs.loading import LINKS
 from dataplane.types import LOCALHOST_PROGRAMS
 from support import needs, plan
@@ -486,7 +486,8 @@ def test_programs_whose_load_or_removal_was_killed(sandbox: Sandbox, tmp_path: P
 def attached_localhost() -> int:
     """How many links to the root of the cgroups serve this network namespace."""
     hooks = CgroupHooks(LINKS)
-    return sum(len(hooks.copies(program)) for program in LOCALHOST_PROGRAMS)
+    with root_if_any() as root:
+        return sum(len(hooks.copies(program, root)) for program in LOCALHOST_PROGRAMS)
 
 
 def test_a_state_whose_recovery_was_killed(sandbox: Sandbox, tmp_path: Path) -> None:

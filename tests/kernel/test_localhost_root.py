@@ -234,6 +234,18 @@ def test_a_host_without_cgroups_is_served_by_nft(sandbox: Sandbox, tmp_path: Pat
     assert sandbox.call(route_localnet) == []
 
 
+def test_route_localnet_that_is_turned_back(sandbox: Sandbox, tmp_path: Path) -> None:
+    """Where localhost is served by nftables, the agent sets it again."""
+    hide_cgroups(sandbox)
+    world = World(sandbox, tmp_path)
+    start(world)
+    resident = Resident(world)
+    sandbox.sysctl(f"net/ipv4/conf/{plan.FRONT.device}/route_localnet", 0)
+    wait_until(lambda: sandbox.call(route_localnet) == [plan.FRONT.device], 20, "route_localnet is set again")
+    resident.settle()
+    assert answers(world)
+
+
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     """A cgroup of the machine, with nothing in it."""
