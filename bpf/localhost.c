@@ -23,6 +23,7 @@
  *   - sendmsg to ::1 cannot lead to IPv4: the kernel refuses it (ENOTSUPP, udpv6_sendmsg() in Linux 6.18). A datagram
  *     socket that is connected does lead there.
  *   - getsockname() tells the address that the host has in the container's network.
+ *   - Where one socket asks the same container port by two loopback addresses, answers are from the last.
  *   - What a socket was told to believe is in an LRU map. Losing it changes what is said, and never where packets go,
  *     but a process may discard an answer that comes from an address it did not ask. Nothing else could tell it: the
  *     same container port may be asked directly, by the same process, and its answers are to keep their address.

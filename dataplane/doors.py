@@ -221,11 +221,11 @@ class Programs(Door):
         """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.
         Raises ``BpfError`` where programs cannot be attached there, with the reason."""
 
-    def attach_localhost(self) -> None:
-        """Have all localhost programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
+    def attach_localhost(self, programs: Collection[Program]) -> None:
+        """Have these programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
 
-    def detach_localhost(self) -> bool:
-        """Take ours off the cgroups' root; whether any were there."""
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        """Take ours of these off the cgroups' root; which were there."""
 
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""

@@ -19,7 +19,7 @@ from dataplane.errors import BpfError, FirewalldError, ForeignChainError, Kernel
 from dataplane.nft.elements import Held, pack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
-from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program
+from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
 
 
 @dataclass
@@ -333,7 +333,7 @@ class FakePrograms:
         self._loaded = False
         self._hooked: set[tuple[IfIndex, Program]] = set()
         self._maps: dict[str, dict[bytes, bytes]] = {}
-        self._localhost = False
+        self._localhost: frozenset[Program] = frozenset()
         self.cookie = 0
         """Of this namespace; 0 where there is no cgroup2."""
         self.fail: BpfError | None = None
@@ -348,7 +348,7 @@ class FakePrograms:
         removed = [f"program {program} on device {ifindex}" for ifindex, program in sorted(self._hooked)]
         removed += [f"program {program} on the root of the cgroups" for program in sorted(self.localhost())]
         self._hooked.clear()
-        self._localhost = False
+        self._localhost = frozenset()
         self._maps.clear()
         self._loaded = False
         return removed
@@ -378,18 +378,19 @@ class FakePrograms:
             raise BpfError("find", "the root of the cgroups", "no cgroup2 is mounted", errno.ENOENT)
         return self.cookie
 
-    def attach_localhost(self) -> None:
+    def attach_localhost(self, programs: Collection[Program]) -> None:
         self.localhost_cookie()
         if not self._loaded:
             raise BpfError.from_errno("attach", "the localhost programs", errno.ENOENT)
-        self._localhost = True
+        self._localhost |= frozenset(programs)
 
-    def detach_localhost(self) -> bool:
-        before, self._localhost = self._localhost, False
-        return before
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        gone = self._localhost.intersection(programs)
+        self._localhost -= gone
+        return gone
 
     def localhost(self) -> frozenset[Program]:
-        return frozenset(LOCALHOST_PROGRAMS if self._localhost else ())
+        return self._localhost
 
     def current_localhost(self) -> frozenset[Program]:
         return self.localhost()

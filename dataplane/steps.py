@@ -60,13 +60,15 @@ class DetachProgram:
 
 @dataclass(frozen=True, slots=True)
 class AttachLocalhost:
-    """Have processes of the host led to published ports by loopback addresses: programs on the root of the cgroups.
-    Undone by detaching them, unless some were there before."""
+    """Have these programs on the root of the cgroups, which lead processes of the host to published ports by loopback
+    addresses. Undone by detaching those that were not there before."""
+
+    programs: frozenset[Program]
 
 
 @dataclass(frozen=True, slots=True)
 class DetachLocalhost:
-    """Take these programs off; undone by attaching them again, if they were there."""
+    """Take all of them off; undone by attaching again those that were there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,7 +33,17 @@ from dataplane.abi import (
     PublishedKey,
     Target,
 )
-from dataplane.types import Address, ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program, Protocol
+from dataplane.types import (
+    DATAGRAM_PROGRAMS,
+    LOCALHOST_PROGRAMS,
+    Address,
+    ChecksumMode,
+    GuardLevel,
+    IfIndex,
+    IsolationPolicy,
+    Program,
+    Protocol,
+)
 
 Entries = Mapping[tuple[str, bytes], bytes]
 """(map, key) -> value."""
@@ -91,6 +101,8 @@ class Use:
     masquerades: bool
     localhost: tuple[int, ...]
     """IP versions of the containers' addresses whose published ports are to answer on loopback addresses."""
+    datagrams: bool
+    """UDP ports are among them."""
     forwards4: bool
     forwards6: bool
     """The host must forward packets of that family."""
@@ -124,6 +136,7 @@ def use_of(attachment: Attachment) -> Use:
         fill_ports=options.fill_ports,
         masquerades=options.ip_masq,
         localhost=tuple(sorted(published)) if options.snat else (),
+        datagrams=options.snat and any(one.protocol is Protocol.UDP for one in request.mappings),
         forwards4=reached and 4 in versions,
         forwards6=reached and 6 in versions,
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
@@ -141,6 +154,15 @@ def programs(uses: Iterable[Use], facts: Mapping[str, NetworkFacts]) -> frozense
         if mode_of(use, facts) is not ChecksumMode.OFF:
             wanted.add((Program.CHECKSUM, use.device))
     return frozenset(wanted)
+
+
+def localhost_programs(uses: Iterable[Use], host: HostWide) -> frozenset[Program]:
+    """Which programs belong on the root of the cgroups: nobody's datagrams wait for programs that lead TCP alone."""
+    reached = [use for use in uses if host.cookie and use.localhost]
+    if not reached:
+        return frozenset()
+    wanted = frozenset(LOCALHOST_PROGRAMS)
+    return wanted if any(use.datagrams for use in reached) else wanted - DATAGRAM_PROGRAMS
 
 
 def port_of(attachment: Attachment) -> IfIndex:

@@ -65,9 +65,9 @@ class Desired:
     accepts: frozenset[tuple[ForeignChain, IfIndex]]
     hooks: frozenset[tuple[Program, IfIndex]]
     entries: Entries
-    localhost: bool
-    """Processes of the host are led to published ports by programs of the cgroups' root. These stay until the last of
-    the dataplane is removed: an ADD need not wait for them again."""
+    localhost: frozenset[Program]
+    """Programs of the cgroups' root, which lead processes of the host to published ports. They stay when nobody needs
+    them any more, until all of the dataplane is removed: an ADD need not wait for them again."""
     host_sysctls: Mapping[str, str]
     """Set when needed, never set back: others rely on them by then."""
     device_sysctls: Mapping[str, str]
@@ -101,7 +101,7 @@ def desired(
         accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
         hooks=hooks.programs(uses, facts) | hooks.port_programs(ported, facts),
         entries=hooks.device_entries(uses, facts, host) | hooks.attachment_entries(attachments, facts, host),
-        localhost=bool(host.cookie) and any(use.localhost for use in everybodys),
+        localhost=hooks.localhost_programs(everybodys, host),
         host_sysctls=dict.fromkeys(
             [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
         ),
@@ -212,14 +212,14 @@ def _build_hooks(before: Desired, after: Desired) -> Iterable[Step]:
     # showed before until it shows all.
     changed = sorted((item for item in after.entries.items() if before.entries.get(item[0]) != item[1]), reverse=True)
     attached = sorted(after.hooks - before.hooks, key=_hook_order)
-    leads = after.localhost and not before.localhost
+    leads = after.localhost - before.localhost
     if changed or attached or leads:
         yield LoadPrograms()
     # The maps first: a program that runs before it finds its network lets everything pass.
     yield from (PutEntry(map_name, key, value) for (map_name, key), value in changed)
     yield from (AttachProgram(program, device) for program, device in attached)
     if leads:
-        yield AttachLocalhost()
+        yield AttachLocalhost(leads)
 
 
 def _remove_hooks(before: Desired, after: Desired) -> Iterable[Step]:

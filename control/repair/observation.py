@@ -19,7 +19,7 @@ from control.model import ForeignChain
 from control.repair.reconciler import Part
 from dataplane.doors import Kernel, PortFlags
 from dataplane.errors import LinkError
-from dataplane.types import LOCALHOST_PROGRAMS, IfIndex, Program
+from dataplane.types import IfIndex, Program
 
 _EVERYTHING = frozenset(Part)
 _UNTOUCHED = PortUse(PortFlags(), PortFlags())
@@ -90,8 +90,8 @@ def there(wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYT
     found = wanted
     if Part.PROGRAMS in parts:
         held = {entry: value for entry, value in observed.entries.items() if entry in wanted.entries}
-        leads = wanted.localhost and observed.current_localhost.issuperset(LOCALHOST_PROGRAMS)
-        found = replace(found, hooks=wanted.hooks & observed.current, entries=held, localhost=leads)
+        leading = wanted.localhost & observed.current_localhost
+        found = replace(found, hooks=wanted.hooks & observed.current, entries=held, localhost=leading)
     if Part.SYSCTLS in parts:
         found = replace(
             found,
@@ -132,7 +132,7 @@ def _programs(kernel: Kernel, wanted: Desired) -> Observed:
     if not wanted.localhost:
         return found
     localhost = programs.current_localhost() if loaded else frozenset[Program]()
-    there = localhost if localhost.issuperset(LOCALHOST_PROGRAMS) else programs.localhost()
+    there = localhost if localhost >= wanted.localhost else programs.localhost()
     return replace(found, localhost=there, current_localhost=localhost)
 
 
@@ -147,7 +147,7 @@ def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
         elif observed.loaded and (program, device) not in observed.current:
             yield f"program {program} on device {device} is there twice, not pinned, or of another version"
     if wanted.localhost:
-        yield from _about_localhost(observed)
+        yield from _about_localhost(wanted, observed)
     if not (wanted.entries or wanted.localhost):
         return
     if not observed.loaded:
@@ -159,8 +159,8 @@ def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
             yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
 
 
-def _about_localhost(observed: Observed) -> Iterator[str]:
-    for program in LOCALHOST_PROGRAMS:
+def _about_localhost(wanted: Desired, observed: Observed) -> Iterator[str]:
+    for program in sorted(wanted.localhost):
         if program not in observed.localhost:
             yield f"program {program} is not attached to the root of the cgroups"
         elif observed.loaded and program not in observed.current_localhost:

@@ -87,7 +87,7 @@ class Repair:
         if self._kernel.programs.loaded():
             return False
         wanted = self.of_devices()
-        return bool(wanted.hooks) or wanted.localhost
+        return bool(wanted.hooks or wanted.localhost)
 
     def resync(self) -> None:
         """Make the kernel what the state says, whatever is there. Due until it has succeeded."""

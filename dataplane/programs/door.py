@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -59,7 +59,8 @@ class KernelPrograms:
             for hooked in self.hooked(IfIndex(number)):
                 self.detach(hooked.program, hooked.ifindex)
                 removed.append(f"program {hooked.program} on device {name}")
-        removed += [f"program {program} on the root of the cgroups" for program in self._detach_localhost()]
+        led = self.detach_localhost(LOCALHOST_PROGRAMS)
+        removed += [f"program {program} on the root of the cgroups" for program in sorted(led)]
         return removed + [f"pins in {directory}" for directory in loading.unload()]
 
     def prune(self) -> list[str]:
@@ -109,17 +110,20 @@ class KernelPrograms:
             loading.require_compiler()
         return netns_cookie()
 
-    def attach_localhost(self) -> None:
-        """Have all localhost programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
+    def attach_localhost(self, programs: Collection[Program]) -> None:
+        """Have these programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
         # Those that tell who answers come first: no process ever sees an address that it did not ask.
         with root_if_any() as root:
-            for program in reversed(LOCALHOST_PROGRAMS):
+            for program in sorted(programs, key=LOCALHOST_PROGRAMS.index, reverse=True):
                 with self._open(program.function) as pinned:
                     self._cgroup.attach(program, pinned.number, root)
 
-    def detach_localhost(self) -> bool:
-        """Take ours off the cgroups' root; whether any were there."""
-        return bool(self._detach_localhost())
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        """Take ours of these off the cgroups' root; which were there."""
+        with root_if_any() as root:
+            return frozenset(
+                program for program in LOCALHOST_PROGRAMS if program in programs and self._cgroup.detach(program, root)
+            )
 
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""
@@ -183,10 +187,6 @@ class KernelPrograms:
         """What the kernel says about a pinned map. Raises ``BpfError``."""
         with self._open(map_name) as pinned:
             return syscall.map_info(pinned.number)
-
-    def _detach_localhost(self) -> list[Program]:
-        with root_if_any() as root:
-            return [program for program in LOCALHOST_PROGRAMS if self._cgroup.detach(program, root)]
 
     def _described(self, map_name: str, pinned: syscall.Fd) -> syscall.MapInfo:
         """What does not change about a map as long as its source does not: all but its number."""

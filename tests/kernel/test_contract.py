@@ -418,16 +418,15 @@ def programs_case(programs: Programs) -> None:
     programs.detach(Program.ISOLATION, lo)
     programs.detach(Program.ISOLATION, lo)
     assert [hooked.program for hooked in programs.hooked(lo)] == [Program.CHECKSUM]
-    assert (programs.localhost(), programs.detach_localhost()) == (frozenset(), False)
+    assert (programs.localhost(), programs.detach_localhost(LOCALHOST_PROGRAMS)) == (frozenset(), frozenset())
     cookie = programs.localhost_cookie()
     programs.put("settings", U32.pack(0), HostSettings(1, cookie).pack())
-    for _ in range(2):
-        programs.attach_localhost()
-        assert programs.localhost() == programs.current_localhost() == frozenset(LOCALHOST_PROGRAMS)
-    assert programs.detach_localhost()
-    assert programs.current_localhost() == frozenset()
-    programs.attach_localhost()
-    assert "program connect4 on the root of the cgroups" in programs.unload()
+    for some in ({Program.CONNECT4}, LOCALHOST_PROGRAMS, LOCALHOST_PROGRAMS):
+        programs.attach_localhost(some)
+        assert programs.localhost() == programs.current_localhost() == frozenset(some)
+    assert programs.detach_localhost({Program.CONNECT4}) == {Program.CONNECT4}
+    assert programs.current_localhost() == frozenset(LOCALHOST_PROGRAMS) - {Program.CONNECT4}
+    assert "program connect6 on the root of the cgroups" in programs.unload()
     assert programs.localhost() == frozenset()
     assert programs.hooked(lo) == ()
     assert not programs.loaded()

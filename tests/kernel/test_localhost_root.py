@@ -39,7 +39,7 @@ HOOKS = len(LOCALHOST_PROGRAMS)
 def start(world: World) -> Attached:
     """A network with a container that answers on a published port."""
     world.network(plan.FRONT)
-    web = world.attach("web", plan.FRONT, publish("8080:80"))
+    web = world.attach("web", plan.FRONT, publish("8080:80"), publish("8053:53", "udp"))
     world.serve(web)
     return web
 

@@ -31,7 +31,7 @@ from dataplane.steps import (
     SetSysctl,
     Step,
 )
-from dataplane.types import LOCALHOST_PROGRAMS, IfIndex, Program
+from dataplane.types import DATAGRAM_PROGRAMS, LOCALHOST_PROGRAMS, IfIndex, Program
 from support.attachments import attachment, key, port
 from support.fakeworld import World
 
@@ -122,6 +122,14 @@ def test_programs_of_processes_stay_when_the_last_container_leaves() -> None:
     assert not steps(AttachLocalhost, of=plan(state(CGROUPS, one), state(CGROUPS, one, other), 1))
 
 
+def test_datagrams_wait_for_no_program_of_streams() -> None:
+    """What every datagram socket of the machine would run is attached with the first UDP port."""
+    web = attachment("web", str(WEB4), port(8080))
+    assert state(CGROUPS, web).localhost == frozenset(LOCALHOST_PROGRAMS) - DATAGRAM_PROGRAMS
+    dns = attachment("dns", "10.11.0.3", port(53, 53, "udp"))
+    assert AttachLocalhost(DATAGRAM_PROGRAMS) in plan(state(CGROUPS, web), state(CGROUPS, web, dns), 1)
+
+
 @pytest.mark.parametrize(
     ("host", "addresses", "localnet", "leads"),
     [
@@ -136,7 +144,7 @@ def test_what_each_means_needs(host: HostWide, addresses: str, localnet: bool, l
     """route_localnet is nft's alone, and for IPv4; programs serve containers of either family."""
     wanted = state(host, attachment("web", addresses, port(8080)))
     assert (ROUTE_LOCALNET in wanted.device_sysctls) == localnet
-    assert wanted.localhost == leads
+    assert bool(wanted.localhost) == leads
 
 
 def test_undoing_leaves_programs_that_were_there() -> None:
@@ -144,17 +152,18 @@ def test_undoing_leaves_programs_that_were_there() -> None:
     doors = FakeDoors()
     doors.programs.cookie = COOKIE
     doors.programs.load()
-    undo = apply([AttachLocalhost()], doors.kernel())
-    again = apply([AttachLocalhost()], doors.kernel())
+    every = frozenset(LOCALHOST_PROGRAMS)
+    undo = apply([AttachLocalhost(every - DATAGRAM_PROGRAMS)], doors.kernel())
+    again = apply([AttachLocalhost(every)], doors.kernel())
     again(BpfError("try", "something", "it failed"))
-    assert doors.programs.localhost() == set(LOCALHOST_PROGRAMS)
+    assert doors.programs.localhost() == every - DATAGRAM_PROGRAMS
     undo(BpfError("try", "something", "it failed"))
     assert not doors.programs.localhost()
     apply([DetachLocalhost()], doors.kernel())(BpfError("try", "something", "it failed"))
     assert not doors.programs.localhost()
-    apply([AttachLocalhost()], doors.kernel())
+    apply([AttachLocalhost(every)], doors.kernel())
     apply([DetachLocalhost()], doors.kernel())(BpfError("try", "something", "it failed"))
-    assert doors.programs.localhost() == set(LOCALHOST_PROGRAMS)
+    assert doors.programs.localhost() == every
 
 
 def test_what_is_missing_is_named_and_attached() -> None:
@@ -167,9 +176,10 @@ def test_what_is_missing_is_named_and_attached() -> None:
     observed = observe(kernel, wanted, {Part.PROGRAMS})
     texts = [text for _, text in complaints(wanted, observed, {Part.PROGRAMS})]
     assert texts[0] == "program connect4 is not attached to the root of the cgroups"
-    assert len(texts) == len(LOCALHOST_PROGRAMS)
-    assert plan(there(wanted, observed, {Part.PROGRAMS}), wanted, 1) == (LoadPrograms(), AttachLocalhost())
-    apply([AttachLocalhost()], kernel)
+    assert len(texts) == len(wanted.localhost) == len(LOCALHOST_PROGRAMS) - len(DATAGRAM_PROGRAMS)
+    repair = AttachLocalhost(wanted.localhost)
+    assert plan(there(wanted, observed, {Part.PROGRAMS}), wanted, 1) == (LoadPrograms(), repair)
+    apply([repair], kernel)
     assert not list(complaints(wanted, observe(kernel, wanted, {Part.PROGRAMS}), {Part.PROGRAMS}))
 
 
@@ -314,7 +324,7 @@ def test_a_kernel_that_refuses_makes_an_add_fail_whole(
 ) -> None:
     """What could be attached a moment ago and cannot now is told, and nothing of the ADD is left."""
 
-    def refuse() -> None:
+    def refuse(_: object) -> None:
         raise BpfError.from_errno("attach a BPF program to", "the root of the cgroups", errno.E2BIG)
 
     with engine(tmp_path, doors) as asked:
