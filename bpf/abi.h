@@ -66,7 +66,11 @@ _Static_assert(sizeof(struct origin) == 20, "struct origin");
 
 /* published: the way that our DNAT goes, from a host port to a container. Ports under conditions are not in here. */
 struct published_key {
-	struct address addr; /* the host address, 0 for every local address */
+	/*
+	 * The host address; 0 for every local address; ::ffff:0.0.0.0 with family 6 for [::1] where the port is published
+	 * on every local address of both families, and its container has none of IPv6.
+	 */
+	struct address addr;
 	__be16 port;
 	__u8 protocol; /* IPPROTO_TCP or IPPROTO_UDP */
 	__u8 family;   /* 4 or 6: of the host address */
@@ -74,7 +78,7 @@ struct published_key {
 _Static_assert(sizeof(struct published_key) == 20, "struct published_key");
 
 struct target {
-	struct address addr; /* the container's; of IPv4 also where only [::1] is published for it */
+	struct address addr; /* the container's */
 	__be16 port;
 	__u8 localhost; /* processes of the host reach it by a loopback address */
 	__u8 unused;

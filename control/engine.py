@@ -33,13 +33,14 @@ from control.errors import (
     NotReadyError,
 )
 from control.ipam.leases import LeaseStore, Owner
+from control.localhost import Means, choose
 from control.lock import locked, locked_attachment
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
 from control.repair.differences import differences
 from control.repair.reconciler import EVERYTHING, Outcome, Part, merged
-from control.repair.repair import Repair
+from control.repair.repair import LOCALHOST_FACT, Repair
 from control.repair.skeleton import Skeleton
-from control.settings import Settings, SettingsError, read_settings
+from control.settings import LocalhostMode, Settings, SettingsError, read_settings
 from control.state.database import Version
 from control.state.mirror import Mirror
 from control.state.store import Store
@@ -98,9 +99,13 @@ class Engine:
                 self._mark = (settings or Settings()).mark
                 if self.store.fact(_MARK_FACT) != str(self._mark):
                     self.store.keep_fact(_MARK_FACT, str(self._mark))
+            self.localhost = choose(self._localhost_mode(settings), kernel.programs)
+            """How processes of the host reach published ports by loopback addresses."""
+            if self.store.fact(LOCALHOST_FACT) != self.localhost.means and not any(self.store.attachments()):
+                self.store.keep_fact(LOCALHOST_FACT, self.localhost.means)
         self._skeleton = Skeleton(kernel.nft, self.store)
         self.mirror = Mirror(self.store)
-        host = HostWide(self._mark)
+        host = HostWide(self._mark, self.localhost.cookie, localnet=self.localhost.means is Means.NFT)
         self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, host)
         self._changes = Changes(kernel, self.store, self._skeleton, self.mirror, self._repair, host)
         self._devices = Devices(kernel, self.store, self.mirror, self._changes, host)
@@ -303,6 +308,12 @@ class Engine:
             return tear_down(self.kernel, self.store, self._repair, self._mark)
 
     # -- one change ---------------------------------------------------------------------------------------------------
+
+    def _localhost_mode(self, settings: Settings | SettingsError | None) -> LocalhostMode:
+        if not isinstance(settings, SettingsError):
+            return (settings or Settings()).localhost
+        former = self.store.fact(LOCALHOST_FACT)
+        return LocalhostMode.AUTO if former in {None, Means.CGROUPS} else LocalhostMode(former)
 
     def _read_back(self) -> Rebuilt:
         from control.state.survey import read_back  # noqa: PLC0415 - for nothing but a state that was lost

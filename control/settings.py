@@ -2,6 +2,8 @@
 
 mark_bit = 27        # of packets of published ports; choose one that nothing else on this host uses
 attach = "auto"      # how programs are hooked: "tcx", "clsact", or tcx where the kernel takes it
+localhost = "auto"   # how published ports answer on 127.0.0.1 and [::1]: by programs of the cgroups' root where there
+                     # is one, else by "nft", which sets route_localnet and serves IPv4 alone; "off": not at all
 agent = "optional"   # whether plugins may do the agent's work while none runs; "required": only DEL and GC
 metrics = "unix"     # where the agent shows them: "off", a socket beside its own, or "127.0.0.1:9477", "[::1]:9477"
 ownership = "off"    # "on": the kernel lets nobody but the agent change our table
@@ -15,6 +17,7 @@ import os
 import re
 import tomllib
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import Literal
 
@@ -24,8 +27,16 @@ from dataplane.types import Address, AttachMode
 
 DEFAULT_PATH = Path("/etc/dataplane/dataplane.toml")
 _MARK_BITS = 32
-_KEYS = ("mark_bit", "attach", "agent", "metrics", "ownership", "collect_after")
+_KEYS = ("mark_bit", "attach", "localhost", "agent", "metrics", "ownership", "collect_after")
 _ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<v4>[0-9.]+)):(?P<port>[0-9]{1,5})")
+
+
+class LocalhostMode(StrEnum):
+    """How processes of the host reach published ports by loopback addresses."""
+
+    AUTO = "auto"  # programs on the root of the cgroups where the kernel takes them, else nft
+    NFT = "nft"  # DNAT and route_localnet: IPv4 alone
+    OFF = "off"  # not at all
 
 
 class SettingsError(EngineError):
@@ -54,6 +65,7 @@ class Settings:
     mark: int = DEFAULT_MARK
     """Mask with one bit set."""
     attach: AttachMode = AttachMode.AUTO
+    localhost: LocalhostMode = LocalhostMode.AUTO
     agent_required: bool = False
     """Without an agent nothing is attached: an ADD is refused, and STATUS says so."""
     metrics: MetricsPlace = "unix"
@@ -85,6 +97,9 @@ def _parse(raw: dict[str, object], path: Path) -> Settings:
     attach = raw.get("attach", AttachMode.AUTO)
     if not isinstance(attach, str) or attach not in {mode.value for mode in AttachMode}:
         raise SettingsError(f'{path}: attach must be "auto", "tcx" or "clsact"')
+    localhost = raw.get("localhost", LocalhostMode.AUTO)
+    if not isinstance(localhost, str) or localhost not in {mode.value for mode in LocalhostMode}:
+        raise SettingsError(f'{path}: localhost must be "auto", "nft" or "off"')
     agent = raw.get("agent", "optional")
     if agent not in ("optional", "required"):
         raise SettingsError(f'{path}: agent must be "optional" or "required"')
@@ -97,6 +112,7 @@ def _parse(raw: dict[str, object], path: Path) -> Settings:
     return Settings(
         mark=1 << bit,
         attach=AttachMode(attach),
+        localhost=LocalhostMode(localhost),
         agent_required=agent == "required",
         metrics=_metrics(raw.get("metrics", "unix"), path),
         owned=ownership == "on",

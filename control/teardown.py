@@ -12,7 +12,7 @@ from dataplane.apply import apply_all
 from dataplane.doors import Kernel, Nft
 from dataplane.errors import DataplaneError
 from dataplane.nft.objects import Table
-from dataplane.steps import DetachProgram, RunNft
+from dataplane.steps import DetachLocalhost, DetachProgram, RunNft
 
 
 def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[str]:
@@ -25,8 +25,9 @@ def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[s
     steps = planner.plan(everything, nothing, mark, former=store.former_sysctls())
     removed = [f"attachment {one.key}" for one in store.attachments()]
     removed += [f"program {step.program} of device {step.ifindex}" for step in steps if isinstance(step, DetachProgram)]
+    removed += [f"program {program} on the root of the cgroups" for program in sorted(kernel.programs.localhost())]
     store.begin(())
-    errors = apply_all((step for step in steps if not isinstance(step, RunNft)), kernel)
+    errors = apply_all((*(step for step in steps if not isinstance(step, RunNft)), DetachLocalhost()), kernel)
     try:
         removed += _remove_tables(kernel.nft)
         removed += kernel.programs.unload()

@@ -14,8 +14,10 @@ from dataplane.crashpoints import Point, reached
 from dataplane.doors import Kernel
 from dataplane.errors import BpfError, DataplaneError, LinkError
 from dataplane.steps import (
+    AttachLocalhost,
     AttachProgram,
     DeleteRules,
+    DetachLocalhost,
     DetachProgram,
     DistrustSource,
     DropEntry,
@@ -30,6 +32,7 @@ from dataplane.steps import (
     Step,
     TrustSource,
 )
+from dataplane.types import Program
 
 Undo = Callable[[], object]
 
@@ -94,6 +97,11 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
             kernel.programs.detach(program, ifindex)
             return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
+        case AttachLocalhost(leading):
+            return _attach_localhost(kernel, leading)
+        case DetachLocalhost():
+            taken = kernel.programs.detach_localhost(kernel.programs.localhost())
+            return (lambda: kernel.programs.attach_localhost(taken)) if taken else _nothing
         case RunNft(do, undo):
             kernel.nft.run(do)
             return lambda: kernel.nft.run(undo)
@@ -136,6 +144,14 @@ def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -
         return _nothing
     write(value)
     return lambda: write(former)
+
+
+def _attach_localhost(kernel: Kernel, programs: frozenset[Program]) -> Undo:
+    if programs <= kernel.programs.current_localhost():
+        return _nothing  # for all containers but a host's first
+    new = programs - kernel.programs.localhost()
+    kernel.programs.attach_localhost(programs)
+    return lambda: kernel.programs.detach_localhost(new)
 
 
 def _drop_entry(kernel: Kernel, map_name: str, key: bytes) -> Undo:

@@ -33,6 +33,8 @@ class Point(StrEnum):
     FORGET_COUNTS = "step.ForgetCounts"
     ATTACH_PROGRAM = "step.AttachProgram"
     DETACH_PROGRAM = "step.DetachProgram"
+    ATTACH_LOCALHOST = "step.AttachLocalhost"
+    DETACH_LOCALHOST = "step.DetachLocalhost"
     RUN_NFT = "step.RunNft"
     INSERT_RULES = "step.InsertRules"
     DELETE_RULES = "step.DeleteRules"
@@ -69,6 +71,9 @@ class Point(StrEnum):
     TCX_LINKED = "tcx.linked"
     TCX_PINNED = "tcx.pinned"
     TCX_DETACHED = "tcx.detached"
+    CGROUP_LINKED = "cgroup.linked"
+    CGROUP_PINNED = "cgroup.pinned"
+    CGROUP_DETACHED = "cgroup.detached"
     PINS_REMOVED = "programs.unpinned"
 
     # Interfaces.

@@ -214,8 +214,24 @@ class Programs(Door):
         those that ``attach`` would not change."""
 
     def hold(self, devices: Iterable[IfIndex]) -> None:
-        """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
-        and let go of what is not hooked to any of them."""
+        """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
+        when its pins are removed; and let go of the rest."""
+
+    def localhost_cookie(self) -> int:
+        """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.
+        Raises ``BpfError`` where programs cannot be attached there, with the reason."""
+
+    def attach_localhost(self, programs: Collection[Program]) -> None:
+        """Have these programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
+
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        """Take ours of these off the cgroups' root; which were there."""
+
+    def localhost(self) -> frozenset[Program]:
+        """Our programs on the cgroups' root that serve this network namespace, in any version."""
+
+    def current_localhost(self) -> frozenset[Program]:
+        """Those that ``attach_localhost`` would not change."""
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""

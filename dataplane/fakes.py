@@ -333,6 +333,9 @@ class FakePrograms:
         self._loaded = False
         self._hooked: set[tuple[IfIndex, Program]] = set()
         self._maps: dict[str, dict[bytes, bytes]] = {}
+        self._localhost: frozenset[Program] = frozenset()
+        self.cookie = 0
+        """Of this namespace; 0 where there is no cgroup2."""
         self.fail: BpfError | None = None
 
     def load(self) -> None:
@@ -343,7 +346,9 @@ class FakePrograms:
 
     def unload(self) -> list[str]:
         removed = [f"program {program} on device {ifindex}" for ifindex, program in sorted(self._hooked)]
+        removed += [f"program {program} on the root of the cgroups" for program in sorted(self.localhost())]
         self._hooked.clear()
+        self._localhost = frozenset()
         self._maps.clear()
         self._loaded = False
         return removed
@@ -367,6 +372,28 @@ class FakePrograms:
 
     def hold(self, devices: Iterable[IfIndex]) -> None:
         """Nothing here goes with its pin."""
+
+    def localhost_cookie(self) -> int:
+        if not self.cookie:
+            raise BpfError("find", "the root of the cgroups", "no cgroup2 is mounted", errno.ENOENT)
+        return self.cookie
+
+    def attach_localhost(self, programs: Collection[Program]) -> None:
+        self.localhost_cookie()
+        if not self._loaded:
+            raise BpfError.from_errno("attach", "the localhost programs", errno.ENOENT)
+        self._localhost |= frozenset(programs)
+
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        gone = self._localhost.intersection(programs)
+        self._localhost -= gone
+        return gone
+
+    def localhost(self) -> frozenset[Program]:
+        return self._localhost
+
+    def current_localhost(self) -> frozenset[Program]:
+        return self.localhost()
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         return tuple(

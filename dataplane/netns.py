@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 
 _SO_NETNS_COOKIE = 71
 """Linux 5.14: a number of the namespace that is never used again, as its inode number may be."""
@@ -23,9 +24,14 @@ def scoped(directory: str) -> str:
     host = next((inode for inode in map(_inode, _HOST_PROCESSES) if inode), own)
     if host == own:
         return directory
+    return f"{directory}-netns-{cookie()}"
+
+
+def cookie() -> int:
+    """The number of this thread's network namespace, by which BPF programs know it, too. Raises ``OSError`` where the
+    kernel has none."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as any_socket:
-        cookie = any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8)
-    return f"{directory}-netns-{int.from_bytes(cookie, 'little')}"
+        return int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
 
 
 def _inode(process: str) -> int | None:

@@ -59,6 +59,19 @@ class DetachProgram:
 
 
 @dataclass(frozen=True, slots=True)
+class AttachLocalhost:
+    """Have these programs on the root of the cgroups, which lead processes of the host to published ports by loopback
+    addresses. Undone by detaching those that were not there before."""
+
+    programs: frozenset[Program]
+
+
+@dataclass(frozen=True, slots=True)
+class DetachLocalhost:
+    """Take all of them off; undone by attaching again those that were there."""
+
+
+@dataclass(frozen=True, slots=True)
 class RunNft:
     """Run a transaction; undone by running its opposite."""
 
@@ -136,6 +149,8 @@ Step = (
     | ForgetCounts
     | AttachProgram
     | DetachProgram
+    | AttachLocalhost
+    | DetachLocalhost
     | RunNft
     | InsertRules
     | DeleteRules

@@ -106,6 +106,8 @@ DEVICE_PROGRAMS = tuple(program for program in Program if not program.hook.of_cg
 """Those that are attached to links."""
 LOCALHOST_PROGRAMS = tuple(program for program in Program if program.hook.of_cgroup)
 """Those that are attached to the root of the cgroups."""
+DATAGRAM_PROGRAMS = frozenset({Program.SENDMSG4, Program.SENDMSG6, Program.RECVMSG4, Program.RECVMSG6})
+"""Those of them that UDP ports need, and every datagram socket of the machine runs."""
 
 
 class AttachMode(StrEnum):

@@ -28,7 +28,6 @@ Claim = tuple[Protocol, int, int | Address]
 """Something that only one mapping can have: a port of one address, or of every address of an IP version (4 or 6)."""
 
 _EVERY_IPV4 = IPv4Address("0.0.0.0")
-_LOCALHOST_IPV6 = IPv6Address("::1")
 _BROADCAST = IPv4Address("255.255.255.255")
 
 
@@ -74,17 +73,12 @@ def unserved(entries: Sequence[Entry], addresses: Iterable[Address], *, skips: b
     left_out: dict[tuple[Address, str], list[str]] = {}
     for entry in entries:
         host = entry.mapping.host_address
-        if host is None:
+        if host is None or host.version in versions:
             continue
-        if host.version not in versions:
-            reason = f"the container has no IPv{host.version} address"
-            # 0.0.0.0 needs no other beside it: nerdctl writes it alone where its user named no address.
-            if not (skips or (entry.mapping.wildcard and replace(entry.mapping, host_address=_EVERY_IPV4) in mappings)):
-                raise ConfigError(f"{entry.path}.hostIP", f"{host} is IPv{host.version}, and {reason}")
-        elif host == _LOCALHOST_IPV6:
-            reason = "the kernel has no route from there to a container"
-        else:
-            continue
+        reason = f"the container has no IPv{host.version} address"
+        # 0.0.0.0 needs no other beside it: nerdctl writes it alone where its user named no address.
+        if not (skips or (entry.mapping.wildcard and replace(entry.mapping, host_address=_EVERY_IPV4) in mappings)):
+            raise ConfigError(f"{entry.path}.hostIP", f"{host} is IPv{host.version}, and {reason}")
         left_out.setdefault((host, reason), []).append(entry.path)
     return tuple(
         f"{paths[0]}{f' and {len(paths) - 1} more publish' if paths[1:] else ' publishes'} nothing on {host}: {reason}"

@@ -53,6 +53,7 @@ def status(need_agent: bool, as_json: bool) -> int:
         problems = engine.problems()
         attachments = engine.attachments()
         networks = engine.networks()
+        localhost = engine.localhost
         hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
         programs = sum(map(len, hooked.values()))
         ways = sorted({str(program.mode) for found in hooked.values() for program in found})
@@ -66,6 +67,7 @@ def status(need_agent: bool, as_json: bool) -> int:
                 "attachments": len(interfaces),
                 "ports": sum(1 for one in attachments for _ in _ports(one)),
                 "programs": {"hooked": programs, "by": ways},
+                "localhost": {"by": localhost.means, "why": localhost.why},
                 "networks": [
                     {
                         "name": name,
@@ -85,6 +87,9 @@ def status(need_agent: bool, as_json: bool) -> int:
     click.echo(f"attachments  {len(interfaces)} on {len(networks)} networks")
     click.echo(f"ports        {sum(1 for one in attachments for _ in _ports(one))} published")
     click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
+    click.echo(f"localhost    {localhost}")
+    if localhost.why:
+        click.echo(f"             {localhost.why}; then restart the agent, or dpctl reconcile where none runs")
     for problem in problems:
         click.echo(f"PROBLEM      {problem}")
     for note in notes:

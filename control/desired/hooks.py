@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address
 
 from control.desired.ruleset import PLAIN, Group, group_of, targets
 from control.model import Attachment, ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, PortMapping
@@ -33,7 +33,17 @@ from dataplane.abi import (
     PublishedKey,
     Target,
 )
-from dataplane.types import Address, ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program, Protocol
+from dataplane.types import (
+    DATAGRAM_PROGRAMS,
+    LOCALHOST_PROGRAMS,
+    Address,
+    ChecksumMode,
+    GuardLevel,
+    IfIndex,
+    IsolationPolicy,
+    Program,
+    Protocol,
+)
 
 Entries = Mapping[tuple[str, bytes], bytes]
 """(map, key) -> value."""
@@ -57,7 +67,7 @@ GUARDS = {
 
 _PRESENT = U32.pack(1)
 """The value of an entry that is a member of a set."""
-_LOOPBACK6 = IPv6Address("::1")
+_EVERY_IPV4 = IPv4Address("0.0.0.0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +78,14 @@ class HostWide:
     """Mark bit of published traffic."""
     cookie: int = 0
     """Of the host's network namespace, where its processes reach published ports by programs of the cgroups' root; 0
-    where they do by nftables."""
+    where they do not."""
+    localnet: bool = True
+    """Whether they do by nftables instead, which needs route_localnet."""
+
+    @property
+    def localhost(self) -> str:
+        """By which means they do, in one word."""
+        return "cgroups" if self.cookie else "nft" if self.localnet else "off"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +99,10 @@ class Use:
     checksum: ChecksumPolicy
     fill_ports: tuple[int, ...]
     masquerades: bool
-    localhost: bool
-    """Published ports are to answer on loopback addresses."""
+    localhost: tuple[int, ...]
+    """IP versions of the containers' addresses whose published ports are to answer on loopback addresses."""
+    datagrams: bool
+    """UDP ports are among them."""
     forwards4: bool
     forwards6: bool
     """The host must forward packets of that family."""
@@ -116,7 +135,8 @@ def use_of(attachment: Attachment) -> Use:
         checksum=options.checksum,
         fill_ports=options.fill_ports,
         masquerades=options.ip_masq,
-        localhost=options.snat and 4 in published,
+        localhost=tuple(sorted(published)) if options.snat else (),
+        datagrams=options.snat and any(one.protocol is Protocol.UDP for one in request.mappings),
         forwards4=reached and 4 in versions,
         forwards6=reached and 6 in versions,
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
@@ -134,6 +154,15 @@ def programs(uses: Iterable[Use], facts: Mapping[str, NetworkFacts]) -> frozense
         if mode_of(use, facts) is not ChecksumMode.OFF:
             wanted.add((Program.CHECKSUM, use.device))
     return frozenset(wanted)
+
+
+def localhost_programs(uses: Iterable[Use], host: HostWide) -> frozenset[Program]:
+    """Which programs belong on the root of the cgroups: nobody's datagrams wait for programs that lead TCP alone."""
+    reached = [use for use in uses if host.cookie and use.localhost]
+    if not reached:
+        return frozenset()
+    wanted = frozenset(LOCALHOST_PROGRAMS)
+    return wanted if any(use.datagrams for use in reached) else wanted - DATAGRAM_PROGRAMS
 
 
 def port_of(attachment: Attachment) -> IfIndex:
@@ -233,8 +262,9 @@ def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, byt
                 entries["published", PublishedKey(host, target.version, number, mapping.host_port).pack()] = entry
                 if mapping.host_address is None and all(one.version == 4 for one in found):
                     # Published on both families, and there is no IPv6 to lead to: a socket of IPv6 reaches IPv4, too.
-                    loopback = PublishedKey(_LOOPBACK6, 6, number, mapping.host_port)
-                    entries["published", loopback.pack()] = entry
+                    # Under a key of its own, for another container may have the port of IPv6.
+                    mapped = PublishedKey(_EVERY_IPV4, 6, number, mapping.host_port)
+                    entries["published", mapped.pack()] = entry
     return entries
 
 

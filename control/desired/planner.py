@@ -24,6 +24,7 @@ from dataplane.doors import FlowFilter, PortFlags
 from dataplane.nft.objects import Element, EtherAddress
 from dataplane.nft.transaction import Transaction
 from dataplane.steps import (
+    AttachLocalhost,
     AttachProgram,
     DeleteRules,
     DetachProgram,
@@ -64,6 +65,9 @@ class Desired:
     accepts: frozenset[tuple[ForeignChain, IfIndex]]
     hooks: frozenset[tuple[Program, IfIndex]]
     entries: Entries
+    localhost: frozenset[Program]
+    """Programs of the cgroups' root, which lead processes of the host to published ports. They stay when nobody needs
+    them any more, until all of the dataplane is removed: an ADD need not wait for them again."""
     host_sysctls: Mapping[str, str]
     """Set when needed, never set back: others rely on them by then."""
     device_sysctls: Mapping[str, str]
@@ -97,10 +101,15 @@ def desired(
         accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
         hooks=hooks.programs(uses, facts) | hooks.port_programs(ported, facts),
         entries=hooks.device_entries(uses, facts, host) | hooks.attachment_entries(attachments, facts, host),
+        localhost=hooks.localhost_programs(everybodys, host),
         host_sysctls=dict.fromkeys(
             [IPV4_FORWARDING for use in uses if use.forwards4] + [IPV6_FORWARDING for use in uses if use.forwards6], "1"
         ),
-        device_sysctls={route_localnet(use.device_name): "1" for use in uses if use.localhost and not host.cookie},
+        device_sysctls={
+            route_localnet(use.device_name): "1"
+            for use in uses
+            if 4 in use.localhost and host.localnet and not host.cookie
+        },
         ports=_port_uses(one for one in attachments if one.device.port and one.device.index not in gone),
         admin_chains=frozenset(use.admin_chain for use in everybodys if use.admin_chain),
         guards=frozenset(map(guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
@@ -203,11 +212,14 @@ def _build_hooks(before: Desired, after: Desired) -> Iterable[Step]:
     # showed before until it shows all.
     changed = sorted((item for item in after.entries.items() if before.entries.get(item[0]) != item[1]), reverse=True)
     attached = sorted(after.hooks - before.hooks, key=_hook_order)
-    if changed or attached:
+    leads = after.localhost - before.localhost
+    if changed or attached or leads:
         yield LoadPrograms()
     # The maps first: a program that runs before it finds its network lets everything pass.
     yield from (PutEntry(map_name, key, value) for (map_name, key), value in changed)
     yield from (AttachProgram(program, device) for program, device in attached)
+    if leads:
+        yield AttachLocalhost(leads)
 
 
 def _remove_hooks(before: Desired, after: Desired) -> Iterable[Step]:

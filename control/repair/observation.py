@@ -36,6 +36,10 @@ class Observed:
     current: frozenset[tuple[Program, IfIndex]] = frozenset()
     """In today's version, once."""
     entries: Mapping[tuple[str, bytes], bytes] = field(default_factory=dict)
+    localhost: frozenset[Program] = frozenset()
+    """On the root of the cgroups, in any version."""
+    current_localhost: frozenset[Program] = frozenset()
+    """In today's version, once."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     ports: Mapping[IfIndex, PortFlags | None] = field(default_factory=dict)
     """None: no bridge port."""
@@ -46,7 +50,7 @@ class Observed:
 def observe(kernel: Kernel, wanted: Desired, parts: Collection[Part] = _EVERYTHING) -> Observed:
     """Ask the kernel. Raises a ``DataplaneError`` where it cannot be asked."""
     observed = Observed()
-    if Part.PROGRAMS in parts and (wanted.hooks or wanted.entries):
+    if Part.PROGRAMS in parts and (wanted.hooks or wanted.entries or wanted.localhost):
         observed = _programs(kernel, wanted)
     if Part.SYSCTLS in parts:
         names = (*wanted.host_sysctls, *wanted.device_sysctls)
@@ -86,7 +90,8 @@ def there(wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYT
     found = wanted
     if Part.PROGRAMS in parts:
         held = {entry: value for entry, value in observed.entries.items() if entry in wanted.entries}
-        found = replace(found, hooks=wanted.hooks & observed.current, entries=held)
+        leading = wanted.localhost & observed.current_localhost
+        found = replace(found, hooks=wanted.hooks & observed.current, entries=held, localhost=leading)
     if Part.SYSCTLS in parts:
         found = replace(
             found,
@@ -123,7 +128,12 @@ def _programs(kernel: Kernel, wanted: Desired) -> Observed:
         else:
             values = ((key, programs.get(name, key)) for key in mine)
             entries |= {(name, key): value for key, value in values if value is not None}
-    return Observed(loaded, frozenset(hooked), frozenset(current), entries)
+    found = Observed(loaded, frozenset(hooked), frozenset(current), entries)
+    if not wanted.localhost:
+        return found
+    localhost = programs.current_localhost() if loaded else frozenset[Program]()
+    there = localhost if localhost >= wanted.localhost else programs.localhost()
+    return replace(found, localhost=there, current_localhost=localhost)
 
 
 _FEW = 64
@@ -136,7 +146,9 @@ def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
             yield f"program {program} is not attached to device {device}"
         elif observed.loaded and (program, device) not in observed.current:
             yield f"program {program} on device {device} is there twice, not pinned, or of another version"
-    if not wanted.entries:
+    if wanted.localhost:
+        yield from _about_localhost(wanted, observed)
+    if not (wanted.entries or wanted.localhost):
         return
     if not observed.loaded:
         yield "the BPF programs are not loaded: their pins are gone, or of another version"
@@ -145,6 +157,14 @@ def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
         entry = observed.entries.get((map_name, key))
         if entry != value:
             yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
+
+
+def _about_localhost(wanted: Desired, observed: Observed) -> Iterator[str]:
+    for program in sorted(wanted.localhost):
+        if program not in observed.localhost:
+            yield f"program {program} is not attached to the root of the cgroups"
+        elif observed.loaded and program not in observed.current_localhost:
+            yield f"program {program} on the root of the cgroups is there twice, not pinned, or of another version"
 
 
 def _about_port(port: IfIndex, needs: PortFlags, found: PortFlags | None) -> Iterator[str]:

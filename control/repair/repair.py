@@ -30,7 +30,7 @@ from dataplane.apply import apply_all
 from dataplane.doors import FlowFilter, Kernel
 from dataplane.errors import DataplaneError, FirewalldError, ForeignChainError, LinkError
 from dataplane.nft.objects import Table
-from dataplane.steps import DetachProgram, DropEntry, PutEntry, RunNft, Step, TrustSource
+from dataplane.steps import DetachLocalhost, DetachProgram, DropEntry, PutEntry, RunNft, SetSysctl, Step, TrustSource
 from dataplane.types import NETWORK_PROGRAMS, Address, IfIndex
 
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
@@ -38,6 +38,8 @@ _NETWORK_MAPS = ("networks", "origins", "published", "containers", "ports", "por
 _BY_USES = frozenset({Part.SYSCTLS, Part.FOREIGN})
 """Parts about which the devices of attachments tell everything."""
 INTERRUPTED = "a change was interrupted"
+LOCALHOST_FACT, _FIRST_MEANS = "localhost", "nft"
+"""By which means the kernel was last set up to serve localhost; states of earlier versions do not tell."""
 
 
 class Repair:
@@ -79,10 +81,13 @@ class Repair:
 
     def is_due(self, *, removing: bool = False) -> bool:
         """Whether a change was interrupted, the programs are another version's or lost, or chains and rules of our
-        table are not as written; the last is nothing that ``removing`` needs."""
-        if self._store.interrupted() or not (removing or self._skeleton.intact()):
+        table are not as written, or localhost is served otherwise; the last two are nothing that ``removing`` needs."""
+        if self._store.interrupted() or not (removing or (self._skeleton.intact() and not self._otherwise_served())):
             return True
-        return not self._kernel.programs.loaded() and bool(self.of_devices().hooks)
+        if self._kernel.programs.loaded():
+            return False
+        wanted = self.of_devices()
+        return bool(wanted.hooks or wanted.localhost)
 
     def resync(self) -> None:
         """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
@@ -92,14 +97,19 @@ class Repair:
         left = self.everything(self._store.touched(), living=False)
         self._tables.replace()
         self._tables.guard_ports()
+        self._remember_sysctls(everything)
         former = self._store.former_sysctls()
+        stale = former.keys() - everything.device_sysctls.keys()
         # First away with what an interrupted change may have left, then all that should be there once more.
         away = planner.plan(left, everything, self._mark, former=former)
         again = planner.plan(self.nothing(), everything, self._mark)
         steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
+        # Of what nobody wants any more, such as route_localnet once localhost is served by other means.
+        steps += [SetSysctl(name, former[name], optional=True) for name in sorted(stale)]
         flows = planner.flush_flows(self.flow_filters(self._store.touched()))
         self._run([*self._surplus(everything), *steps, *self.host_addresses(everything), *flows])
-        self._store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
+        self._store.forget_sysctls((left.device_sysctls.keys() - everything.device_sysctls.keys()) | stale)
+        self._store.keep_fact(LOCALHOST_FACT, self._host.localhost)
         self._store.settle()
 
     def sync(self, parts: Collection[Part]) -> Outcome:
@@ -125,6 +135,8 @@ class Repair:
         """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
         if self._store.interrupted():
             yield INTERRUPTED
+        if otherwise := self._otherwise_served():
+            yield f"{otherwise}; restart the agent where one runs"
         everything = self.everything()
         yield from self._tables.compare().texts
         if any(self._mirror.attachments()):
@@ -133,6 +145,16 @@ class Repair:
         for step in self._surplus(everything):
             if isinstance(step, DropEntry):
                 yield f"BPF map {step.map_name}: no attachment asks for entry {step.key.hex()}"
+            elif isinstance(step, DetachLocalhost):
+                yield "programs on the root of the cgroups lead to published ports, and the settings say otherwise"
+
+    def _remember_sysctls(self, wanted: Desired) -> None:
+        """Keep what device sysctls are before they are set, where nobody has yet."""
+        known = self._store.former_sysctls(wanted.device_sysctls)
+        for name, value in wanted.device_sysctls.items():
+            found = None if name in known else self._kernel.sysctls.read(name)
+            if found is not None and found != value:
+                self._store.remember_sysctl(name, found)
 
     def host_addresses(self, wanted: Desired) -> list[Step]:
         """Tell the checksum program the host's addresses, if there is anything to be proved against them."""
@@ -175,10 +197,18 @@ class Repair:
         }
 
     def _sync_state(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if not self._store.interrupted():
+        otherwise = self._otherwise_served()
+        if not (self._store.interrupted() or otherwise):
             return (), ()
         self.resync()
-        return (INTERRUPTED,), ()
+        return (otherwise or INTERRUPTED,), ()
+
+    def _otherwise_served(self) -> str:
+        """What is wrong where the kernel was set up to serve localhost by other means; nothing where nobody is."""
+        found, wanted = self._store.fact(LOCALHOST_FACT) or _FIRST_MEANS, self._host.localhost
+        if found == wanted or not any(self._store.attachments()):
+            return ""
+        return f"published ports answer on localhost by other means ({found}) than they are to ({wanted})"
 
     def _sync_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         lack = self._tables.compare()
@@ -193,7 +223,7 @@ class Repair:
 
     def _sync_programs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
         wanted = self.of_devices()
-        if not wanted.hooks:
+        if not (wanted.hooks or wanted.localhost):
             return (), ()
         if not self._kernel.programs.loaded():
             # New maps are empty: they get everything, before a program that reads them runs. What fails in between is
@@ -266,6 +296,8 @@ class Repair:
         return frozenset(device for device in set(devices) if self._kernel.links.get(device) is None)
 
     def _surplus(self, everything: Desired) -> Iterator[Step]:
+        if not self._host.cookie and self._kernel.programs.localhost():
+            yield DetachLocalhost()
         if not self._kernel.programs.loaded():
             return
         for map_name in _NETWORK_MAPS:

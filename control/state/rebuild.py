@@ -219,7 +219,8 @@ class _Rebuilding:
         )
         snat = not targets or targets <= traces.everywhere["snat"]
         if masq_all:
-            snat = device in remains.localhost or not any(one.version == 4 for one in published)
+            led = any(one.target in remains.led for one in published)
+            snat = led or device in remains.localhost or not any(one.version == 4 for one in published)
         owners = [traces.masqueraded.get(address) for address in addresses]
         shared = bool(owners) and all(owner and interface_of(owner) != interface_of(key) for owner in owners)
         conditions = {one.version: traces.conditions(one) or () for one in published}

@@ -152,7 +152,7 @@ class Recovery:
             for one in adopted:
                 self._rows.put(one.key, one)
                 self._db.run(_IS_REBUILT, columns(one.key))
-                if (use := use_of(one)).localhost and use.device_name:
+                if 4 in (use := use_of(one)).localhost and use.device_name:
                     # What it was before us nobody knows; off is what it is unless somebody wants it.
                     self._db.run("INSERT OR IGNORE INTO sysctls VALUES (?, '0')", (route_localnet(use.device_name),))
             if adopted:

@@ -65,6 +65,8 @@ class Remains:
     flags: Mapping[IfIndex, PortFlags] = field(default_factory=dict)
     localhost: frozenset[IfIndex] = frozenset()
     """Devices with route_localnet."""
+    led: frozenset[Address] = frozenset()
+    """Containers' addresses that loopback addresses lead to by the programs of the cgroups' root."""
     sandboxes: tuple[Sandbox, ...] = ()
     leased: frozenset[AttachmentKey] = frozenset()
     """Those with leases in ``lease_dir``."""

@@ -23,7 +23,7 @@ from control.model import AttachmentKey
 from control.state.rebuild import Rebuilt, rebuilt
 from control.state.remains import TRUSTED, Remains, Sandbox, groups_of
 from dataplane import addresses, wires
-from dataplane.abi import U32, NetworkEntry, OriginKey
+from dataplane.abi import U32, NetworkEntry, OriginKey, Target
 from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.errors import FirewalldError, KernelError, LinkError
 from dataplane.namespaces import inside
@@ -95,10 +95,12 @@ def _with_entries(kernel: Kernel, remains: Remains) -> Remains:
         IfIndex(U32.unpack(key)[0]): NetworkEntry.unpack(value) for key, value in kernel.programs.entries("networks")
     }
     origins = (OriginKey.unpack(key) for key, _ in kernel.programs.entries("origins"))
+    led = (Target.unpack(value) for _, value in kernel.programs.entries("published"))
     return replace(
         remains,
         networks=networks,
         origins=frozenset((one.address, one.protocol, one.port) for one in origins),
+        led=frozenset(one.address for one in led if one.localhost),
     )
 
 

@@ -74,10 +74,10 @@ class Hooks:
         return pin.exists() and self._pinned(pin).id == copies[0].link_id
 
     def sweep(self) -> None:
-        """Unpin the links whose devices are gone."""
+        """Unpin the links that are off their hooks, as those of devices that are gone."""
         if self.links.is_dir():
             for pin in list(self.links.iterdir()):
-                if self._pinned(pin).ifindex == 0:
+                if not self._pinned(pin).attached:
                     pin.unlink(missing_ok=True)
 
     # -- tcx ----------------------------------------------------------------------------------------------------------
@@ -88,7 +88,7 @@ class Hooks:
         if same:
             self._update(same[0], fd)
             for extra in same[1:]:
-                _detach_link(extra.link_id)
+                detach_link(extra.link_id)
         else:
             self._make_room(program, ifindex)
             later = [one.link_id for one in ours if _ORDER[one.program] > _ORDER[program]]
@@ -135,7 +135,7 @@ class Hooks:
     def _detach_tcx(self, program: Program, ifindex: IfIndex) -> None:
         for hooked in _tcx(ifindex, program.hook):
             if hooked.program is program:
-                _detach_link(hooked.link_id)
+                detach_link(hooked.link_id)
                 reached(Point.TCX_DETACHED)
         pin = self._pin(program, ifindex)
         if pin.exists() and not self._pinned(pin).ifindex:  # ours just now, or of a device that is gone
@@ -169,7 +169,8 @@ class Hooks:
                         raise
 
 
-def _detach_link(number: int) -> None:
+def detach_link(number: int) -> None:
+    """Take a link off its hook; one that is gone is fine. Raises ``BpfError``."""
     try:
         with syscall.link_by_id(number) as link:
             syscall.link_detach(link.number)
@@ -188,14 +189,15 @@ def _tcx(ifindex: IfIndex, hook: Hook, *, strict: bool = False) -> tuple[Hooked,
         return ()
     found = []
     for one in attached:
-        about = _program(one.program_id)
+        about = program_of(one.program_id)
         program = _BY_FUNCTION.get(about.name) if about and one.link_id else None
         if about and program:
             found.append(Hooked(program, ifindex, AttachMode.TCX, about.id, one.link_id, about.tag))
     return tuple(found)
 
 
-def _program(number: int) -> syscall.ProgramInfo | None:
+def program_of(number: int) -> syscall.ProgramInfo | None:
+    """What is loaded under this id; None where it was unloaded meanwhile."""
     try:
         with syscall.program_by_id(number) as program:
             return syscall.program_info(program.number)

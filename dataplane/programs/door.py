@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,8 @@ from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
-from dataplane.types import DEVICE_PROGRAMS, AttachMode, IfIndex, Program
+from dataplane.programs.cgroups import CgroupHooks, netns_cookie, root_if_any
+from dataplane.types import DEVICE_PROGRAMS, LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
 
 
 class KernelPrograms:
@@ -27,6 +28,7 @@ class KernelPrograms:
 
     def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
         self._hooks = Hooks(mode, loading.LINKS)
+        self._cgroup = CgroupHooks(loading.LINKS)
         self._descriptions: dict[str, syscall.MapInfo] = {}
         self._held: dict[int, syscall.Fd] = {}
 
@@ -57,12 +59,14 @@ class KernelPrograms:
             for hooked in self.hooked(IfIndex(number)):
                 self.detach(hooked.program, hooked.ifindex)
                 removed.append(f"program {hooked.program} on device {name}")
+        led = self.detach_localhost(LOCALHOST_PROGRAMS)
+        removed += [f"program {program} on the root of the cgroups" for program in sorted(led)]
         return removed + [f"pins in {directory}" for directory in loading.unload()]
 
     def prune(self) -> list[str]:
         """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went."""
         hooked = (one.program_id for number, _ in socket.if_nameindex() for one in self.hooked(IfIndex(number)))
-        return loading.prune(self.digest, set(hooked))
+        return loading.prune(self.digest, {*hooked, *(link.program_id for link in self._cgroup.pinned())})
 
     def attach(self, program: Program, ifindex: IfIndex) -> None:
         """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
@@ -88,14 +92,53 @@ class KernelPrograms:
         return frozenset(found)
 
     def hold(self, devices: Iterable[IfIndex]) -> None:
-        """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
-        and let go of what is not hooked to any of them."""
+        """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
+        when its pins are removed; and let go of the rest."""
         hooked = {one.link_id for device in devices for one in self.hooked(device) if one.link_id}
+        hooked |= {link.id for link in self._cgroup.pinned()}
         for gone in self._held.keys() - hooked:
             self._held.pop(gone).close()
         for number in hooked - self._held.keys():
             with suppress(BpfError):  # detached since it was listed
                 self._held[number] = syscall.link_by_id(number)
+
+    def localhost_cookie(self) -> int:
+        """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.
+        Raises ``BpfError`` where programs cannot be attached there, with the reason."""
+        self._cgroup.require()
+        if not self.loaded():
+            loading.require_compiler()
+        return netns_cookie()
+
+    def attach_localhost(self, programs: Collection[Program]) -> None:
+        """Have these programs on the cgroups' root, once each, and up to date. Raises ``BpfError``."""
+        # Those that tell who answers come first: no process ever sees an address that it did not ask.
+        with root_if_any() as root:
+            for program in sorted(programs, key=LOCALHOST_PROGRAMS.index, reverse=True):
+                with self._open(program.function) as pinned:
+                    self._cgroup.attach(program, pinned.number, root)
+
+    def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
+        """Take ours of these off the cgroups' root; which were there."""
+        with root_if_any() as root:
+            return frozenset(
+                program for program in LOCALHOST_PROGRAMS if program in programs and self._cgroup.detach(program, root)
+            )
+
+    def localhost(self) -> frozenset[Program]:
+        """Our programs on the cgroups' root that serve this network namespace, in any version."""
+        with root_if_any() as root:
+            return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.copies(program, root))
+
+    def current_localhost(self) -> frozenset[Program]:
+        """Those that ``attach_localhost`` would not change."""
+        found = set()
+        with root_if_any() as root:
+            for program in LOCALHOST_PROGRAMS:
+                with self._open(program.function) as pinned:
+                    if self._cgroup.is_current(program, pinned.number, root):
+                        found.add(program)
+        return frozenset(found)
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""

@@ -57,6 +57,12 @@ def finished(name: str) -> bool:
             return False
 
 
+def require_compiler() -> None:
+    """See that programs could be compiled. Raises ``BpfError``."""
+    if _compiler() == "none":
+        raise BpfError("load", "the BPF programs", "bcc is not installed", hint="apt-get install python3-bpfcc")
+
+
 def load(name: str) -> bool:
     """Compile and pin unless that is done; whether it was done now. Raises ``BpfError``, ``MissingDependencyError``."""
     if finished(name):

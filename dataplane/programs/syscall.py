@@ -28,6 +28,11 @@ TCX_INGRESS = 46
 TCX_EGRESS = 47
 """``enum bpf_attach_type``, Linux 6.6."""
 
+LINK_CGROUP = 3
+LINK_TCX = 11
+"""``enum bpf_link_type``."""
+
+_F_ALLOW_MULTI = 1 << 1
 _F_BEFORE = 1 << 3
 _F_AFTER = 1 << 4
 _F_ID = 1 << 5
@@ -48,12 +53,14 @@ class _Command(IntEnum):
     OBJ_GET = 7
     TEST_RUN = 10
     PROG_FD_BY_ID = 13
+    MAP_FD_BY_ID = 14
     INFO_BY_FD = 15
     QUERY = 16
     MAP_LOOKUP_BATCH = 24
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
     ENABLE_STATS = 32
     LINK_DETACH = 34
 
@@ -112,12 +119,22 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """``struct bpf_link_info`` of a tcx link."""
+    """``struct bpf_link_info``, as far as we read it."""
 
     id: int
     program_id: int
     ifindex: IfIndex
-    """0 once the device is gone."""
+    """Of a tcx link; 0 once the device is gone."""
+    type: int = 0
+    """``LINK_TCX``, ``LINK_CGROUP``, or of another kind."""
+    attach_type: int = 0
+    cgroup_id: int = 0
+    """Of a link to a cgroup: the inode of its directory; 0 once it is detached."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is on a hook of the device or cgroup that it was made for."""
+        return bool(self.ifindex or self.cgroup_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,9 +235,12 @@ def map_info(fd: int) -> MapInfo:
 def link_info(fd: int) -> LinkInfo:
     """Raises ``BpfError``."""
     raw = _info(fd, 64, "a BPF link")
-    _, number, program_id, _ = struct.unpack_from("=4I", raw, 0)
-    (ifindex,) = struct.unpack_from("=I", raw, 16)
-    return LinkInfo(number, program_id, IfIndex(ifindex))
+    kind, number, program_id, _ = struct.unpack_from("=4I", raw, 0)
+    if kind == LINK_CGROUP:
+        cgroup_id, attach_type = struct.unpack_from("=QI", raw, 16)
+        return LinkInfo(number, program_id, IfIndex(0), kind, attach_type, cgroup_id)
+    ifindex, attach_type = struct.unpack_from("=II", raw, 16)
+    return LinkInfo(number, program_id, IfIndex(ifindex), kind, attach_type)
 
 
 def _text(raw: bytes) -> str:
@@ -235,6 +255,26 @@ def program_by_id(number: int) -> Fd:
 def link_by_id(number: int) -> Fd:
     """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
     return Fd(_bpf(_Command.LINK_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF link {number}"))
+
+
+def map_by_id(number: int) -> Fd:
+    """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
+    return Fd(_bpf(_Command.MAP_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF map {number}"))
+
+
+def link_ids() -> Iterator[int]:
+    """The ids of all links of the machine, whoever made them. Raises ``BpfError``."""
+    attributes = bytearray(12)
+    while True:
+        try:
+            _bpf(_Command.LINK_GET_NEXT_ID, attributes, "list", "the BPF links")
+        except BpfError as error:
+            if error.errno == errnos.ENOENT:
+                return
+            raise
+        (number,) = struct.unpack_from("=I", attributes, 4)
+        yield number
+        struct.pack_into("=I", attributes, 0, number)
 
 
 # -- maps -------------------------------------------------------------------------------------------------------------
@@ -362,16 +402,27 @@ def cgroup_link_create(program: int, cgroup: int, attach_type: int) -> Fd:
     return Fd(_bpf(_Command.LINK_CREATE, attributes, "attach a BPF program to", "the root of the cgroups"))
 
 
-def cgroup_query(cgroup: int, attach_type: int) -> tuple[int, ...]:
-    """The ids of all programs on a cgroup's hook. Raises ``BpfError``."""
+@dataclass(frozen=True, slots=True)
+class OnCgroup:
+    """What is on one hook of a cgroup."""
+
+    program_ids: tuple[int, ...]
+    """In the order in which they run."""
+    takes_more: bool
+    """Whether another may be attached beside them."""
+
+
+def cgroup_query(cgroup: int, attach_type: int) -> OnCgroup:
+    """All programs on a cgroup's hook. Raises ``BpfError`` (``EINVAL`` where the kernel has no programs of cgroups)."""
     capacity = 64  # BPF_CGROUP_MAX_PROGS
     programs = (ctypes.c_uint32 * capacity)()
     attributes = bytearray(
         struct.pack("=IIIIQIxxxxQQQQ", cgroup, attach_type, 0, 0, ctypes.addressof(programs), capacity, 0, 0, 0, 0)
     )
     _bpf(_Command.QUERY, attributes, "list the programs of", "the root of the cgroups")
-    (count,) = struct.unpack_from("=I", attributes, 24)
-    return tuple(programs[:count])
+    (flags,), (count,) = struct.unpack_from("=I", attributes, 12), struct.unpack_from("=I", attributes, 24)
+    takes_more = not count or (bool(flags & _F_ALLOW_MULTI) and count < capacity)
+    return OnCgroup(tuple(programs[:count]), takes_more)
 
 
 def link_update(link: int, program: int) -> None:

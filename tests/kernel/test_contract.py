@@ -11,7 +11,7 @@ import pytest
 
 from control.conditions import Condition, parse
 from control.desired import ruleset
-from dataplane.abi import U32
+from dataplane.abi import U32, HostSettings
 from dataplane.conntrack import NetlinkFlows
 from dataplane.doors import FlowFilter, Links, Nft, PortFlags, Programs, Sysctls
 from dataplane.errors import BpfError, KernelError, LinkError, NftError
@@ -34,7 +34,8 @@ from dataplane.nft.objects import (
 from dataplane.nft.transaction import Command, Transaction, add, create, delete, flush
 from dataplane.programs.door import KernelPrograms
 from dataplane.sysctl import ProcSysctls
-from dataplane.types import Address, AttachMode, IfIndex, Program, Protocol
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Program, Protocol
+from support.loopback import with_cgroups
 from support.netns import Sandbox
 
 WEB4 = (IPv4Address("10.11.0.2"), Port(80))
@@ -417,14 +418,25 @@ def programs_case(programs: Programs) -> None:
     programs.detach(Program.ISOLATION, lo)
     programs.detach(Program.ISOLATION, lo)
     assert [hooked.program for hooked in programs.hooked(lo)] == [Program.CHECKSUM]
-    assert programs.unload()
+    assert (programs.localhost(), programs.detach_localhost(LOCALHOST_PROGRAMS)) == (frozenset(), frozenset())
+    cookie = programs.localhost_cookie()
+    programs.put("settings", U32.pack(0), HostSettings(1, cookie).pack())
+    for some in ({Program.CONNECT4}, LOCALHOST_PROGRAMS, LOCALHOST_PROGRAMS):
+        programs.attach_localhost(some)
+        assert programs.localhost() == programs.current_localhost() == frozenset(some)
+    assert programs.detach_localhost({Program.CONNECT4}) == {Program.CONNECT4}
+    assert programs.current_localhost() == frozenset(LOCALHOST_PROGRAMS) - {Program.CONNECT4}
+    assert "program connect6 on the root of the cgroups" in programs.unload()
+    assert programs.localhost() == frozenset()
     assert programs.hooked(lo) == ()
     assert not programs.loaded()
 
 
 def test_programs_fake() -> None:
     """The fake keeps the contract."""
-    programs_case(FakePrograms())
+    fake = FakePrograms()
+    fake.cookie = 4711
+    programs_case(fake)
 
 
 def _programs_on_kernel(mode: AttachMode) -> None:
@@ -434,6 +446,7 @@ def _programs_on_kernel(mode: AttachMode) -> None:
 @pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])
 def test_programs_kernel(sandbox: Sandbox, mode: AttachMode) -> None:
     """The kernel keeps the contract, either way of hooking."""
+    with_cgroups(sandbox)
     sandbox.call(_programs_on_kernel, mode)
 
 

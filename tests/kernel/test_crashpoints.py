@@ -16,8 +16,12 @@ from pathlib import Path
 import pytest
 
 from dataplane.crashpoints import Point
+from dataplane.programs.cgroups import CgroupHooks, root_if_any
+from dataplane.programs.loading import LINKS
+from dataplane.types import LOCALHOST_PROGRAMS
 from support import needs, plan
 from support.crashing import Command, PluginCall, crashed, crashed_agent, ran, served, served_by_agent
+from support.loopback import hide_cgroups, with_cgroups
 from support.netns import Sandbox, outer_state, wait_until
 from support.snapshot import Snapshot, difference, snapshot
 from support.traffic import ask, serve
@@ -212,7 +216,13 @@ STARTING = (Point.SOCKET_BOUND, Point.SOCKET_LISTENING, Point.AGENT_READY)
 QUEUEING = (Point.CALL_WRITTEN, Point.CALL_QUEUED)
 INSTALLING = (Point.INSTALL_BACKED_UP, Point.INSTALL_WRITTEN, Point.INSTALL_RENAMED, Point.INSTALL_LINKED)
 LOADING = (Point.PROGRAMS_BEGUN, Point.PROGRAMS_COMPILED, Point.PROGRAMS_RENAMED)
-UNLOADING = (Point.PINS_REMOVED, Point.STATE_CLEARED)
+LEADING: tuple[str, ...] = (
+    Point.CGROUP_LINKED,
+    Point.CGROUP_PINNED,
+    f"{Point.CGROUP_PINNED}:5",
+    Point.ATTACH_LOCALHOST,
+)
+UNLOADING = (Point.CGROUP_DETACHED, Point.DETACH_LOCALHOST, Point.PINS_REMOVED, Point.STATE_CLEARED)
 REPAIRING = (Point.ELEMENTS_REPAIRED, Point.ADMIN_CHAINS_REPAIRED)
 REBUILDING = (Point.STATE_SET_ASIDE, Point.STATE_REBUILT)
 
@@ -222,6 +232,7 @@ class Stage:
 
     def __init__(self, sandbox: Sandbox, directory: Path) -> None:
         self.host = sandbox
+        hide_cgroups(sandbox)  # by nftables localhost takes more steps
         self._made: dict[str, set[str]] = {}
         self.world = World(sandbox, directory)
         self.world.define(plan.FRONT, [single(plan.FRONT)])
@@ -450,18 +461,33 @@ def test_programs_whose_load_or_removal_was_killed(sandbox: Sandbox, tmp_path: P
     sandbox.bridge(CHAINED_BRIDGE, "10.13.0.1/24")
     sandbox.plug(CHAINED_BRIDGE, "vethchained", place, address=f"{CHAINED4}/24")
     sandbox.sysctl("net/ipv4/ip_forward", 1)
+    with_cgroups(sandbox)
     pristine = snapshot(sandbox)
     add = chained("ADD", forwardChains=[])
     for point in LOADING:
         assert crashed(sandbox, add, point), point
         assert served(sandbox, _DEL).exit_code == 0
+    for leading in LEADING:
+        assert ran(sandbox, uninstall) == 0
+        assert crashed(sandbox, add, leading), leading
+        assert served(sandbox, add).exit_code == 0
+        assert sandbox.call(attached_localhost) == len(LOCALHOST_PROGRAMS)
+        assert served(sandbox, _DEL).exit_code == 0
     for point in UNLOADING:
         assert served(sandbox, add).exit_code == 0
         assert crashed(sandbox, uninstall, point), point
         assert ran(sandbox, uninstall) == 0
+        assert sandbox.call(attached_localhost) == 0
         left = difference(pristine, snapshot(sandbox))
         assert left.keys() <= {"files", "state"}, left
         assert not [row for row in left.get("state", ()) if "facts" not in row], left
+
+
+def attached_localhost() -> int:
+    """How many links to the root of the cgroups serve this network namespace."""
+    hooks = CgroupHooks(LINKS)
+    with root_if_any() as root:
+        return sum(len(hooks.copies(program, root)) for program in LOCALHOST_PROGRAMS)
 
 
 def test_a_state_whose_recovery_was_killed(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -484,4 +510,5 @@ def test_every_point_is_in_a_test() -> None:
     """A point that no test of this module kills at is missing from its lists."""
     others = (*STARTING, *QUEUEING, Point.CALL_REPLAYED, *INSTALLING, Point.INSTALL_REMOVED, *LOADING, *UNLOADING)
     killed_at = {str(point).partition(":")[0] for _, point in ALL} | {*others, *REBUILDING, *REPAIRING}
+    killed_at |= {point.partition(":")[0] for point in LEADING}
     assert killed_at == set(Point)

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from support import needs, plan
+from support.loopback import with_cgroups
 from support.netns import Place, Sandbox, outer_state
 from support.residue import residue
 from support.traffic import ask, serve
@@ -106,6 +107,7 @@ def stage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     before = outer_state()
     chain, versions = CHAINS[request.param[0]], FAMILIES[request.param[1]]
     with Sandbox() as host:
+        with_cgroups(host)
         world = World(host, tmp_path_factory.mktemp("matrix"))
         if request.param[1] in WITH_AGENT:
             world.start_agent()
@@ -178,9 +180,9 @@ TABLE = {
         lambda on: on.world.client, by_host_address, HOST_PORT, lambda _, version: ("web", CLIENT[version])),
     "host": Row(
         lambda on: on.world.host, by_host_address, HOST_PORT, lambda _, version: ("web", HOST[version])),
-    "localhost": Row(  # IPv4 alone: the kernel has no route_localnet for IPv6
+    "localhost": Row(  # of portmap IPv4 alone: the kernel has no route_localnet for IPv6
         lambda on: on.world.host, lambda _, version: LOCALHOST[version], HOST_PORT,
-        lambda _, version: ("web", GATEWAY[4]) if version == 4 else None),
+        lambda on, version: None if on.chain.their_portmap and version == 6 else ("web", GATEWAY[version])),
     "self": Row(
         lambda on: on.web.netns, by_host_address, HOST_PORT, lambda _, version: ("web", GATEWAY[version])),
     "neighbour": Row(
@@ -203,6 +205,8 @@ def test_who_reaches_whom(stage: Stage, protocol: str, place: str) -> None:
     """Whoever may reach the port by an address of the host does; clients are hidden only where they must be."""
     if protocol == "sctp":
         needs.that(stage.world.host.exists(TRACKS_SCTP), "a kernel that tracks SCTP (CONFIG_NF_CT_PROTO_SCTP)")
+    if (protocol, place) == ("sctp", "localhost") and not stage.chain.their_portmap:
+        pytest.skip("sockets of TCP and UDP alone are led to published ports by localhost")
     row = TABLE[place]
     for version in stage.versions:
         expected = row.answers(stage, version)

@@ -143,6 +143,10 @@ class World:
         """A container that is attached."""
         return self._attached[name, ifname]
 
+    def names(self) -> list[str]:
+        """The containers that are attached."""
+        return [name for name, _ in self._attached]
+
     def detach(self, name: str, ifname: str = "eth0") -> None:
         """DEL a container. Raises ``CniError``."""
         one = self._attached.pop((name, ifname))
