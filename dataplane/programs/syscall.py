@@ -28,6 +28,13 @@ TCX_INGRESS = 46
 TCX_EGRESS = 47
 """``enum bpf_attach_type``, Linux 6.6."""
 
+LINK_CGROUP = 3
+LINK_TCX = 11
+"""``enum bpf_link_type``."""
+
+SCHED_CLS = 3
+"""``enum bpf_prog_type``."""
+
 _F_BEFORE = 1 << 3
 _F_AFTER = 1 << 4
 _F_ID = 1 << 5
@@ -44,6 +51,7 @@ class _Command(IntEnum):
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     TEST_RUN = 10
@@ -54,6 +62,7 @@ class _Command(IntEnum):
     LINK_CREATE = 28
     LINK_UPDATE = 29
     LINK_FD_BY_ID = 30
+    LINK_GET_NEXT_ID = 31
     ENABLE_STATS = 32
     LINK_DETACH = 34
 
@@ -90,7 +99,14 @@ class ProgramInfo:
     runs: int
     """Both 0 unless statistics are enabled (``kernel.bpf_stats_enabled``)."""
     verified_instructions: int
+    """How many the verifier walked through, on all paths."""
     map_ids: tuple[int, ...]
+    xlated_bytes: int = 0
+    """What the verifier made of it, 8 bytes an instruction."""
+    jited_bytes: int = 0
+    """What the JIT made of that; 0 where there is none."""
+    loaded_ns: int = 0
+    """When it was loaded: CLOCK_BOOTTIME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,12 +128,17 @@ class MapInfo:
 
 @dataclass(frozen=True, slots=True)
 class LinkInfo:
-    """``struct bpf_link_info`` of a tcx link."""
+    """``struct bpf_link_info``, as far as we read it."""
 
     id: int
     program_id: int
     ifindex: IfIndex
-    """0 once the device is gone."""
+    """Of a tcx link; 0 once the device is gone."""
+    type: int = 0
+    """``LINK_TCX``, ``LINK_CGROUP``, or of another kind."""
+    attach_type: int = 0
+    cgroup_id: int = 0
+    """Of a link to a cgroup: the inode of its directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -197,6 +218,8 @@ def program_info(fd: int) -> ProgramInfo:
     (map_count,) = struct.unpack_from("=I", raw, 52)
     run_ns, runs = struct.unpack_from("=QQ", raw, 192)
     (verified,) = struct.unpack_from("=I", raw, 216)
+    jited, xlated = struct.unpack_from("=II", raw, 16)
+    (loaded_ns,) = struct.unpack_from("=Q", raw, 40)
     return ProgramInfo(
         id=number,
         tag=raw[8:16].hex(),
@@ -205,7 +228,20 @@ def program_info(fd: int) -> ProgramInfo:
         runs=runs,
         verified_instructions=verified,
         map_ids=tuple(ids[:map_count]),
+        xlated_bytes=xlated,
+        jited_bytes=jited,
+        loaded_ns=loaded_ns,
     )
+
+
+def program_code(fd: int) -> bytes:
+    """The instructions as the verifier left them, one ``struct bpf_insn`` after the other. Raises ``BpfError``."""
+    code = ctypes.create_string_buffer(program_info(fd).xlated_bytes)
+    buffer = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+    struct.pack_into("=I", buffer, 20, len(code))
+    struct.pack_into("=Q", buffer, 32, ctypes.addressof(code))
+    _info(fd, _PROGRAM_INFO_SIZE, "a BPF program", buffer)
+    return code.raw
 
 
 def map_info(fd: int) -> MapInfo:
@@ -218,9 +254,12 @@ def map_info(fd: int) -> MapInfo:
 def link_info(fd: int) -> LinkInfo:
     """Raises ``BpfError``."""
     raw = _info(fd, 64, "a BPF link")
-    _, number, program_id, _ = struct.unpack_from("=4I", raw, 0)
-    (ifindex,) = struct.unpack_from("=I", raw, 16)
-    return LinkInfo(number, program_id, IfIndex(ifindex))
+    kind, number, program_id, _ = struct.unpack_from("=4I", raw, 0)
+    if kind == LINK_CGROUP:
+        cgroup_id, attach_type = struct.unpack_from("=QI", raw, 16)
+        return LinkInfo(number, program_id, IfIndex(0), kind, attach_type, cgroup_id)
+    ifindex, attach_type = struct.unpack_from("=II", raw, 16)
+    return LinkInfo(number, program_id, IfIndex(ifindex), kind, attach_type)
 
 
 def _text(raw: bytes) -> str:
@@ -235,6 +274,28 @@ def program_by_id(number: int) -> Fd:
 def link_by_id(number: int) -> Fd:
     """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
     return Fd(_bpf(_Command.LINK_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF link {number}"))
+
+
+def link_ids() -> Iterator[int]:
+    """The ids of all links of the machine, whoever made them. Raises ``BpfError``."""
+    attributes = bytearray(12)
+    while True:
+        try:
+            _bpf(_Command.LINK_GET_NEXT_ID, attributes, "list", "the BPF links")
+        except BpfError as error:
+            if error.errno == errnos.ENOENT:
+                return
+            raise
+        (number,) = struct.unpack_from("=I", attributes, 4)
+        yield number
+        struct.pack_into("=I", attributes, 0, number)
+
+
+def memory(fd: int) -> int:
+    """Bytes of the kernel's memory that a map or a program takes."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields.get("memlock", "0"))
 
 
 # -- maps -------------------------------------------------------------------------------------------------------------
@@ -382,6 +443,20 @@ def link_update(link: int, program: int) -> None:
 def link_detach(link: int) -> None:
     """Take a link off its hook, whoever else holds it. Raises ``BpfError``."""
     _bpf(_Command.LINK_DETACH, struct.pack("=I", link), "detach", "a BPF link")
+
+
+# -- loading ----------------------------------------------------------------------------------------------------------
+
+
+def program_load(code: bytes, name: str, kind: int = SCHED_CLS) -> Fd:
+    """Have the verifier look at instructions that use no map. Raises ``BpfError``."""
+    instructions = ctypes.create_string_buffer(code, len(code))
+    licence = ctypes.create_string_buffer(b"GPL")
+    attributes = struct.pack(
+        "=IIQQIIQII16s",
+        *(kind, len(code) // 8, _address(instructions), _address(licence), 0, 0, 0, 0, 0, name.encode()),
+    )
+    return Fd(_bpf(_Command.PROG_LOAD, attributes, "load", f'BPF program "{name}"'))
 
 
 # -- running ----------------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import dataplane.cli  # noqa: F401 - imported here once, and not in each forked child
+import control.cli.bpf  # noqa: F401 - imported here once, and not in each forked child
 from control.cli import root, show  # noqa: F401 - as above
 from support.netns import Place
 
