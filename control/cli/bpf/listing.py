@@ -17,6 +17,7 @@ from dataplane.programs.syscall import ProgramInfo
 
 Json = dict[str, object]
 
+HEAD = ("PROGRAM", "HOOK", "ON", "FOR", "HOW", "LINK", "TAG", "INSNS", "RUNS", "NS")
 _MAX_NAME = 18
 """Characters: with the longest of everything else, a line has 120."""
 _INSTRUCTION = 8  # bytes
@@ -116,8 +117,7 @@ def _print(programs: KernelPrograms, inventory: Inventory, names: Names, sizes: 
         click.echo(f"not loaded (version {inventory.digest})")
     if inventory.attached:
         click.echo()
-        head = ("PROGRAM", "HOOK", "ON", "FOR", "HOW", "LINK", "TAG", "INSNS", "RUNS", "NS")
-        print_table(head, _lines(inventory, names))
+        print_table(HEAD, lines(inventory, names))
     idle = [one.program.value for one in inventory.idle if one.digest == inventory.digest]
     if idle:
         click.echo(f"\nattached nowhere: {', '.join(idle)}")
@@ -131,7 +131,8 @@ def _print(programs: KernelPrograms, inventory: Inventory, names: Names, sizes: 
         click.echo(f"\nnames of networks and containers are not known: {names.ignorance}")
 
 
-def _lines(inventory: Inventory, names: Names) -> Iterator[tuple[object, ...]]:
+def lines(inventory: Inventory, names: Names) -> Iterator[tuple[object, ...]]:
+    """A line for each program on a hook, under ``HEAD``. Pure."""
     for one in inventory.attached:
         of = served(one, names) or "-"
         yield (

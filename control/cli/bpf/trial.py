@@ -70,7 +70,7 @@ def try_program(
     capture, of which the first 20 frames are run; or - for standard input.
 
     Be aware: the frame goes nowhere, but the run counts as any other: counters go up, findings are reported, and a
-    flow that was looked at is remembered.
+    flow that was looked at is remembered. Repeated runs each get what the run before left of the frame.
     """
     chosen = Program(program)
     if chosen.hook.of_cgroup:
