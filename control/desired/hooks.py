@@ -14,7 +14,7 @@ device; guard and fill on each container's host veth. What they decide by:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 
@@ -294,9 +294,21 @@ def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
     return any(program is Program.CHECKSUM for program, _ in wanted)
 
 
-def is_manual(map_name: str, value: bytes) -> bool:
-    """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment."""
-    return map_name == "networks" and bool(NetworkEntry.unpack(value).id & MANUAL_NETWORK)
+def is_manual(map_name: str, key: bytes, value: bytes, manual_ports: Collection[bytes] = ()) -> bool:
+    """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment. ``manual_ports`` are the keys
+    of ``ports`` that were: their addresses do not say so themselves."""
+    match map_name:
+        case "networks":
+            number = NetworkEntry.unpack(value).id
+        case "ports":
+            number = Port.unpack(value).network
+        case "fill_ports":
+            (number,) = U32.unpack_from(key)
+        case "port_addresses":
+            return key[: U32.size] in manual_ports
+        case _:
+            return False
+    return bool(number & MANUAL_NETWORK)
 
 
 def mode_of(use: Use, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:

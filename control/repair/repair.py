@@ -268,9 +268,11 @@ class Repair:
     def _surplus(self, everything: Desired) -> Iterator[Step]:
         if not self._kernel.programs.loaded():
             return
+        ports = self._kernel.programs.entries("ports")
+        manual_ports = {key for key, value in ports if hooks.is_manual("ports", key, value)}
         for map_name in _NETWORK_MAPS:
             for key, value in self._kernel.programs.entries(map_name):
-                if (map_name, key) in everything.entries or hooks.is_manual(map_name, value):
+                if (map_name, key) in everything.entries or hooks.is_manual(map_name, key, value, manual_ports):
                     continue
                 if map_name == "networks":
                     device = IfIndex(U32.unpack(key)[0])

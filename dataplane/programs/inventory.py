@@ -6,7 +6,7 @@
 
 Nothing is changed. Programs are known by their names, as ``attach`` knows them.
 
-Be aware: cgroups, and the programs on them, belong to the whole machine, not to a network namespace.
+Be aware: cgroups belong to the whole machine. Programs on them that serve another network namespace are left out.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from dataplane import abi
 from dataplane.errors import BpfError
 from dataplane.programs import clsact, loading, syscall
 from dataplane.programs.attach import Hooks
@@ -30,7 +31,9 @@ ROOT_CGROUP = 1
 
 _SIOCGIFHWADDR = 0x8927
 _ETHERNET = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
+_SO_NETNS_COOKIE = 71
 _BY_FUNCTION = {program.function: program for program in Program}
+_LOCALHOST = frozenset(program.function for program in LOCALHOST_PROGRAMS)
 _TCX = {Hook.INGRESS: syscall.TCX_INGRESS, Hook.EGRESS: syscall.TCX_EGRESS}
 _NO_DEVICE = IfIndex(0)
 _NO_TCX = frozenset({errnos.EINVAL, errnos.EOPNOTSUPP, errnos.ENODEV, 524})  # 524: the kernel's internal ENOTSUPP
@@ -99,11 +102,11 @@ class Inventory:
     def flaws(self, one: Attachment) -> list[str]:
         """What is wrong with a program that is attached, in words."""
         found = []
-        if not one.digest and one.how is not How.CGROUP:  # those may be of another network namespace, with its bpffs
+        if not one.digest:
             found.append("its pins are lost")
-        elif one.digest not in {"", self.digest}:
+        elif one.digest != self.digest:
             found.append(f"of version {one.digest[:8]}")
-        if one.how is How.TCX and not one.link_pin:
+        if one.how is not How.CLSACT and not one.link_pin:
             found.append("its link is not pinned")
         copies = [(other.program, other.ifindex, other.cgroup) for other in self.attached]
         if copies.count((one.program, one.ifindex, one.cgroup)) > 1:
@@ -188,8 +191,8 @@ def _files() -> Iterator[tuple[Path, Path]]:
     """Each pin, and the directory it is in."""
     try:
         for directory in sorted(loading.BASE.iterdir()):
-            if directory.is_dir():
-                yield from ((directory, pin) for pin in sorted(directory.iterdir()))
+            pins = sorted(directory.iterdir()) if directory.is_dir() else [directory]
+            yield from ((directory, pin) for pin in pins)
     except FileNotFoundError:
         return
     except OSError as error:
@@ -215,8 +218,9 @@ def _on_devices(digests: dict[int, str], links: dict[int, str]) -> Iterator[Atta
                 )
 
 
-def _on_cgroups(digests: dict[int, str], links: dict[int, str]) -> Iterator[Attachment]:
-    names = {program.function for program in LOCALHOST_PROGRAMS}
+def _on_cgroups(digests: dict[int, str], links: dict[int, str]) -> list[Attachment]:
+    """Those of this network namespace: pinned here, or serving it, or sharing maps with one that does."""
+    found = []
     for number in syscall.link_ids():
         try:
             with syscall.link_by_id(number) as link:
@@ -226,16 +230,38 @@ def _on_cgroups(digests: dict[int, str], links: dict[int, str]) -> Iterator[Atta
                 continue
             raise
         about = _program(about_link.program_id) if about_link.type == syscall.LINK_CGROUP else None
-        if about and about.name in names and about_link.cgroup_id:
-            yield Attachment(
-                program=_BY_FUNCTION[about.name],
-                how=How.CGROUP,
-                about=about,
-                cgroup=about_link.cgroup_id,
-                link_id=number,
-                link_pin=links.get(number, ""),
-                digest=digests.get(about.id, ""),
+        if about and about.name in _LOCALHOST and about_link.cgroup_id:
+            found.append(
+                Attachment(
+                    program=_BY_FUNCTION[about.name],
+                    how=How.CGROUP,
+                    about=about,
+                    cgroup=about_link.cgroup_id,
+                    link_id=number,
+                    link_pin=links.get(number, ""),
+                    digest=digests.get(about.id, ""),
+                )
             )
+    ours = [one for one in found if one.digest or one.link_pin or _serves_here(one.about)]
+    maps = {number for one in ours for number in one.about.map_ids}
+    return [one for one in found if one in ours or maps & set(one.about.map_ids)]
+
+
+def _serves_here(about: syscall.ProgramInfo) -> bool:
+    """Whether the settings that a program reads name this network namespace."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as here:
+        cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), sys.byteorder)
+    for number in about.map_ids:
+        try:
+            with syscall.map_by_id(number) as opened:
+                described = syscall.map_info(opened.number)
+                if described.name == "settings":
+                    settings = syscall.map_lookup(opened.number, described, abi.U32.pack(0))
+                    return settings is not None and abi.HostSettings.unpack(settings).netns_cookie == cookie
+        except BpfError as error:
+            if error.errno != errnos.ENOENT:  # gone since it was listed
+                raise
+    return False
 
 
 def _program(number: int) -> syscall.ProgramInfo | None:

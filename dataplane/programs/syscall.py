@@ -56,6 +56,7 @@ class _Command(IntEnum):
     OBJ_GET = 7
     TEST_RUN = 10
     PROG_FD_BY_ID = 13
+    MAP_FD_BY_ID = 14
     INFO_BY_FD = 15
     QUERY = 16
     MAP_LOOKUP_BATCH = 24
@@ -269,6 +270,11 @@ def _text(raw: bytes) -> str:
 def program_by_id(number: int) -> Fd:
     """Raises ``BpfError`` (``ENOENT`` where it is unloaded)."""
     return Fd(_bpf(_Command.PROG_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF program {number}"))
+
+
+def map_by_id(number: int) -> Fd:
+    """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
+    return Fd(_bpf(_Command.MAP_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF map {number}"))
 
 
 def link_by_id(number: int) -> Fd:

@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import struct
+import sys
 import threading
 from contextlib import redirect_stderr, redirect_stdout
 from ipaddress import IPv4Address
@@ -19,7 +20,7 @@ import control.cli.bpf  # noqa: F401 - imported here once, and not in each forke
 from control.cli import root
 from dataplane import abi
 from dataplane.abi import NetworkEntry
-from dataplane.programs import loading, syscall
+from dataplane.programs import inventory, loading, syscall
 from dataplane.programs.compile import ATTACH_TYPES
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import ChecksumMode, Hook, IfIndex, IsolationPolicy, Program, Protocol
@@ -28,13 +29,14 @@ from support.cgroups import Cgroup
 from support.frames import Flow, frame
 from support.netns import Sandbox
 from support.traffic import send_frame
-from support.world import Attached, World, publish
+from support.world import DPCTL, Attached, World, publish
 
 LO = IfIndex(1)
 MANUAL = 0x80000001
 """The network by hand of lo."""
 SYN = Flow(Protocol.TCP, "192.0.2.55", 40000, "10.11.0.2", 80)
 WIDTH = 120
+U32_ONE = abi.U32.pack(1)
 
 
 def run(host: Sandbox, *words: object) -> tuple[int, str, str]:
@@ -287,7 +289,7 @@ def test_lost_pins_and_other_versions_are_marked(sandbox: Sandbox) -> None:
 
 
 def test_programs_of_cgroups_are_listed(sandbox: Sandbox) -> None:
-    """With the cgroup, the link and its pin, for the host's processes."""
+    """With the cgroup, the link and its pin, for the host's processes; not those of another network namespace."""
     mounts = [line.split() for line in Path("/proc/self/mounts").read_text().splitlines()]
     mounted = [Path(fields[1]) for fields in mounts if fields[2] == "cgroup2"]
     needs.that(mounted, "cgroup v2 (mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified)")
@@ -317,8 +319,27 @@ def test_programs_of_cgroups_are_listed(sandbox: Sandbox) -> None:
         assert (found["cgroup"], found["device"], found["flaws"]) == (cgroup.stat().st_ino, None, [])
         assert found["link_id"] > 0
         assert f"cgroup {cgroup.stat().st_ino}" in run(sandbox, "ls")[1]
+        beside = sandbox.namespace("beside")
+        assert json.loads(beside.run(DPCTL, "bpf", "ls", "--json").stdout)["attached"] == []
     finally:
         cgroup.rmdir()
+
+
+def test_a_program_is_known_by_the_namespace_it_serves(sandbox: Sandbox) -> None:
+    """By the settings that it reads: so one on a cgroup is ours, or another namespace's, also where pins are lost."""
+
+    def serves() -> tuple[bool, bool, bool]:
+        programs = KernelPrograms()
+        programs.load()
+        with socket.socket() as here:
+            cookie = int.from_bytes(here.getsockopt(socket.SOL_SOCKET, 71, 8), sys.byteorder)  # SO_NETNS_COOKIE
+        answers = []
+        for one in (cookie, cookie + 1):
+            programs.put("settings", abi.U32.pack(0), abi.HostSettings(1, one).pack())
+            answers.append(inventory._serves_here(programs.program(Program.ISOLATION)))
+        return answers[0], answers[1], inventory._serves_here(programs.program(Program.FILL))
+
+    assert sandbox.call(serves) == (True, False, False)
 
 
 def test_what_cannot_be_done_is_one_line_and_a_status(sandbox: Sandbox) -> None:
@@ -508,3 +529,20 @@ def test_what_is_attached_for_a_network_is_detached_by_force_alone(world: World,
     assert attached(world.host) == []
     world.dpctl("reconcile")
     assert [program for _, program, _ in attached(world.host)] == ["isolation", "checksum"]
+
+
+def test_what_was_attached_by_hand_outlives_a_repair(world: World, web: Attached) -> None:
+    """reconcile takes what no attachment asks for out of the maps, and leaves what a person put there."""
+    maps = ("networks", "ports", "port_addresses", "fill_ports")
+    answer(world.host, "attach", "lo", "--program", "checksum")
+    answer(world.host, "attach", "lo", "--program", "fill")
+    answer(world.host, "attach", "lo", "--program", "guard", "--mac", "02:00:00:00:00:01", "--address", "10.11.0.9")
+
+    def put_nonsense() -> None:
+        KernelPrograms().put("port_addresses", abi.port_address_key(IfIndex(99), IPv4Address("10.11.0.8")), U32_ONE)
+
+    before = {name: entries(world.host, name) for name in maps}
+    world.host.call(put_nonsense)
+    world.dpctl("reconcile")
+    assert {name: entries(world.host, name) for name in maps} == before
+    assert [program for device, program, _ in attached(world.host) if device == "lo"] == ["checksum", "fill", "guard"]

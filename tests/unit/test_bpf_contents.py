@@ -201,7 +201,7 @@ def test_a_list_of_programs_fits_into_a_line(capsys: pytest.CaptureFixture[str])
 
 
 def test_what_is_wrong_with_a_program_that_is_attached() -> None:
-    """Another version, lost pins, a link that nothing pins, a second copy; a cgroup's may be somebody else's."""
+    """Another version, lost pins, a link that nothing pins, a second copy."""
     about = ProgramInfo(1, "", "dp_isolation", 0, 0, 0, ())
     good = Attachment(Program.ISOLATION, How.TCX, about, BRIDGE, link_pin="/p", digest="new")
     cases: list[tuple[Attachment, list[str]]] = [
@@ -210,7 +210,7 @@ def test_what_is_wrong_with_a_program_that_is_attached() -> None:
         (replace(good, link_pin=""), ["its link is not pinned"]),
         (replace(good, digest="0123456789"), ["of version 01234567"]),
         (replace(good, digest=""), ["its pins are lost"]),
-        (replace(good, how=How.CGROUP, ifindex=IfIndex(0), cgroup=1, link_pin="", digest=""), []),
+        (replace(good, how=How.CGROUP, ifindex=IfIndex(0), cgroup=1, link_pin=""), ["its link is not pinned"]),
     ]
     for one, flaws in cases:
         assert Inventory("new", (), (one,)).flaws(one) == flaws
@@ -288,3 +288,5 @@ def test_other_bytes_are_shown_without_a_name() -> None:
     found = [(change.offset, len(change.after), change.field) for change in changes(before, after)]
     assert found == [(0, 1, ""), (20, 2, ""), (len(before), 4, "the frame's end")]
     assert changes(before, before) == []
+    (payload,) = changes(before, before[:-1] + b"!")
+    assert (payload.offset, payload.field) == (len(before) - 1, "")

@@ -107,7 +107,7 @@ MOV, ADD, STORE, LOAD, CALL, EXIT, JEQ = 0xBF, 0x07, 0x7B, 0x79, 0x85, 0x95, 0x1
         ([(MOV, 2, 1, 0, 0), (ADD, 2, 0, 0, -400)], 0),  # of another pointer
         ([(MOV, 2, 10, 0, 0), (CALL, 0, 0, 0, 1), (ADD, 2, 0, 0, -400)], 0),  # a call takes r1 to r5 away
         ([(MOV, 6, 10, 0, 0), (CALL, 0, 0, 0, 1), (ADD, 6, 0, 0, -400)], 400),
-        ([(MOV, 6, 10, 0, 0), (JEQ, 1, 0, 1, 0), (MOV, 6, 1, 0, 0), (ADD, 6, 0, 0, -400)], 0),  # from two places
+        ([(MOV, 6, 1, 0, 0), (JEQ, 1, 0, 1, 0), (MOV, 6, 10, 0, 0), (ADD, 6, 0, 0, -400)], 0),  # from two places
         ([(MOV, 2, 10, 0, 0), (LOAD, 2, 1, 0, 0), (ADD, 2, 0, 0, -400)], 0),  # overwritten
     ],
 )
