@@ -442,7 +442,7 @@ def test_a_trial_knows_devices_and_marks(sandbox: Sandbox) -> None:
     words = ("test", "isolation", stale().hex(), "--ingress-device", "other0")
     dropped = answer(sandbox, *words)
     assert dropped["runs"][0]["meaning"] == "drop (TC_ACT_SHOT)"
-    assert dropped["counted"][0]["what"] == "by hand (other0) by hand (lo)"
+    assert dropped["counted"][0]["what"] == "by hand (other0) to by hand (lo)"
     assert answer(sandbox, *words, "--mark", 0x10)["runs"][0]["verdict"] == -1
     (last,) = entries(sandbox, "offenders")
     assert (last["source"], last["destination"], last["protocol"]) == ("192.0.2.55:40000", "10.11.0.2:80", "tcp")

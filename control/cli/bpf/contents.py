@@ -258,6 +258,11 @@ def _as_in_packets(total: int) -> str:
     return f"{int.from_bytes(total.to_bytes(2, sys.byteorder), 'big'):#06x}"
 
 
+def heading(field: str) -> str:
+    """A field's name at the head of its column."""
+    return field.upper().replace("_", " ")
+
+
 def columns(rows: Iterable[Row]) -> tuple[str, ...]:
     """The fields of rows, in order: all rows of a map have the same."""
     return tuple(next(iter(rows), {}))

@@ -15,6 +15,7 @@ from dataplane.links import NetlinkLinks
 from dataplane.programs.inventory import has_ethernet_headers
 from dataplane.types import NETWORK_PROGRAMS, Address, IfIndex, Program
 
+_LOOPBACK = IfIndex(1)
 _FAR_AWAY: tuple[Address, ...] = (IPv4Address("203.0.113.1"), IPv6Address("2001:db8:ffff::1"))
 """Of the documentation ranges: what leads there is an uplink."""
 
@@ -39,8 +40,12 @@ def refuse_device(device: str, ifindex: IfIndex, wish: Wish, *, force: bool) -> 
 
 
 def _is_uplink(ifindex: IfIndex) -> bool:
-    found = map(NetlinkLinks().towards, _FAR_AWAY)
-    return any(link is not None and link.index == ifindex for link in found)
+    """Whether it is hardware, or what is far away is reached by it."""
+    links = NetlinkLinks()
+    link = links.get(ifindex)
+    if link is not None and not link.kind and ifindex != _LOOPBACK:
+        return True
+    return any(way is not None and way.index == ifindex for way in map(links.towards, _FAR_AWAY))
 
 
 def refuse_others(wish: Wish, known: Known, names: Names) -> None:

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from control.cli.bpf.contents import Ago, Row, columns, decoded, in_words
+from control.cli.bpf.contents import Ago, Row, columns, decoded, heading, in_words
 from control.cli.bpf.group import bpf, loaded
 from control.cli.bpf.listing import attachment_json, place_of, served
 from control.cli.bpf.names import Names, known_names
@@ -92,9 +92,14 @@ def _show_program(program: Program, names: Names, as_json: bool) -> None:
 
 
 def _map_names(programs: KernelPrograms, ids: tuple[int, ...]) -> list[str]:
-    """The maps that a program uses, in the order of ``MAPS``; one that is not pinned, as scratch space, by number."""
+    """The maps that a program uses, in the order of ``MAPS``; then those that are not pinned, as scratch space is."""
     known = {programs.map(name).id: name for name in MAPS}
-    return [*(name for number, name in known.items() if number in ids), *(f"#{one}" for one in ids if one not in known)]
+    names = [name for number, name in known.items() if number in ids]
+    for number in ids:
+        if number not in known:
+            with syscall.map_by_id(number) as opened:
+                names.append(syscall.map_info(opened.number).name)
+    return names
 
 
 def _show_map(name: str, names: Names, as_json: bool) -> None:
@@ -196,6 +201,6 @@ def _print_fields(content: Row) -> None:
 def _print_rows(rows: list[Row]) -> None:
     shown = [field for field in columns(rows) if field != "ifindex"]  # the device's name says it
     print_table(
-        [field.upper().replace("_", " ") for field in shown],
+        [heading(field) for field in shown],
         [[in_words(row[field]) for field in shown] for row in rows],
     )

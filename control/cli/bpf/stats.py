@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import click
 
-from control.cli.bpf.contents import Row, in_words
+from control.cli.bpf.contents import Row, heading, in_words
 from control.cli.bpf.group import bpf, loaded
 from control.cli.bpf.names import Names, known_names
 from control.cli.bpf.show import map_rows
@@ -170,7 +170,7 @@ def _print(sample: Sample, runs_head: str) -> None:
         shown = [field for field in counted[0] if field != "ifindex"]
         click.echo(_TITLES[name])
         print_table(
-            [f"  {shown[0].upper()}", *(field.upper().replace("_", " ") for field in shown[1:])],
+            [heading(f"  {shown[0]}"), *map(heading, shown[1:])],
             [[f"  {in_words(row[shown[0]])}", *(in_words(row[field]) for field in shown[1:])] for row in counted],
         )
         click.echo()

@@ -188,7 +188,9 @@ def _counters(programs: KernelPrograms, names: Names) -> dict[tuple[object, ...]
     found: dict[tuple[object, ...], int] = {}
     for name in _COUNTERS:
         for key, _, row in map_rows(programs, name, names):
-            about = " ".join(str(value) for field, value in row.items() if isinstance(value, str) and value)
+            about = (" to " if "from_network" in row else " ").join(
+                value for value in row.values() if isinstance(value, str) and value
+            )
             for field, value in row.items():
                 if isinstance(value, int) and field != "ifindex":
                     found[name, key, about, field] = value
