@@ -520,6 +520,17 @@ def test_networks_and_containers_are_known_by_name(world: World, web: Attached) 
         assert max(map(len, out.splitlines())) <= WIDTH, what
 
 
+def test_without_names_numbers_do(sandbox: Sandbox) -> None:
+    """Where the state cannot be read, standard error says so, and all else is shown."""
+    claim(sandbox)
+    answer(sandbox, "attach", "lo")
+    sandbox.run("mkdir", "-p", "/run/dataplane/state.db")
+    status, out, err = run(sandbox, "show", "networks")
+    assert status == 0
+    assert err.startswith("dpctl: names of networks and containers are not known: ")
+    assert "#5" in out
+
+
 def test_what_is_attached_for_a_network_is_detached_by_force_alone(world: World, web: Attached) -> None:
     """The refusal names the network; reconcile puts back what was forced."""
     status, _, err = run(world.host, "detach", plan.FRONT.device)

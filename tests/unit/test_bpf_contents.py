@@ -9,7 +9,7 @@ from ipaddress import IPv4Address, IPv6Address
 import pytest
 
 from control.cli.bpf.contents import Ago, decoded, in_words
-from control.cli.bpf.listing import HEAD, lines
+from control.cli.bpf.listing import HEAD, lines, served
 from control.cli.bpf.names import Names
 from control.cli.bpf.stats import Sample, difference, per_second
 from control.cli.bpf.trial import changes
@@ -198,6 +198,15 @@ def test_a_list_of_programs_fits_into_a_line(capsys: pytest.CaptureFixture[str])
     assert max(map(len, printed)) <= 120
     assert printed[1].split()[:5] == ["isolation", "egress", "d" * 15, "n" * 17 + "~", "clsact"]
     assert printed[2].split()[:5] == ["getpeername4", "cgroup", "/", "host", "cgroup"]
+
+
+def test_a_routed_device_is_its_networks_and_its_containers() -> None:
+    """Whom a program serves there depends on which program it is."""
+    about = ProgramInfo(1, "", "", 0, 0, 0, ())
+    names = replace(NAMES, on_device={VETH: ("front", "back")})
+    assert served(Attachment(Program.CHECKSUM, How.TCX, about, VETH), names) == "front,back"
+    assert served(Attachment(Program.GUARD, How.CLSACT, about, VETH), names) == "web"
+    assert served(Attachment(Program.GUARD, How.CLSACT, about, IfIndex(99)), names) == ""
 
 
 def test_what_is_wrong_with_a_program_that_is_attached() -> None:

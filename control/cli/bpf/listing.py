@@ -50,7 +50,10 @@ def place_of(one: Attachment, names: Names) -> str:
 
 def served(one: Attachment, names: Names) -> str:
     """For whom: a network, a container, or the host's processes."""
-    return "host" if one.how is How.CGROUP else names.behind(one.ifindex)
+    if one.how is How.CGROUP:
+        return "host"
+    of_network = not one.program.of_port and one.ifindex in names.on_device  # a routed network's veth is both
+    return ",".join(names.on_device[one.ifindex]) if of_network else names.behind(one.ifindex)
 
 
 def attachment_json(one: Attachment, inventory: Inventory, names: Names) -> Json:
@@ -94,7 +97,6 @@ def _json(programs: KernelPrograms, inventory: Inventory, names: Names, sizes: d
             {"name": name, "id": programs.map(name).id, "entries": size.entries, "max_entries": size.maximum}
             for name, size in sizes.items()
         ],
-        "names_unknown": names.ignorance or None,
     }
 
 
@@ -127,8 +129,6 @@ def _print(programs: KernelPrograms, inventory: Inventory, names: Names, sizes: 
         print_table(("MAP", "ENTRIES", "AT MOST"), [(name, one.entries, one.maximum) for name, one in sizes.items()])
     if inventory.pinned and not any(runs for runs, _ in inventory.runs.values()):
         click.echo("\nruns are counted while dpctl bpf stats --watch runs, or by sysctl -w kernel.bpf_stats_enabled=1")
-    if names.ignorance:
-        click.echo(f"\nnames of networks and containers are not known: {names.ignorance}")
 
 
 def lines(inventory: Inventory, names: Names) -> Iterator[tuple[object, ...]]:

@@ -11,6 +11,8 @@ import socket
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
+import click
+
 from control.desired.hooks import port_of
 from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine
 from control.model import Attachment
@@ -34,8 +36,6 @@ class Names:
     """Containers by their host veths."""
     addresses: Mapping[Address, str] = field(default_factory=dict)
     """Containers by their addresses."""
-    ignorance: str = ""
-    """Why the names of networks and containers could not be read."""
 
     def device(self, ifindex: int) -> str:
         """A device's name, or its number once it is gone."""
@@ -61,9 +61,7 @@ class Names:
         return self.ports.get(ifindex) or (",".join(networks) if networks else "")
 
 
-def names_of(
-    attachments: Iterable[Attachment], networks: Mapping[int, str], devices: Mapping[int, str], ignorance: str = ""
-) -> Names:
+def names_of(attachments: Iterable[Attachment], networks: Mapping[int, str], devices: Mapping[int, str]) -> Names:
     """The names that attachments give. Pure."""
     on_device: dict[int, dict[str, None]] = {}
     ports: dict[int, str] = {}
@@ -80,12 +78,12 @@ def names_of(
         on_device={device: tuple(found) for device, found in on_device.items()},
         ports=ports,
         addresses=addresses,
-        ignorance=ignorance,
     )
 
 
 def known_names() -> Names:
-    """The names of this host. Where there is no state, reading makes none."""
+    """The names of this host. Where there is no state, reading makes none; where it cannot be read, a line on standard
+    error says why, and numbers have to do."""
     devices = dict(socket.if_nameindex())
     try:
         (RUN_DIRECTORY / STATE_FILE).stat()
@@ -95,4 +93,5 @@ def known_names() -> Names:
     except FileNotFoundError:
         return Names(devices)
     except (DataplaneError, OSError) as error:
-        return Names(devices, ignorance=str(error))
+        click.echo(f"dpctl: names of networks and containers are not known: {error}", err=True)
+        return Names(devices)
