@@ -15,6 +15,7 @@ from control.cli.bpf.entries import (
     network_entry,
     port_entry,
 )
+from control.desired.hooks import is_manual
 from dataplane import abi
 from dataplane.abi import MANUAL_NETWORK, U32, NetworkEntry, Port
 from dataplane.types import ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program
@@ -80,6 +81,22 @@ def test_guard_and_fill_by_hand() -> None:
     only_mac = port_entry(Wish((Program.GUARD,), mac="02:00:00:00:00:01"), NEW)
     assert only_mac is not None
     assert only_mac.guard is GuardLevel.MAC
+
+
+def test_a_repair_knows_what_was_made_by_hand() -> None:
+    """Every entry that attach writes for a device of nobody, and none that an attachment asked for."""
+    wish = Wish(tuple(Program)[:4], addresses=(IPv4Address("10.11.0.2"),))
+    made = entries_to_put(wish, NEW, network_entry(wish, NEW), port_entry(wish, NEW))
+    assert {name for name, _ in made} == {"networks", "ports", "port_addresses", "fill_ports"}
+    assert all(is_manual(name, key, value, {KEY}) for (name, key), value in made.items())
+    asked = {
+        ("networks", KEY): ASKED_FOR.pack(),
+        ("ports", KEY): Port(5, GuardLevel.FULL).pack(),
+        ("port_addresses", abi.port_address_key(DEVICE, IPv4Address("10.11.0.2"))): U32.pack(1),
+        ("fill_ports", abi.fill_key(5, 68)): U32.pack(1),
+        ("origins", bytes(20)): bytes(20),
+    }
+    assert not any(is_manual(name, key, value, {U32.pack(8)}) for (name, key), value in asked.items())
 
 
 def test_the_port_of_a_container_is_left_as_it_is() -> None:
