@@ -32,9 +32,7 @@ LINK_CGROUP = 3
 LINK_TCX = 11
 """``enum bpf_link_type``."""
 
-SCHED_CLS = 3
-"""``enum bpf_prog_type``."""
-
+_F_ALLOW_MULTI = 1 << 1
 _F_BEFORE = 1 << 3
 _F_AFTER = 1 << 4
 _F_ID = 1 << 5
@@ -48,6 +46,7 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "
 class _Command(IntEnum):
     """``enum bpf_cmd``."""
 
+    MAP_CREATE = 0
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
@@ -139,7 +138,12 @@ class LinkInfo:
     """``LINK_TCX``, ``LINK_CGROUP``, or of another kind."""
     attach_type: int = 0
     cgroup_id: int = 0
-    """Of a link to a cgroup: the inode of its directory."""
+    """Of a link to a cgroup: the inode of its directory; 0 once it is detached."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is on a hook of the device or cgroup that it was made for."""
+        return bool(self.ifindex or self.cgroup_id)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +267,13 @@ def link_info(fd: int) -> LinkInfo:
     return LinkInfo(number, program_id, IfIndex(ifindex), kind, attach_type)
 
 
+def memory(fd: int) -> int:
+    """Bytes of the kernel's memory that a map or a program takes."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields.get("memlock", "0"))
+
+
 def _text(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode()
 
@@ -272,14 +283,14 @@ def program_by_id(number: int) -> Fd:
     return Fd(_bpf(_Command.PROG_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF program {number}"))
 
 
-def map_by_id(number: int) -> Fd:
-    """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
-    return Fd(_bpf(_Command.MAP_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF map {number}"))
-
-
 def link_by_id(number: int) -> Fd:
     """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
     return Fd(_bpf(_Command.LINK_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF link {number}"))
+
+
+def map_by_id(number: int) -> Fd:
+    """Raises ``BpfError`` (``ENOENT`` where it is gone)."""
+    return Fd(_bpf(_Command.MAP_FD_BY_ID, struct.pack("=III", number, 0, 0), "open", f"BPF map {number}"))
 
 
 def link_ids() -> Iterator[int]:
@@ -295,13 +306,6 @@ def link_ids() -> Iterator[int]:
         (number,) = struct.unpack_from("=I", attributes, 4)
         yield number
         struct.pack_into("=I", attributes, 0, number)
-
-
-def memory(fd: int) -> int:
-    """Bytes of the kernel's memory that a map or a program takes."""
-    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    return int(fields.get("memlock", "0"))
 
 
 # -- maps -------------------------------------------------------------------------------------------------------------
@@ -429,16 +433,27 @@ def cgroup_link_create(program: int, cgroup: int, attach_type: int) -> Fd:
     return Fd(_bpf(_Command.LINK_CREATE, attributes, "attach a BPF program to", "the root of the cgroups"))
 
 
-def cgroup_query(cgroup: int, attach_type: int) -> tuple[int, ...]:
-    """The ids of all programs on a cgroup's hook. Raises ``BpfError``."""
+@dataclass(frozen=True, slots=True)
+class OnCgroup:
+    """What is on one hook of a cgroup."""
+
+    program_ids: tuple[int, ...]
+    """In the order in which they run."""
+    takes_more: bool
+    """Whether another may be attached beside them."""
+
+
+def cgroup_query(cgroup: int, attach_type: int) -> OnCgroup:
+    """All programs on a cgroup's hook. Raises ``BpfError`` (``EINVAL`` where the kernel has no programs of cgroups)."""
     capacity = 64  # BPF_CGROUP_MAX_PROGS
     programs = (ctypes.c_uint32 * capacity)()
     attributes = bytearray(
         struct.pack("=IIIIQIxxxxQQQQ", cgroup, attach_type, 0, 0, ctypes.addressof(programs), capacity, 0, 0, 0, 0)
     )
     _bpf(_Command.QUERY, attributes, "list the programs of", "the root of the cgroups")
-    (count,) = struct.unpack_from("=I", attributes, 24)
-    return tuple(programs[:count])
+    (flags,), (count,) = struct.unpack_from("=I", attributes, 12), struct.unpack_from("=I", attributes, 24)
+    takes_more = not count or (bool(flags & _F_ALLOW_MULTI) and count < capacity)
+    return OnCgroup(tuple(programs[:count]), takes_more)
 
 
 def link_update(link: int, program: int) -> None:
@@ -449,20 +464,6 @@ def link_update(link: int, program: int) -> None:
 def link_detach(link: int) -> None:
     """Take a link off its hook, whoever else holds it. Raises ``BpfError``."""
     _bpf(_Command.LINK_DETACH, struct.pack("=I", link), "detach", "a BPF link")
-
-
-# -- loading ----------------------------------------------------------------------------------------------------------
-
-
-def program_load(code: bytes, name: str, kind: int = SCHED_CLS) -> Fd:
-    """Have the verifier look at instructions that use no map. Raises ``BpfError``."""
-    instructions = ctypes.create_string_buffer(code, len(code))
-    licence = ctypes.create_string_buffer(b"GPL")
-    attributes = struct.pack(
-        "=IIQQIIQII16s",
-        *(kind, len(code) // 8, _address(instructions), _address(licence), 0, 0, 0, 0, 0, name.encode()),
-    )
-    return Fd(_bpf(_Command.PROG_LOAD, attributes, "load", f'BPF program "{name}"'))
 
 
 # -- running ----------------------------------------------------------------------------------------------------------
@@ -503,3 +504,34 @@ def run_program(
 def enable_stats() -> Fd:
     """Have the kernel count runs and their time while the descriptor is open. Raises ``BpfError``."""
     return Fd(_bpf(_Command.ENABLE_STATS, struct.pack("=I", 0), "enable", "BPF statistics"))
+
+
+# -- programs without a compiler --------------------------------------------------------------------------------------
+
+_SCHED_CLS, _PROG_ARRAY = 3, 3  # of enum bpf_prog_type, and of enum bpf_map_type
+
+
+def program_load(instructions: bytes, name: str) -> Fd:
+    """Load a tc program that is given as instructions (``struct bpf_insn``, 8 bytes each). Raises ``BpfError``."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"Dual BSD/GPL")
+    attributes = struct.pack(
+        "=IIQQIIQII16sI",
+        *(_SCHED_CLS, len(instructions) // 8, _address(code), _address(licence)),
+        *(0, 0, 0, 0, 0, name.encode(), 0),
+    )
+    return Fd(_bpf(_Command.PROG_LOAD, attributes, "load", f'BPF program "{name}"'))
+
+
+def program_array(program: int) -> Fd:
+    """A map with one program, for tail calls to its key 0. Raises ``BpfError``."""
+    thing = "an array of BPF programs"
+    made = Fd(_bpf(_Command.MAP_CREATE, struct.pack("=IIII", _PROG_ARRAY, 4, 4, 1), "make", thing))
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(struct.pack("=I", program), 4)
+    attributes = struct.pack("=IxxxxQQQ", made.number, _address(key), _address(value), 0)
+    try:
+        _bpf(_Command.MAP_UPDATE, attributes, "write", thing)
+    except BpfError:
+        made.close()
+        raise
+    return made

@@ -173,6 +173,12 @@ def test_an_entry_in_words(name: str) -> None:
     assert list(decoded(name, key, value, NAMES, NOW).items()) == list(expected.items())
 
 
+def test_a_port_that_only_ipv6_loopback_leads_to() -> None:
+    """Its key has no address that could be told from every address otherwise."""
+    key = PublishedKey(IPv4Address(0), 6, 6, 8080).pack()
+    assert decoded("published", key, Target(WEB4, 80, localhost=True).pack(), NAMES)["published_on"] == "[::1]:8080"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv6Address
+from ipaddress import IPv4Address, IPv6Address
 
 from control.cli.bpf.names import Names
 from dataplane import abi
@@ -21,7 +21,7 @@ from dataplane.types import Address, Protocol
 Row = dict[str, object]
 
 _PROTOCOLS = {protocol.number: protocol.value for protocol in Protocol} | {1: "icmp", 58: "icmpv6"}
-_VERDICTS = {1: "good", 2: "stale"}  # enum flow_verdict
+_VERDICTS = {1: "good", 2: "stale", 3: "suspect"}  # enum flow_verdict
 
 
 class Ago(float):
@@ -104,8 +104,10 @@ def _origin(entry: _Entry) -> Row:
 
 def _published(entry: _Entry) -> Row:
     published, target = abi.PublishedKey.unpack(entry.key), abi.Target.unpack(entry.value)
+    # An IPv6 key with 0.0.0.0 is [::1] of a port that is published on every address, and leads to IPv4.
+    loopback = published.family == 6 and isinstance(published.address, IPv4Address)
     return {
-        "published_on": endpoint(published.address, published.port),
+        "published_on": endpoint(IPv6Address("::1") if loopback else published.address, published.port),
         "protocol": protocol_word(published.protocol),
         "family": published.family,
         "container": entry.names.container(target.address),
