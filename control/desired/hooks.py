@@ -294,23 +294,21 @@ def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
     return any(program is Program.CHECKSUM for program, _ in wanted)
 
 
-def is_manual(map_name: str, key: bytes, value: bytes, manual_ports: Collection[bytes] = ()) -> bool:
-    """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment. ``manual_ports`` are the keys
-    of ``ports`` that were: their addresses do not say so themselves."""
-    match map_name:
-        case "networks":
-            number = NetworkEntry.unpack(value).id
-        case "ports":
-            number = Port.unpack(value).network
-        case "fill_ports":
-            (number,) = U32.unpack_from(key)
-        case "port_addresses":
-            return key[: U32.size] in manual_ports
-        case _:
-            return False
-    return bool(number & MANUAL_NETWORK)
+def is_manual(map_name: str, value: bytes) -> bool:
+    """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment."""
+    if map_name == "ports":
+        return bool(Port.unpack(value).network & MANUAL_NETWORK)
+    return map_name == "networks" and bool(NetworkEntry.unpack(value).id & MANUAL_NETWORK)
 
 
 def mode_of(use: Use, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
     """The checksum mode of a use: the operator's word, else the conflist's."""
     return MODES[facts[use.network].checksum or use.checksum]
+
+
+def is_of_manual(map_name: str, key: bytes, manual_ports: Collection[bytes]) -> bool:
+    """Whether an entry says more about what was made by hand: a UDP port of such a network, or an address of such a
+    port. ``manual_ports`` are the keys of those in ``ports``."""
+    if map_name == "fill_ports":
+        return bool(U32.unpack_from(key)[0] & MANUAL_NETWORK)
+    return map_name == "port_addresses" and key[: U32.size] in manual_ports

@@ -267,15 +267,15 @@ def link_info(fd: int) -> LinkInfo:
     return LinkInfo(number, program_id, IfIndex(ifindex), kind, attach_type)
 
 
+def _text(raw: bytes) -> str:
+    return raw.split(b"\0", 1)[0].decode()
+
+
 def memory(fd: int) -> int:
     """Bytes of the kernel's memory that a map or a program takes."""
     lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     return int(fields.get("memlock", "0"))
-
-
-def _text(raw: bytes) -> str:
-    return raw.split(b"\0", 1)[0].decode()
 
 
 def program_by_id(number: int) -> Fd:

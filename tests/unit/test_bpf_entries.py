@@ -15,7 +15,7 @@ from control.cli.bpf.entries import (
     network_entry,
     port_entry,
 )
-from control.desired.hooks import is_manual
+from control.desired.hooks import is_manual, is_of_manual
 from dataplane import abi
 from dataplane.abi import MANUAL_NETWORK, U32, NetworkEntry, Port
 from dataplane.types import ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program
@@ -88,7 +88,8 @@ def test_a_repair_knows_what_was_made_by_hand() -> None:
     wish = Wish(tuple(Program)[:4], addresses=(IPv4Address("10.11.0.2"),))
     made = entries_to_put(wish, NEW, network_entry(wish, NEW), port_entry(wish, NEW))
     assert {name for name, _ in made} == {"networks", "ports", "port_addresses", "fill_ports"}
-    assert all(is_manual(name, key, value, {KEY}) for (name, key), value in made.items())
+    for (name, key), value in made.items():
+        assert is_manual(name, value) or is_of_manual(name, key, {KEY}), name
     asked = {
         ("networks", KEY): ASKED_FOR.pack(),
         ("ports", KEY): Port(5, GuardLevel.FULL).pack(),
@@ -96,7 +97,9 @@ def test_a_repair_knows_what_was_made_by_hand() -> None:
         ("fill_ports", abi.fill_key(5, 68)): U32.pack(1),
         ("origins", bytes(20)): bytes(20),
     }
-    assert not any(is_manual(name, key, value, {U32.pack(8)}) for (name, key), value in asked.items())
+    for (name, key), value in asked.items():
+        assert not is_manual(name, value), name
+        assert not is_of_manual(name, key, {U32.pack(8)}), name
 
 
 def test_the_port_of_a_container_is_left_as_it_is() -> None:
