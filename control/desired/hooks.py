@@ -14,7 +14,7 @@ device; guard and fill on each container's host veth. What they decide by:
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
@@ -326,9 +326,19 @@ def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
 
 def is_manual(map_name: str, value: bytes) -> bool:
     """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment."""
+    if map_name == "ports":
+        return bool(Port.unpack(value).network & MANUAL_NETWORK)
     return map_name == "networks" and bool(NetworkEntry.unpack(value).id & MANUAL_NETWORK)
 
 
 def mode_of(use: Use, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
     """The checksum mode of a use: the operator's word, else the conflist's."""
     return MODES[facts[use.network].checksum or use.checksum]
+
+
+def is_of_manual(map_name: str, key: bytes, manual_ports: Collection[bytes]) -> bool:
+    """Whether an entry says more about what was made by hand: a UDP port of such a network, or an address of such a
+    port. ``manual_ports`` are the keys of those in ``ports``."""
+    if map_name == "fill_ports":
+        return bool(U32.unpack_from(key)[0] & MANUAL_NETWORK)
+    return map_name == "port_addresses" and key[: U32.size] in manual_ports

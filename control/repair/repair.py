@@ -300,9 +300,12 @@ class Repair:
             yield DetachLocalhost()
         if not self._kernel.programs.loaded():
             return
+        ports = self._kernel.programs.entries("ports")
+        manual_ports = {key for key, value in ports if hooks.is_manual("ports", value)}
         for map_name in _NETWORK_MAPS:
             for key, value in self._kernel.programs.entries(map_name):
-                if (map_name, key) in everything.entries or hooks.is_manual(map_name, value):
+                by_hand = hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports)
+                if by_hand or (map_name, key) in everything.entries:
                     continue
                 if map_name == "networks":
                     device = IfIndex(U32.unpack(key)[0])

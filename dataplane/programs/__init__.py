@@ -9,4 +9,7 @@ clsact    tc filters over rtnetlink
 attach    programs on the hooks of a device
 ringbuf   events
 door      ``KernelPrograms``: all of it behind ``dataplane.doors.Programs``
+inventory what is pinned and attached, in any version, and what is wrong with it
+cost      what a program costs before it runs: instructions, stack, time to load
+budget    ``bpf/budget.csv``: what it may cost
 """

@@ -45,7 +45,7 @@ _LOG_LINES = 40
 
 def digest() -> str:
     """Of the sources as they are now, and of the compiler that is installed."""
-    return read_source().digest(_compiler())
+    return read_source().digest(compiler())
 
 
 def finished(name: str) -> bool:
@@ -200,7 +200,7 @@ def tail(log: str, lines: int = _LOG_LINES) -> str:
     return "\n".join(([f"{omitted} lines omitted"] if omitted > 0 else []) + said[-lines:])
 
 
-def _compiler() -> str:
+def compiler() -> str:
     """Version of bcc, read without importing it; "none" where there is none, which ``compile`` explains."""
     found = importlib.util.find_spec("bcc")
     if found is None or not found.submodule_search_locations:

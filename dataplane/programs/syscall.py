@@ -46,9 +46,11 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "
 class _Command(IntEnum):
     """``enum bpf_cmd``."""
 
+    MAP_CREATE = 0
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     TEST_RUN = 10
@@ -97,7 +99,14 @@ class ProgramInfo:
     runs: int
     """Both 0 unless statistics are enabled (``kernel.bpf_stats_enabled``)."""
     verified_instructions: int
+    """How many the verifier walked through, on all paths."""
     map_ids: tuple[int, ...]
+    xlated_bytes: int = 0
+    """What the verifier made of it, 8 bytes an instruction."""
+    jited_bytes: int = 0
+    """What the JIT made of that; 0 where there is none."""
+    loaded_ns: int = 0
+    """When it was loaded: CLOCK_BOOTTIME."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +223,8 @@ def program_info(fd: int) -> ProgramInfo:
     (map_count,) = struct.unpack_from("=I", raw, 52)
     run_ns, runs = struct.unpack_from("=QQ", raw, 192)
     (verified,) = struct.unpack_from("=I", raw, 216)
+    jited, xlated = struct.unpack_from("=II", raw, 16)
+    (loaded_ns,) = struct.unpack_from("=Q", raw, 40)
     return ProgramInfo(
         id=number,
         tag=raw[8:16].hex(),
@@ -222,7 +233,20 @@ def program_info(fd: int) -> ProgramInfo:
         runs=runs,
         verified_instructions=verified,
         map_ids=tuple(ids[:map_count]),
+        xlated_bytes=xlated,
+        jited_bytes=jited,
+        loaded_ns=loaded_ns,
     )
+
+
+def program_code(fd: int) -> bytes:
+    """The instructions as the verifier left them, one ``struct bpf_insn`` after the other. Raises ``BpfError``."""
+    code = ctypes.create_string_buffer(program_info(fd).xlated_bytes)
+    buffer = ctypes.create_string_buffer(_PROGRAM_INFO_SIZE)
+    struct.pack_into("=I", buffer, 20, len(code))
+    struct.pack_into("=Q", buffer, 32, ctypes.addressof(code))
+    _info(fd, _PROGRAM_INFO_SIZE, "a BPF program", buffer)
+    return code.raw
 
 
 def map_info(fd: int) -> MapInfo:
@@ -245,6 +269,13 @@ def link_info(fd: int) -> LinkInfo:
 
 def _text(raw: bytes) -> str:
     return raw.split(b"\0", 1)[0].decode()
+
+
+def memory(fd: int) -> int:
+    """Bytes of the kernel's memory that a map or a program takes."""
+    lines = Path(f"/proc/self/fdinfo/{fd}").read_text().splitlines()
+    fields = dict(line.split(":", 1) for line in lines if ":" in line)
+    return int(fields.get("memlock", "0"))
 
 
 def program_by_id(number: int) -> Fd:
@@ -476,3 +507,34 @@ def run_program(
 def enable_stats() -> Fd:
     """Have the kernel count runs and their time while the descriptor is open. Raises ``BpfError``."""
     return Fd(_bpf(_Command.ENABLE_STATS, struct.pack("=I", 0), "enable", "BPF statistics"))
+
+
+# -- programs without a compiler --------------------------------------------------------------------------------------
+
+_SCHED_CLS, _PROG_ARRAY = 3, 3  # of enum bpf_prog_type, and of enum bpf_map_type
+
+
+def program_load(instructions: bytes, name: str) -> Fd:
+    """Load a tc program that is given as instructions (``struct bpf_insn``, 8 bytes each). Raises ``BpfError``."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"Dual BSD/GPL")
+    attributes = struct.pack(
+        "=IIQQIIQII16sI",
+        *(_SCHED_CLS, len(instructions) // 8, _address(code), _address(licence)),
+        *(0, 0, 0, 0, 0, name.encode(), 0),
+    )
+    return Fd(_bpf(_Command.PROG_LOAD, attributes, "load", f'BPF program "{name}"'))
+
+
+def program_array(program: int) -> Fd:
+    """A map with one program, for tail calls to its key 0. Raises ``BpfError``."""
+    thing = "an array of BPF programs"
+    made = Fd(_bpf(_Command.MAP_CREATE, struct.pack("=IIII", _PROG_ARRAY, 4, 4, 1), "make", thing))
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(struct.pack("=I", program), 4)
+    attributes = struct.pack("=IxxxxQQQ", made.number, _address(key), _address(value), 0)
+    try:
+        _bpf(_Command.MAP_UPDATE, attributes, "write", thing)
+    except BpfError:
+        made.close()
+        raise
+    return made

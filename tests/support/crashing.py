@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import dataplane.cli  # noqa: F401 - as below
+import control.cli.bpf  # noqa: F401 - as below
 import plugin.cli  # noqa: F401 - imported here once, and not in each forked child
 from control.cli import agent, reconcile, root  # noqa: F401 - as above
 from control.protocol.client import SOCKET_PATH, AgentClient, AgentUnreachableError

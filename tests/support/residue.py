@@ -17,7 +17,7 @@ from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
 
-import dataplane.cli  # noqa: F401 - imported here once, and not in each forked child
+import control.cli.bpf  # noqa: F401 - imported here once, and not in each forked child
 from control.cli import root, show  # noqa: F401 - as above
 from support.netns import Place
 
@@ -43,7 +43,7 @@ def _residue(environment: dict[str, str]) -> dict[str, list[str]]:
             path.parent.name for path in Path("/proc/sys/net/ipv4/conf").glob("*/route_localnet") if _set(path)
         ],
         "attachments": [f"{one['container']} {one['ifname']}" for one in _dpctl("ps", "--json")["attachments"]],
-        "hooks": [f"{one['program']} {one['device']}" for one in programs["attached"]],
+        "hooks": [f"{one['program']} {one['device']}" for one in programs["attached"] if one["device"]],
         "entries": [f"{one['name']}: {one['entries']}" for one in programs["maps"] if one["name"] in _ENTRIES],
     }
     found["entries"] = [one for one in found["entries"] if not one.endswith(": 0")]
