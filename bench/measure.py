@@ -77,10 +77,10 @@ class Control:
         return near and self.interval.contains(1.0)
 
 
-def schedule(variants: Sequence[str], blocks: int, seed: int) -> Iterator[Turn]:
-    """Every variant once a block, in an order of its own for each."""
+def schedule(variants: Sequence[str], blocks: int, seed: int, first: int = 0) -> Iterator[Turn]:
+    """Every variant once a block, in an order of its own for each; blocks are numbered from ``first``."""
     chance = random.Random(seed)  # noqa: S311 - an order, and no secret
-    for block in range(blocks):
+    for block in range(first, first + blocks):
         shuffled = chance.sample(variants, len(variants))
         yield from (Turn(block, order, variant) for order, variant in enumerate(shuffled))
 
@@ -119,6 +119,12 @@ def paired(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]:
     numerators, divisors = block_medians(above), block_medians(below)
     both = sorted(numerators.keys() & divisors.keys())
     return [numerators[block] / divisors[block] for block in both if divisors[block]]
+
+
+def differences(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]:
+    """Differences of block medians, of the blocks that both have."""
+    minuends, subtrahends = block_medians(above), block_medians(below)
+    return [minuends[block] - subtrahends[block] for block in sorted(minuends.keys() & subtrahends.keys())]
 
 
 def undisturbed(samples: Iterable[Sample], steal: dict[int, float]) -> list[Sample]:

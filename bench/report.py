@@ -22,6 +22,7 @@ from bench.measure import (
     Control,
     Interval,
     Sample,
+    differences,
     interval,
     paired,
     percentile,
@@ -165,11 +166,24 @@ def ratio_figure(
     return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, met, note)
 
 
-def control_figure(above: Sequence[Sample], below: Sequence[Sample]) -> Figure:
+def difference_figure(
+    what: str, above: Sequence[Sample], below: Sequence[Sample], unit: str, *, note: str = ""
+) -> Figure:
+    """The median over blocks of the difference within a block: what one costs beyond the other."""
+    apart = differences(above, below)
+    if not apart:
+        return Figure(what, None, unit, note=note or "not measured")
+    spread = interval(apart)
+    return Figure(what, spread.middle, unit, spread.low, spread.high, spread.count, note=note)
+
+
+def control_figure(
+    above: Sequence[Sample], below: Sequence[Sample], what: str = "control: the same twice"
+) -> Figure:  # fmt: skip
     """A variant against itself: where this is not met, the run is invalid, and says so."""
     ratios = paired(above, below)
     if not ratios:
-        return Figure("control: the same twice", None, "x", note="not measured")
+        return Figure(what, None, "x", note="not measured")
     spread: Interval = interval(ratios)
     valid = Control(spread).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
@@ -177,9 +191,7 @@ def control_figure(above: Sequence[Sample], below: Sequence[Sample]) -> Figure:
     why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
     note = "" if valid else f"RUN INVALID: {why}"
     must = f"1 within {CONTROL_TOLERANCE:.0%}"
-    return Figure(
-        "control: the same twice", spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note
-    )
+    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note)
 
 
 def count_figure(

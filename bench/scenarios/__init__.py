@@ -15,7 +15,7 @@ from bench.native import BenchError
 from bench.report import Figure, Results
 from bench.stage import Stage
 
-NAMES = ("cni_latency", "single_entry", "storm", "agent_cost", "repair", "continuity")
+NAMES = ("cni_latency", "single_entry", "storm", "agent_cost", "repair", "continuity", "program_cost")
 """In the order of the table that they are for."""
 
 

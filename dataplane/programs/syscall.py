@@ -41,9 +41,11 @@ _NUMBERS = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "loongarch64": 280, "
 class _Command(IntEnum):
     """``enum bpf_cmd``."""
 
+    MAP_CREATE = 0
     MAP_LOOKUP = 1
     MAP_UPDATE = 2
     MAP_DELETE = 3
+    PROG_LOAD = 5
     OBJ_PIN = 6
     OBJ_GET = 7
     TEST_RUN = 10
@@ -422,3 +424,34 @@ def run_program(
 def enable_stats() -> Fd:
     """Have the kernel count runs and their time while the descriptor is open. Raises ``BpfError``."""
     return Fd(_bpf(_Command.ENABLE_STATS, struct.pack("=I", 0), "enable", "BPF statistics"))
+
+
+# -- programs without a compiler --------------------------------------------------------------------------------------
+
+_SCHED_CLS, _PROG_ARRAY = 3, 3  # of enum bpf_prog_type, and of enum bpf_map_type
+
+
+def program_load(instructions: bytes, name: str) -> Fd:
+    """Load a tc program that is given as instructions (``struct bpf_insn``, 8 bytes each). Raises ``BpfError``."""
+    code = ctypes.create_string_buffer(instructions, len(instructions))
+    licence = ctypes.create_string_buffer(b"Dual BSD/GPL")
+    attributes = struct.pack(
+        "=IIQQIIQII16sI",
+        *(_SCHED_CLS, len(instructions) // 8, _address(code), _address(licence)),
+        *(0, 0, 0, 0, 0, name.encode(), 0),
+    )
+    return Fd(_bpf(_Command.PROG_LOAD, attributes, "load", f'BPF program "{name}"'))
+
+
+def program_array(program: int) -> Fd:
+    """A map with one program, for tail calls to its key 0. Raises ``BpfError``."""
+    thing = "an array of BPF programs"
+    made = Fd(_bpf(_Command.MAP_CREATE, struct.pack("=IIII", _PROG_ARRAY, 4, 4, 1), "make", thing))
+    key, value = ctypes.create_string_buffer(4), ctypes.create_string_buffer(struct.pack("=I", program), 4)
+    attributes = struct.pack("=IxxxxQQQ", made.number, _address(key), _address(value), 0)
+    try:
+        _bpf(_Command.MAP_UPDATE, attributes, "write", thing)
+    except BpfError:
+        made.close()
+        raise
+    return made
