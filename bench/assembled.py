@@ -25,9 +25,9 @@ _GO_ON = -1  # TC_ACT_UNSPEC
 _SLOT = -8  # on the stack
 
 
-def nothing() -> Fd:
-    """A program that does nothing. Raises ``BpfError``."""
-    return syscall.program_load(_joined(_op(_MOV64_IMM, 0, imm=_GO_ON), _op(_EXIT)), "bench_nothing")
+def nothing(name: str = "bench_nothing") -> Fd:
+    """A program that does nothing, under any name. Raises ``BpfError``."""
+    return syscall.program_load(_joined(_op(_MOV64_IMM, 0, imm=_GO_ON), _op(_EXIT)), name)
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable
 from ipaddress import ip_address
 from typing import TypeVar
 
+from bench import assembled
 from bench.cni import Container, configuration, environment, port
 from bench.native import BenchError, Native
 from bench.ours import Ours
@@ -30,6 +31,8 @@ from bench.variants import FROM_HOST, HOST_PORTS, PATHS, PUBLISHED, STREAM, WOKE
 from control.desired.ruleset import DEFAULT_MARK
 from dataplane import abi
 from dataplane.namespaces import inside
+from dataplane.programs import loading
+from dataplane.programs.attach import Hooks
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import (
     DEVICE_PROGRAMS,
@@ -67,7 +70,7 @@ class Scene:
         indexes = host.inside(lambda: {name: IfIndex(socket.if_nametoindex(name)) for name in (BRIDGE, UPLINK, link)})
         self._bridge, self._uplink, self._link = indexes.values()
         self._there: set[tuple[str, bytes]] = set()
-        self._attached: dict[Program, AttachMode] = {}
+        self._attached: dict[Program, tuple[AttachMode, bool]] = {}
 
     def publish(self) -> None:
         """Have our tables, with the ports of all paths; nothing attached by it."""
@@ -125,7 +128,7 @@ class Scene:
     # Below: on the host.
 
     def _take(self, variant: Variant) -> None:
-        mode, door = variant.mode, KernelPrograms(variant.mode)
+        how, door = (variant.mode, variant.empty), KernelPrograms(variant.mode)
         for program in self._attached.keys() - variant.programs:
             door.detach(program, self._device(program))
             del self._attached[program]
@@ -136,9 +139,14 @@ class Scene:
             door.put(name, key, value)
         self._there = set(wanted)
         for program in DEVICE_PROGRAMS:
-            if program in variant.programs and self._attached.get(program) is not mode:
-                door.attach(program, self._device(program))
-                self._attached[program] = mode
+            if program in variant.programs and self._attached.get(program) != how:
+                if variant.empty:
+                    # Under its name, so that the door takes it for another version, which goes as any of ours does.
+                    with assembled.nothing(program.function) as made:
+                        Hooks(variant.mode, loading.LINKS).attach(program, made.number, self._device(program))
+                else:
+                    door.attach(program, self._device(program))
+                self._attached[program] = how
         hooked = {one.program for device in (self._bridge, self._link) for one in door.hooked(device)}
         if hooked != variant.programs:
             raise BenchError(f'could not prepare "{variant.name}": attached are {", ".join(sorted(hooked)) or "none"}')

@@ -96,13 +96,13 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def interval(values: Sequence[float], seed: int = 1) -> Interval:
+def interval(values: Sequence[float], seed: int = 1, confidence: float = CONFIDENCE) -> Interval:
     """The median with its percentile bootstrap interval. Raises ``ValueError`` for none."""
     if not values:
         raise ValueError("no values")
     chance = random.Random(seed)  # noqa: S311 - resampling; the same values give the same interval
     medians = [median(chance.choices(values, k=len(values))) for _ in range(DRAWS)]
-    edge = (1 - CONFIDENCE) / 2
+    edge = (1 - confidence) / 2
     return Interval(percentile(medians, edge), median(values), percentile(medians, 1 - edge), len(values))
 
 

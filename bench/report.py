@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.measure import (
+    CONFIDENCE,
     CONTROL_BLOCKS,
     CONTROL_TOLERANCE,
     MOST_STEAL,
@@ -178,13 +179,17 @@ def difference_figure(
 
 
 def control_figure(
-    above: Sequence[Sample], below: Sequence[Sample], what: str = "control: the same twice"
+    above: Sequence[Sample], below: Sequence[Sample], what: str = "control: the same twice", of: int = 1
 ) -> Figure:  # fmt: skip
-    """A variant against itself: where this is not met, the run is invalid, and says so."""
+    """A variant against itself: where this is not met, the run is invalid, and says so.
+
+    Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
+    interval (Bonferroni), that all of them together are as sure as one alone.
+    """
     ratios = paired(above, below)
     if not ratios:
         return Figure(what, None, "x", note="not measured")
-    spread: Interval = interval(ratios)
+    spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
     valid = Control(spread).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
@@ -234,7 +239,14 @@ def number(value: float) -> str:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    value = "-" if figure.value is None else f"{number(figure.value)} {figure.unit}".rstrip()
-    spread = "" if figure.low is None or figure.high is None else f"{number(figure.low)} - {number(figure.high)}"
+    value = "-" if figure.value is None else f"{_shown(figure.value, figure.unit)} {figure.unit}".rstrip()
+    spread = ""
+    if figure.low is not None and figure.high is not None:
+        spread = f"{_shown(figure.low, figure.unit)} - {_shown(figure.high, figure.unit)}"
     verdict = ". ".join(part for part in (_MET[figure.met], figure.note) if part)
     return figure.what, value, spread, f"{figure.count:,}" if figure.count else "", figure.must, verdict
+
+
+def _shown(value: float, unit: str) -> str:
+    """As ``number``, and ratios near 1 in thousandths: they are held against limits in hundredths."""
+    return f"{value:.3f}" if unit == "x" and 0.9 <= value < 2 else number(value)

@@ -20,6 +20,7 @@ HOST_PORTS = 30000
 _FEW = 2
 """Packets of a flow that is known which may be verified all the same: its first, once more."""
 _ALL = frozenset(DEVICE_PROGRAMS)
+_MODES = (AttachMode.TCX, AttachMode.CLSACT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,8 @@ class Variant:
     mode: AttachMode = AttachMode.AUTO
     works: bool = False
     """Their maps have entries for the devices."""
+    empty: bool = False
+    """In their place is one that does nothing: what the hook costs by itself."""
 
     def acts(self, program: Program) -> bool:
         """Whether this program is attached, and has something to do."""
@@ -81,23 +84,25 @@ class Seen:
 
 
 def variants(*, every: bool) -> list[Variant]:
-    """What is attached in turn: nothing twice; each program as it usually is, and all, also by tcx and by clsact, each
-    idle and at work; with ``every`` each alone the other way, too."""
+    """What is attached in turn: nothing, twice; an empty program; each of ours as it usually is, and all, by tcx and by
+    clsact as well; idle and at work; with ``every`` each alone the other way, too."""
+    place = frozenset({Program.ISOLATION})
     made = [Variant(NONE), Variant(AGAIN)]
+    made += [Variant(f"an empty program, by {mode}", place, mode, empty=True) for mode in _MODES]
     for program in DEVICE_PROGRAMS:
         unusual = AttachMode.TCX if program.of_port else AttachMode.CLSACT
         modes = (AttachMode.AUTO, unusual) if every else (AttachMode.AUTO,)
         made += _idle_and_hit(str(program), frozenset({program}), modes)
-    return made + _idle_and_hit("all", _ALL, (AttachMode.AUTO, AttachMode.TCX, AttachMode.CLSACT))
+    return made + _idle_and_hit("all", _ALL, (AttachMode.AUTO, *_MODES))
 
 
 def doubts(variant: Variant, path: Path, trips: int, seen: Seen) -> Iterator[str]:
     """Why packets of so many round trips did not go the way that the names of variant and path say."""
     for program in DEVICE_PROGRAMS:
-        runs = seen.runs.get(program, 0)
-        if program in variant.programs and runs < max(trips, 1):
+        runs, attached = seen.runs.get(program, 0), program in variant.programs and not variant.empty
+        if attached and runs < max(trips, 1):
             yield f"{program} ran {runs:,} times in {trips:,} round trips"
-        if program not in variant.programs and runs:
+        if not attached and runs:
             yield f"{program} ran {runs:,} times, and is not attached"
     if variant.acts(Program.CHECKSUM):
         if path.from_host and seen.sums.partial < trips:

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 
 from bench import connects
@@ -71,7 +71,7 @@ from dataplane.types import IfIndex
 IDLE_AT_MOST = 1.03
 FLAT = 1.05
 
-_QUICK_BLOCKS = 14
+_QUICK_BLOCKS = 12
 _CALIBRATE = 2_000
 _DISCARDED = 3  # milliseconds at the start of a round
 
@@ -98,27 +98,28 @@ def run(stage: Stage) -> None:
 
 def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
-    rows = _test_run_figures(results)
-    for path in PATHS:
-        base = results.of(path.name, NONE)
-        if not base:
-            continue
+    paths = [path for path in PATHS if results.of(path.name, NONE)]
+    controls = 1 + len(paths) + len(connects.PROTOCOLS)
+    proofs = [one for one in results.samples if one.measure == "unproved"]
+    unproved = {one.variant for one in proofs if one.value}
+    rows = _test_run_figures(results, unproved, controls)
+    for path in paths:
+        base, again = results.of(path.name, NONE), results.of(path.name, AGAIN)
         rows.append(median_figure(f"{path.name}: round trip, {NONE}", base, "us"))
-        again = results.of(path.name, AGAIN)
-        rows.append(control_figure(again, base, f"control: {path.name}, the same twice"))
+        rows.append(control_figure(again, base, f"control: {path.name}, the same twice", controls))
         for variant in variants(every=True):
             found = results.of(path.name, variant.name)
             if found and variant.programs and variant.says_something_of(path):
-                at_most = None if variant.works else IDLE_AT_MOST
-                rows.append(ratio_figure(f"{path.name}: {variant.name}", found, base, at_most=at_most))
-    rows += connects.figures(results, IDLE_AT_MOST)
+                at_most = None if variant.works or variant.empty else IDLE_AT_MOST
+                note = "NOT PROVED: see below" if _place(variant, path) in unproved else ""
+                rows.append(ratio_figure(f"{path.name}: {variant.name}", found, base, at_most=at_most, note=note))
+    rows += connects.figures(results, controls)
     made = sum(one.value for one in results.samples if one.measure == "round trips")
     lost = sum(one.value for one in results.samples if one.measure == "lost")
-    proofs = [one for one in results.samples if one.measure == "unproved"]
-    rows.append(count_figure(f"round trips and connections lost or damaged, of {made:,.0f}", lost, at_most=0))
-    rows.append(count_figure(
-        f"paths that were not what their name says, of {len(proofs):,}", sum(one.value for one in proofs), at_most=0
-    ))  # fmt: skip
+    what = f"round trips and connections lost or damaged, of {made:,.0f}"
+    rows.append(count_figure(what, lost if made else None, at_most=0))
+    what = f"programs or paths that were not what their name says, of {len({one.variant for one in proofs}):,}"
+    rows.append(count_figure(what, len(unproved) if proofs else None, at_most=0))
     return rows
 
 
@@ -157,22 +158,25 @@ def _label(case: Case) -> str:
     return f"{case.name}, {case.networks:,} networks" if case.networks != 2 else case.name
 
 
-def _test_run_figures(results: Results) -> list[Figure]:
+def _place(variant: Variant, path: Path) -> str:
+    return f"{variant.name}, {path.name}"
+
+
+def _test_run_figures(results: Results, unproved: Collection[str], controls: int) -> list[Figure]:
     measure = "test run"
     floor, behind = results.of(measure, FLOOR), results.of(measure, FLOOR_BEFORE)
     rows = [
         median_figure("TEST_RUN: a call of it, besides the runs", results.of(measure, "constant"), "ns"),
         median_figure(f"TEST_RUN: {FLOOR}", floor, "ns"),
-        control_figure(results.of(measure, FLOOR_AGAIN), floor, f"control: {FLOOR}, the same twice"),
+        control_figure(results.of(measure, FLOOR_AGAIN), floor, f"control: {FLOOR}, the same twice", controls),
     ]
-    names = dict.fromkeys(one.variant for one in results.samples if one.measure == "unproved")
     labels = {_label(case): case for case in cases(Devices(dict.fromkeys(DEVICES, IfIndex(0))))}
     for name, case in labels.items():
-        if name in names:
+        found = results.of(measure, name)
+        if found or name in unproved:
+            note = "NOT PROVED: see below" if name in unproved else ""
             below = behind if case.restore else floor
-            found = results.of(measure, name)
-            note = "" if found else "not measured: see below"
-            rows.append(difference_figure(f"{name}: beyond {FLOOR}", found, below, "ns", note=note))
+            rows.append(difference_figure(f"{name}; beyond empty", found, below, "ns", note=note))
     few = "isolation: other network, open"
     many = f"{few}, {CROWD:,} networks"
     what = f"{few}, {CROWD:,} / 2 networks"
@@ -184,7 +188,7 @@ def _round_trips(
     stage: Stage, scene: Scene, cpu: int, wanted: Sequence[Variant], paths: Sequence[Path], first: int
 ) -> None:
     by_name = {variant.name: variant for variant in wanted}
-    span = stage.amount(40, 16, 2)
+    span = stage.amount(40, 14, 2)
     with ExitStack() as stack:
         trips = {
             path: stack.enter_context(RoundTrips(scene.host, stage.native, cpu, scene.ends(path))) for path in paths
@@ -217,6 +221,6 @@ def _prove(stage: Stage, scene: Scene, wanted: Iterable[Variant], trips: Mapping
                 way.measure(_DISCARDED)
                 before, made, after = scene.seen(), way.measure(stage.amount(10, 5, 2)), scene.seen()
                 found = list(doubts(variant, path, made.count, after.since(before)))
-                stage.log.sample("unproved", f"{variant.name}, {path.name}", float(bool(found)))
+                stage.log.sample("unproved", _place(variant, path), float(bool(found)))
                 for text in found:
                     stage.log.note(f"{path.name}, {variant.name}: {text}")
