@@ -8,6 +8,7 @@ with RoundTrips(host, native, cpu, ends) as trips:
 from __future__ import annotations
 
 import subprocess
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -20,6 +21,8 @@ from dataplane.types import Protocol
 
 PAYLOAD = 64
 """Bytes, unless something else is asked for."""
+
+_PATIENCE = 10.0  # seconds
 
 
 class Mode(StrEnum):
@@ -78,6 +81,11 @@ class RoundTrips:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # At the end of its input it ends by itself, and takes the process with it that it may have started.
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
         end(self._process)
 
     def measure(self, milliseconds: int) -> Round:
