@@ -112,7 +112,7 @@ def figures(results: Results, of: int) -> list[Figure]:
         base = results.of(measure, NONE)
         rows += [
             median_figure(f"{protocol} connect() to a container, {NONE}", base, "us"),
-            control_figure(results.of(measure, AGAIN), base, f"control: {protocol} connect(), the same twice", of),
+            control_figure(results.of(measure, AGAIN), base, f"control: {protocol} connect(), the same twice", of=of),
             ratio_figure(f"{protocol} connect() to a container: no port published", results.of(measure, IDLE), base),
             ratio_figure(f"{protocol} connect() to a container: ports published", results.of(measure, HIT), base),
             ratio_figure(

@@ -50,7 +50,7 @@ BRIDGE, UPLINK = "br-bench", "uplink"
 HOST, CLIENT, GATEWAY, CONTAINER = "10.0.2.15", "10.0.2.2", "10.77.0.1", "10.77.1.2"
 
 _OWN, _OUTER = 7, 8  # networks
-_OPTIONS = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
+_OPTIONS = {"ingressPolicy": "open", "checksum": "off", "guard": "off", "snat": False}
 _SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 
 

@@ -67,13 +67,14 @@ class Control:
     """A variant against itself: were differences found where there are none?"""
 
     interval: Interval
+    tolerance: float = CONTROL_TOLERANCE
 
     @property
     def valid(self) -> bool:
         """Whether the interval holds 1, is no wider than the tolerance to either side, and is of enough blocks."""
         if self.interval.count < CONTROL_BLOCKS:
             return False
-        near = self.interval.low >= 1 - CONTROL_TOLERANCE and self.interval.high <= 1 + CONTROL_TOLERANCE
+        near = self.interval.low >= 1 - self.tolerance and self.interval.high <= 1 + self.tolerance
         return near and self.interval.contains(1.0)
 
 

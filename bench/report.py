@@ -179,8 +179,13 @@ def difference_figure(
 
 
 def control_figure(
-    above: Sequence[Sample], below: Sequence[Sample], what: str = "control: the same twice", of: int = 1
-) -> Figure:  # fmt: skip
+    above: Sequence[Sample],
+    below: Sequence[Sample],
+    what: str = "control: the same twice",
+    *,
+    of: int = 1,
+    within: float = CONTROL_TOLERANCE,
+) -> Figure:
     """A variant against itself: where this is not met, the run is invalid, and says so.
 
     Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
@@ -190,12 +195,12 @@ def control_figure(
     if not ratios:
         return Figure(what, None, "x", note="not measured")
     spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
-    valid = Control(spread).valid
+    valid = Control(spread, within).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
     why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
     note = "" if valid else f"RUN INVALID: {why}"
-    must = f"1 within {CONTROL_TOLERANCE:.0%}"
+    must = f"1 within {within:.0%}"
     return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note)
 
 

@@ -148,6 +148,12 @@ def test_a_control_finds_no_difference_and_would_find_one(low: float, high: floa
     assert Control(Interval(low, (low + high) / 2, high, 12)).valid is valid
 
 
+def test_a_control_can_be_stricter() -> None:
+    """Where hundredths are to be told apart, a difference of four is too much."""
+    assert Control(Interval(0.97, 1.0, 1.04, 12)).valid
+    assert not Control(Interval(0.97, 1.0, 1.04, 12), tolerance=0.02).valid
+
+
 def test_a_control_of_few_blocks_says_nothing() -> None:
     """Two blocks that agree by chance prove nothing."""
     assert Control(Interval(1.0, 1.0, 1.0, 5)).valid
