@@ -220,6 +220,12 @@ def markdown(title: str, figures: Iterable[Figure], notes: Iterable[str]) -> str
     return "\n".join([f"### {title}", "", *lines, "", *(f"* {note}" for note in notes)]).rstrip() + "\n"
 
 
+def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of its own, beside that of the figures."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join([f"### {title}", "", *lines]) + "\n"
+
+
 def surroundings(results: Results) -> list[str]:
     """Where and when it was measured, and what disturbed it, as notes below a table."""
     run = results.run

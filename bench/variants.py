@@ -57,6 +57,11 @@ class Variant:
     empty: bool = False
     """In their place is one that does nothing: what the hook costs by itself."""
 
+    @property
+    def judged(self) -> bool:
+        """Whether a limit is held against it: one program of ours that has nothing to do."""
+        return len(self.programs) == 1 and not self.works and not self.empty
+
     def acts(self, program: Program) -> bool:
         """Whether this program is attached, and has something to do."""
         return self.works and program in self.programs

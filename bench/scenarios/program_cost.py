@@ -22,15 +22,18 @@ import os
 import socket
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 
 from bench import connects
 from bench.hooked import Scene
+from bench.measure import interval, paired
 from bench.report import (
     Figure,
     Results,
     control_figure,
     count_figure,
     difference_figure,
+    grid,
     median_figure,
     ratio_figure,
 )
@@ -112,9 +115,10 @@ def figures(results: Results) -> list[Figure]:
         for variant in variants(every=True):
             found = results.of(path.name, variant.name)
             if found and variant.programs and variant.says_something_of(path):
-                at_most = None if variant.works or variant.empty else IDLE_AT_MOST
+                at_most = IDLE_AT_MOST if variant.judged else None
                 note = "NOT PROVED: see below" if _place(variant, path) in unproved else ""
                 rows.append(ratio_figure(f"{path.name}: {variant.name}", found, base, at_most=at_most, note=note))
+    rows.append(_filled(results))
     rows += connects.figures(results, controls)
     made = sum(one.value for one in results.samples if one.measure == "round trips")
     lost = sum(one.value for one in results.samples if one.measure == "lost")
@@ -123,6 +127,38 @@ def figures(results: Results) -> list[Figure]:
     what = f"programs or paths that were not what their name says, of {len({one.variant for one in proofs}):,}"
     rows.append(count_figure(what, len(unproved) if proofs else None, at_most=0))
     return rows
+
+
+def tables(results: Results) -> list[str]:
+    """The same ratios, paths side by side."""
+    paths = [path for path in PATHS if results.of(path.name, NONE)]
+    rows = []
+    for variant in variants(every=True):
+        cells = [_cell(results, variant, path) for path in paths]
+        if any(cells):
+            rows.append((variant.name, *cells))
+    if not rows:
+        return []
+    title = f"program_cost: round trips, as ratio to {NONE} (95 %)"
+    return [grid(title, ("", *(path.name for path in paths)), rows)]
+
+
+def _cell(results: Results, variant: Variant, path: Path) -> str:
+    """ "1.011 (1.006 - 1.022)", with a mark where an idle program costs too much; empty where there is no ratio."""
+    ratios = paired(results.of(path.name, variant.name), results.of(path.name, NONE))
+    if variant.name == NONE or not ratios or not variant.says_something_of(path):
+        return ""
+    spread = interval(ratios)
+    mark = " **!**" if variant.judged and spread.middle > IDLE_AT_MOST else ""
+    return f"{spread.middle:.3f} ({spread.low:.3f} - {spread.high:.3f}){mark}"
+
+
+def _filled(results: Results) -> Figure:
+    """What it takes to complete a sum, of round trips: no packet that is made up needs it."""
+    hit, idle = ([replace(one, value=one.value * 1e3) for one in results.of(FROM_HOST.name, f"fill {how}")]
+                 for how in ("hit", "idle"))  # fmt: skip
+    note = "of round trips, for no packet of TEST_RUN is partial"
+    return difference_figure("fill: a sum completed; hit beyond idle", hit, idle, "ns", note=note)
 
 
 def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> None:

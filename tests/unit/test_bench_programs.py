@@ -10,7 +10,7 @@ import pytest
 from bench.frames import SYN, Flow, frame
 from bench.measure import Sample
 from bench.report import Results
-from bench.scenarios.program_cost import figures
+from bench.scenarios.program_cost import figures, tables
 from bench.testruns import CONTINUE, DEVICES, FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Devices, cases
 from bench.variants import (
     AGAIN,
@@ -173,6 +173,25 @@ def test_the_table_judges_idle_programs_and_tells_of_others() -> None:
     assert rows["routed: an empty program, by clsact"].met is None
     assert rows[f"control: {ROUTED.name}, the same twice"].met is True
     assert not any(what.startswith("published") for what in rows)
+
+
+def test_only_a_program_that_is_alone_and_idle_is_judged() -> None:
+    """The promise is one of each program."""
+    judged = {variant.name for variant in variants(every=False) if variant.judged}
+    assert judged == {f"{program} idle" for program in DEVICE_PROGRAMS}
+
+
+def test_paths_stand_side_by_side() -> None:
+    """A row a variant, a column a path, a mark where an idle program costs too much."""
+    slow = {"isolation idle": 1.02, "checksum idle": 1.04, "all idle": 1.2}
+    (table,) = tables(results(slow))
+    lines = table.splitlines()
+    assert lines[2] == "|  | routed |"
+    assert "| isolation idle | 1.020 (1.020 - 1.020) |" in lines
+    assert "| checksum idle | 1.040 (1.040 - 1.040) **!** |" in lines
+    assert "| all idle | 1.200 (1.200 - 1.200) |" in lines
+    assert not any(line.startswith(f"| {NONE} |") for line in lines)
+    assert tables(Results({})) == []
 
 
 def test_what_a_program_costs_is_beyond_its_own_floor() -> None:
