@@ -76,15 +76,17 @@ FLAT = 1.05
 NEAR = 0.02
 """How surely a path must be as slow as itself, where 1.03 is held against it."""
 
-_QUICK_BLOCKS = 12
+_FULL_BLOCKS, _QUICK_BLOCKS = 60, 16
+_TIMES = 3
+"""How often each case runs in a turn: the median of them counts."""
 _CALIBRATE = 2_000
-_DISCARDED = 3  # milliseconds at the start of a round
+_DISCARDED = 2  # milliseconds at the start of a round
 
 
 def run(stage: Stage) -> None:
     """Measure."""
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
-    blocks = stage.amount(40, _QUICK_BLOCKS, 2)
+    blocks = stage.amount(_FULL_BLOCKS, _QUICK_BLOCKS, 2)
     with ExitStack() as stack:
         scene = Scene(stack.enter_context(stage.host("ours")), stage.native)
         for device in DEVICES:
@@ -171,15 +173,15 @@ def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> Non
         span = stage.amount(10_000_000, 2_000_000, 100_000)  # nanoseconds
         counts = {name: runs for name, case in todo.items() if (runs := _calibrated(stage, runner, case, span))}
         for turn in stage.turns([FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, *counts], blocks):
-            if turn.variant in counts:
-                try:
-                    spent = runner.measure(todo[turn.variant], counts[turn.variant])
-                except Unproved as error:
-                    _tell(stage, turn.variant, error)
-                    continue
-            else:
-                spent = runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE)
-            stage.log.sample("test run", turn.variant, spent, block=turn.block)
+            try:
+                for _ in range(_TIMES):
+                    if turn.variant in counts:
+                        spent = runner.measure(todo[turn.variant], counts[turn.variant])
+                    else:
+                        spent = runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE)
+                    stage.log.sample("test run", turn.variant, spent, block=turn.block)
+            except Unproved as error:
+                _tell(stage, turn.variant, error)
             if turn.variant == FLOOR:
                 stage.log.sample("test run", "constant", runner.constant(), block=turn.block)
 
@@ -234,7 +236,7 @@ def _round_trips(
     stage: Stage, scene: Scene, cpu: int, wanted: Sequence[Variant], paths: Sequence[Path], first: int
 ) -> None:
     by_name = {variant.name: variant for variant in wanted}
-    span = stage.amount(40, 14, 2)
+    span = stage.amount(20, 7, 2)
     with ExitStack() as stack:
         trips = {
             path: stack.enter_context(RoundTrips(scene.host, stage.native, cpu, scene.ends(path))) for path in paths
@@ -243,7 +245,7 @@ def _round_trips(
         stage.log.progress(f"program_cost: round trips {names}: proving {len(wanted)} variants")
         _prove(stage, scene, wanted, trips)
         stage.log.progress(f"program_cost: round trips {names}: measuring")
-        for turn in stage.turns(list(by_name), stage.amount(40, _QUICK_BLOCKS, 2), first):
+        for turn in stage.turns(list(by_name), stage.amount(_FULL_BLOCKS, _QUICK_BLOCKS, 2), first):
             scene.take(by_name[turn.variant])
             for path, way in trips.items():
                 scene.passes(path)
