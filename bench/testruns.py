@@ -176,8 +176,10 @@ class Runner:
                 self._run(program, replace(case, frame=case.first))
             self._run(program, case)  # what is found out once, or told once, is over
             self._prepare_ring(case, program)
-            before = self._counters(case)
+            before, lost = self._counters(case), self._door.events_lost()
             rate, run = self._rate(program, case, runs)
+            if case.ring == "read" and self._door.events_lost() != lost:
+                raise Unproved(f"{case.name}: the ring of events was full")
             risen = tuple(after - former for after, former in zip(self._counters(case), before, strict=True))
         self._judge(case, run, risen, runs + 1)  # one more to find the constant
         return rate
