@@ -119,6 +119,7 @@ def _report(scenarios: Sequence[Scenario], out: Path, *, as_json: bool) -> None:
         }
         title = f"{scenario.name}: {scenario.question}"
         tables.append(markdown(title, figures, (*results.notes, *surroundings(results))))
+        tables += scenario.tables(results)
     text = "\n".join(tables)
     written = {"version": VERSION, "scenarios": summary}
     (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")

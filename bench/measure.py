@@ -67,20 +67,21 @@ class Control:
     """A variant against itself: were differences found where there are none?"""
 
     interval: Interval
+    tolerance: float = CONTROL_TOLERANCE
 
     @property
     def valid(self) -> bool:
         """Whether the interval holds 1, is no wider than the tolerance to either side, and is of enough blocks."""
         if self.interval.count < CONTROL_BLOCKS:
             return False
-        near = self.interval.low >= 1 - CONTROL_TOLERANCE and self.interval.high <= 1 + CONTROL_TOLERANCE
+        near = self.interval.low >= 1 - self.tolerance and self.interval.high <= 1 + self.tolerance
         return near and self.interval.contains(1.0)
 
 
-def schedule(variants: Sequence[str], blocks: int, seed: int) -> Iterator[Turn]:
-    """Every variant once a block, in an order of its own for each."""
+def schedule(variants: Sequence[str], blocks: int, seed: int, first: int = 0) -> Iterator[Turn]:
+    """Every variant once a block, in an order of its own for each; blocks are numbered from ``first``."""
     chance = random.Random(seed)  # noqa: S311 - an order, and no secret
-    for block in range(blocks):
+    for block in range(first, first + blocks):
         shuffled = chance.sample(variants, len(variants))
         yield from (Turn(block, order, variant) for order, variant in enumerate(shuffled))
 
@@ -96,13 +97,13 @@ def percentile(values: Iterable[float], share: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
 
 
-def interval(values: Sequence[float], seed: int = 1) -> Interval:
+def interval(values: Sequence[float], seed: int = 1, confidence: float = CONFIDENCE) -> Interval:
     """The median with its percentile bootstrap interval. Raises ``ValueError`` for none."""
     if not values:
         raise ValueError("no values")
     chance = random.Random(seed)  # noqa: S311 - resampling; the same values give the same interval
     medians = [median(chance.choices(values, k=len(values))) for _ in range(DRAWS)]
-    edge = (1 - CONFIDENCE) / 2
+    edge = (1 - confidence) / 2
     return Interval(percentile(medians, edge), median(values), percentile(medians, 1 - edge), len(values))
 
 
@@ -119,6 +120,12 @@ def paired(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]:
     numerators, divisors = block_medians(above), block_medians(below)
     both = sorted(numerators.keys() & divisors.keys())
     return [numerators[block] / divisors[block] for block in both if divisors[block]]
+
+
+def differences(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]:
+    """Differences of block medians, of the blocks that both have."""
+    minuends, subtrahends = block_medians(above), block_medians(below)
+    return [minuends[block] - subtrahends[block] for block in sorted(minuends.keys() & subtrahends.keys())]
 
 
 def undisturbed(samples: Iterable[Sample], steal: dict[int, float]) -> list[Sample]:

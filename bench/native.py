@@ -1,6 +1,7 @@
 """The programs that measure, in C: built with the system's compiler when a run begins, gone when it ends.
 
-    native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock
+    native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock,
+                                        native.roundtrip
 
 Static where the system has a static libc, so that starting them is the floor; ``static`` says which it was.
 """
@@ -51,6 +52,11 @@ class Native:
     def knock(self) -> Path:
         """New TCP connections."""
         return self.directory / "knock"
+
+    @property
+    def roundtrip(self) -> Path:
+        """Round trips and connections, timed one by one."""
+        return self.directory / "roundtrip"
 
 
 def build(directory: Path) -> Native:

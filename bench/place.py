@@ -12,6 +12,7 @@ Several hosts live side by side, so that what is compared can be asked in turns.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import select
@@ -21,9 +22,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from bench.native import BenchError
+from dataplane.namespaces import inside
+
+T = TypeVar("T")
 
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -47,6 +51,9 @@ exec sleep infinity
 """
 
 _TIMEOUT = 600.0  # seconds: ten thousand rules are put in place by one command
+
+_CLONE_FS, _CLONE_NEWNS = 0x200, 0x20000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 class Place:
@@ -141,6 +148,23 @@ class Host(Place):
     def outside(self, path: str) -> Path:
         """A path of the host, as seen from outside."""
         return Path(f"/proc/{self.pid}/root{path}")
+
+    def inside(self, work: Callable[[], T]) -> T:
+        """What ``work`` returns on this host, or raises: in a thread of this process that sees its links and its files,
+        bpffs among them. Raises ``BenchError`` where it cannot be entered."""
+
+        def there() -> T:
+            mounts = os.open(f"/proc/{self.pid}/ns/mnt", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                # A mount namespace is entered by a thread that shares root and current directory with no other.
+                if _LIBC.unshare(_CLONE_FS) or _LIBC.setns(mounts, _CLONE_NEWNS):
+                    raise BenchError(f"could not enter the host {self.name}: {os.strerror(ctypes.get_errno())}")
+            finally:
+                os.close(mounts)
+            return work()
+
+        with self.netns.open("rb") as netns:
+            return inside(netns.fileno(), there)
 
     def namespace(self, name: str) -> Namespace:
         """Make a network namespace, with lo up."""

@@ -16,12 +16,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from bench.measure import (
+    CONFIDENCE,
     CONTROL_BLOCKS,
     CONTROL_TOLERANCE,
     MOST_STEAL,
     Control,
     Interval,
     Sample,
+    differences,
     interval,
     paired,
     percentile,
@@ -165,21 +167,41 @@ def ratio_figure(
     return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, met, note)
 
 
-def control_figure(above: Sequence[Sample], below: Sequence[Sample]) -> Figure:
-    """A variant against itself: where this is not met, the run is invalid, and says so."""
+def difference_figure(
+    what: str, above: Sequence[Sample], below: Sequence[Sample], unit: str, *, note: str = ""
+) -> Figure:
+    """The median over blocks of the difference within a block: what one costs beyond the other."""
+    apart = differences(above, below)
+    if not apart:
+        return Figure(what, None, unit, note=note or "not measured")
+    spread = interval(apart)
+    return Figure(what, spread.middle, unit, spread.low, spread.high, spread.count, note=note)
+
+
+def control_figure(
+    above: Sequence[Sample],
+    below: Sequence[Sample],
+    what: str = "control: the same twice",
+    *,
+    of: int = 1,
+    within: float = CONTROL_TOLERANCE,
+) -> Figure:
+    """A variant against itself: where this is not met, the run is invalid, and says so.
+
+    Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
+    interval (Bonferroni), that all of them together are as sure as one alone.
+    """
     ratios = paired(above, below)
     if not ratios:
-        return Figure("control: the same twice", None, "x", note="not measured")
-    spread: Interval = interval(ratios)
-    valid = Control(spread).valid
+        return Figure(what, None, "x", note="not measured")
+    spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
+    valid = Control(spread, within).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
     why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
     note = "" if valid else f"RUN INVALID: {why}"
-    must = f"1 within {CONTROL_TOLERANCE:.0%}"
-    return Figure(
-        "control: the same twice", spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note
-    )
+    must = f"1 within {within:.0%}"
+    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note)
 
 
 def count_figure(
@@ -196,6 +218,12 @@ def markdown(title: str, figures: Iterable[Figure], notes: Iterable[str]) -> str
     rows = [_HEADERS, tuple("---" for _ in _HEADERS), *(_cells(figure) for figure in figures)]
     lines = ["| " + " | ".join(row) + " |" for row in rows]
     return "\n".join([f"### {title}", "", *lines, "", *(f"* {note}" for note in notes)]).rstrip() + "\n"
+
+
+def grid(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of its own, beside that of the figures."""
+    lines = ["| " + " | ".join(row) + " |" for row in (header, ["---"] * len(header), *rows)]
+    return "\n".join([f"### {title}", "", *lines]) + "\n"
 
 
 def surroundings(results: Results) -> list[str]:
@@ -222,7 +250,14 @@ def number(value: float) -> str:
 
 
 def _cells(figure: Figure) -> tuple[str, ...]:
-    value = "-" if figure.value is None else f"{number(figure.value)} {figure.unit}".rstrip()
-    spread = "" if figure.low is None or figure.high is None else f"{number(figure.low)} - {number(figure.high)}"
+    value = "-" if figure.value is None else f"{_shown(figure.value, figure.unit)} {figure.unit}".rstrip()
+    spread = ""
+    if figure.low is not None and figure.high is not None:
+        spread = f"{_shown(figure.low, figure.unit)} - {_shown(figure.high, figure.unit)}"
     verdict = ". ".join(part for part in (_MET[figure.met], figure.note) if part)
     return figure.what, value, spread, f"{figure.count:,}" if figure.count else "", figure.must, verdict
+
+
+def _shown(value: float, unit: str) -> str:
+    """As ``number``, and ratios near 1 in thousandths: they are held against limits in hundredths."""
+    return f"{value:.3f}" if unit == "x" and 0.9 <= value < 2 else number(value)

@@ -59,10 +59,13 @@ class Stage:
         """A host of its own."""
         return Host(name, self.directory)
 
-    def turns(self, variants: Sequence[str], blocks: int) -> Iterator[Turn]:
-        """Every variant once a block, shuffled; what the machine did meanwhile is noted with each block."""
-        meter, current = Meter(), 0
-        for turn in schedule(variants, blocks, self.seed):
+    def turns(self, variants: Sequence[str], blocks: int, first: int = 0) -> Iterator[Turn]:
+        """Every variant once a block, shuffled; what the machine did meanwhile is noted with each block.
+
+        A scenario that measures one thing after the other numbers the blocks of each from another ``first``.
+        """
+        meter, current = Meter(), first
+        for turn in schedule(variants, blocks, self.seed, first):
             if turn.block != current:
                 self.log.block(current, *meter.read())
                 meter, current = Meter(), turn.block

@@ -15,7 +15,7 @@ from bench.native import BenchError
 from bench.report import Figure, Results
 from bench.stage import Stage
 
-NAMES = ("cni_latency", "single_entry", "storm", "agent_cost", "repair", "continuity")
+NAMES = ("cni_latency", "single_entry", "storm", "agent_cost", "repair", "continuity", "program_cost")
 """In the order of the table that they are for."""
 
 
@@ -28,6 +28,8 @@ class Scenario:
     text: str
     run: Callable[[Stage], None]
     figures: Callable[[Results], Sequence[Figure]]
+    tables: Callable[[Results], Sequence[str]]
+    """More of them, in Markdown, where the rows of figures are not easy to survey."""
 
 
 def find(name: str) -> Scenario:
@@ -36,4 +38,9 @@ def find(name: str) -> Scenario:
         raise BenchError(f'could not find the scenario "{name}": there are {", ".join(NAMES)}')
     module = importlib.import_module(f"bench.scenarios.{name}")
     text = str(module.__doc__)
-    return Scenario(name, text.partition("\n")[0], text, module.run, module.figures)
+    tables = getattr(module, "tables", _none)
+    return Scenario(name, text.partition("\n")[0], text, module.run, module.figures, tables)
+
+
+def _none(_: Results) -> Sequence[str]:
+    return ()

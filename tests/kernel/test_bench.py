@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
+from bench.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
+from dataplane.types import Program
 from support import needs
 from support.netns import outer_state
 from support.started import DPCTL
@@ -13,6 +18,12 @@ from support.world import GO_PLUGINS
 
 SCENARIO = "single_entry"
 """The quickest of those that start everything there is to start: our agent and plugins, and the Go plugins."""
+
+COST = "program_cost"
+INTERRUPTIBLE = (
+    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
+)
+"""Whoever runs the tests in the background has it ignored."""
 
 
 def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
@@ -40,3 +51,70 @@ def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
     assert {line["kind"] for line in lines} == {"sample", "block", "note"}
     assert f"### {SCENARIO}: " in (tmp_path / "summary.md").read_text()
     assert "write their rules by" in done.stdout
+
+
+def cgroups() -> set[str]:
+    """Cgroups of benches that are there now."""
+    return {str(path) for path in Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")}
+
+
+def test_each_program_is_measured_on_one_packet_and_on_its_way(tmp_path: Path) -> None:
+    """Isolation and checksum go the ways that their cases say, every path has its round trips, and none is lost."""
+    needs.root()
+    needs.command("cc", package="gcc")
+    before, there = outer_state(), cgroups()
+    done = subprocess.run(
+        [DPCTL, "bench", "run", COST, "--smoke", "--json", "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert outer_state() == before
+    assert cgroups() <= there
+    figures = {one["what"]: one for one in json.loads(done.stdout)["scenarios"][COST]["figures"]}
+    for program in (Program.ISOLATION, Program.CHECKSUM):
+        ways = [one for what, one in figures.items() if what.startswith(f"{program}: ")]
+        assert len(ways) > 5
+        assert not [one for one in ways if one["value"] is None or one["note"]]
+    for path in (BARE, ROUTED, PUBLISHED, FROM_HOST):
+        for name in ("isolation idle", "isolation hit", "checksum hit", "all idle, by tcx", "all idle, by clsact"):
+            assert figures[f"{path.name}: {name}"]["value"] > 0
+    assert figures["udp connect() to a container: no port published"]["value"] > 0
+    (lost,) = (one for what, one in figures.items() if what.startswith("round trips and connections lost"))
+    assert lost["met"] is True
+
+
+def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path) -> None:
+    """Ctrl-C while programs are attached: no link, no namespace, no cgroup, no process stays; the lines written do."""
+    needs.root()
+    needs.command("cc", package="gcc")
+    before, there = outer_state(), cgroups()
+    running = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, DPCTL, "bench", "run", COST, "--quick", "--out", tmp_path],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    with running:
+        assert running.stderr is not None
+        assert any("measuring" in line for line in running.stderr), "it never came so far"
+        os.killpg(running.pid, signal.SIGINT)
+        running.stderr.read()
+        assert running.wait(timeout=60) != 0
+    assert outer_state() == before
+    assert cgroups() <= there
+    assert not [path for path in Path("/proc").glob("[0-9]*/stat") if _session(path) == running.pid]
+    lines = [json.loads(line) for line in (tmp_path / f"{COST}.jsonl").read_text().splitlines()]
+    assert {"run", "sample", "block"} <= {line["kind"] for line in lines}
+
+
+def _session(stat: Path) -> int:
+    """The session of a process; 0 where it has ended, though nobody may have reaped it."""
+    try:
+        state, _, _, session, *_ = stat.read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0
+    return 0 if state == "Z" else int(session)

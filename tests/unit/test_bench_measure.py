@@ -14,6 +14,7 @@ from bench.measure import (
     Interval,
     Sample,
     block_medians,
+    differences,
     interval,
     paired,
     percentile,
@@ -73,6 +74,18 @@ def test_ratios_are_of_the_same_block() -> None:
     assert paired(peer, ours) == [2.0, 2.0, 2.0]
 
 
+def test_differences_are_of_the_same_block() -> None:
+    """As ratios are."""
+    assert differences(samples("a", (5.0,), (50.0,), (7.0,)), samples("b", (1.0,), (40.0,))) == [4.0, 10.0]
+
+
+def test_blocks_are_numbered_from_where_one_says() -> None:
+    """Two rounds of blocks in one run do not share a number, and are shuffled as before."""
+    later = list(schedule(VARIANTS, blocks=2, seed=3, first=5))
+    assert {turn.block for turn in later} == {5, 6}
+    assert [turn.variant for turn in later] == [turn.variant for turn in schedule(VARIANTS, blocks=2, seed=3)]
+
+
 def test_a_divisor_of_nothing_says_nothing() -> None:
     """A block whose median is 0 gives no ratio."""
     assert paired(samples("peer", (1.0,), (1.0,)), samples("ours", (0.0,), (2.0,))) == [0.5]
@@ -104,6 +117,15 @@ def test_an_interval_of_95_percent_misses_the_truth_rarely() -> None:
     assert missed <= 25
 
 
+def test_who_wants_to_be_surer_gets_a_wider_interval() -> None:
+    """Of the same values."""
+    chance = Random(7)  # noqa: S311 - values, and no secret
+    values = [chance.gauss(10, 1) for _ in range(20)]
+    usual, surer = interval(values), interval(values, confidence=0.99)
+    assert surer.low <= usual.low <= usual.high <= surer.high
+    assert surer.high - surer.low > usual.high - usual.low
+
+
 def test_more_blocks_make_it_surer() -> None:
     """The interval of many blocks is narrower than that of few."""
     chance = Random(5)  # noqa: S311 - values, and no secret
@@ -124,6 +146,12 @@ def test_more_blocks_make_it_surer() -> None:
 def test_a_control_finds_no_difference_and_would_find_one(low: float, high: float, valid: bool) -> None:
     """It holds 1, and reaches no further from it than the tolerance."""
     assert Control(Interval(low, (low + high) / 2, high, 12)).valid is valid
+
+
+def test_a_control_can_be_stricter() -> None:
+    """Where hundredths are to be told apart, a difference of four is too much."""
+    assert Control(Interval(0.97, 1.0, 1.04, 12)).valid
+    assert not Control(Interval(0.97, 1.0, 1.04, 12), tolerance=0.02).valid
 
 
 def test_a_control_of_few_blocks_says_nothing() -> None:

@@ -18,6 +18,7 @@ from bench.report import (
     Results,
     control_figure,
     count_figure,
+    difference_figure,
     markdown,
     median_figure,
     number,
@@ -117,6 +118,23 @@ def test_a_run_that_differs_from_itself_is_called_invalid() -> None:
     assert (apart.met, apart.note) == (False, "RUN INVALID: the machine differs from itself by up to 30%")
 
 
+def test_of_many_controls_each_is_surer() -> None:
+    """What one control in twenty finds by chance, one of seven finds in every third run: its interval is wider."""
+    again, ours = blocks("again", *[0.98, 0.985, 0.99, 0.995, 1.01] * 2), blocks("ours", *[1.0] * 10)
+    alone, one_of_many = control_figure(again, ours), control_figure(again, ours, of=20)
+    assert alone.high is not None
+    assert one_of_many.high is not None
+    assert one_of_many.high > alone.high
+    assert alone.what == "control: the same twice"
+
+
+def test_a_difference_is_within_a_block() -> None:
+    """What one costs beyond the other, whatever the block was like."""
+    figure = difference_figure("beyond", blocks("a", 3.0, 13.0, 23.0), blocks("b", 1.0, 11.0, 21.0), "ns")
+    assert (figure.value, figure.low, figure.high, figure.count) == (2.0, 2.0, 2.0, 3)
+    assert difference_figure("beyond", [], blocks("b", 1.0), "ns").note == "not measured"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [(0.0, "0"), (3.0, "3"), (100_000.0, "100,000"), (0.01234, "0.0123"), (12.34, "12.3"), (1234.5, "1,234")],
@@ -124,6 +142,12 @@ def test_a_run_that_differs_from_itself_is_called_invalid() -> None:
 def test_numbers_have_three_digits_or_are_whole(value: float, text: str) -> None:
     """No figure here is surer than that."""
     assert number(value) == text
+
+
+def test_ratios_near_1_are_told_in_thousandths() -> None:
+    """One that misses 1.03 by a little does not look as if it met it."""
+    row = markdown("cost", [Figure("idle", 1.0342, "x", 1.0, 1.1, 12, "<= 1.03 x", met=False)], []).splitlines()[-1]
+    assert row == "| idle | 1.034 x | 1.000 - 1.100 | 12 | <= 1.03 x | not met |"
 
 
 def test_the_table_is_markdown() -> None:

@@ -1,0 +1,182 @@
+"""``connect()`` of the host's processes, with and without the programs of the cgroups.
+
+They cannot be run on a packet, and a cgroup's programs are run for sockets that were opened in it. So there is a cgroup
+of its own, below the root and empty but for what measures: the root's other processes notice nothing.
+
+    to a container     an address that is none of theirs, as nearly all are: what everybody pays
+    to loopback        a published port, which they lead to the container; beside the same connection made directly
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+
+from bench.hooked import CONTAINER, Scene
+from bench.native import BenchError
+from bench.place import wait_for
+from bench.report import Figure, Results, control_figure, median_figure, ratio_figure
+from bench.roundtrips import Ends, Mode, RoundTrips
+from bench.stage import Stage
+from bench.variants import HOST_PORTS
+from control.desired.ruleset import DEFAULT_MARK
+from dataplane import abi
+from dataplane.programs import syscall
+from dataplane.programs.compile import ATTACH_TYPES
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import LOCALHOST_PROGRAMS, Protocol
+
+NONE, AGAIN, IDLE, HIT = "no program", "no program again", "idle", "hit"
+VARIANTS = (NONE, AGAIN, IDLE, HIT)
+PROTOCOLS = (Protocol.UDP, Protocol.TCP)
+
+_LISTEN = 9010
+_LOOPBACK = "127.0.0.1"
+_SO_NETNS_COOKIE = 71
+_DISCARDED = 3  # milliseconds at the start of a round
+_PATIENCE = 10.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class _Links:
+    """The programs, for as long as they are attached."""
+
+    scene: Scene
+    cgroup: Path
+
+    @contextmanager
+    def attached(self, variant: str) -> Iterator[None]:
+        """As a variant has them."""
+        if variant in {NONE, AGAIN}:
+            yield
+            return
+        self.scene.inside(lambda door: _publish(door, there=variant == HIT))
+        with ExitStack() as stack:
+            self.scene.inside(lambda door: self._attach(door, stack))
+            yield
+
+    def _attach(self, door: KernelPrograms, stack: ExitStack) -> None:
+        cgroup = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            for program in LOCALHOST_PROGRAMS:
+                with syscall.obj_get(door.directory / program.function) as pinned:
+                    attach_type = ATTACH_TYPES[program.hook]
+                    stack.enter_context(syscall.cgroup_link_create(pinned.number, cgroup, attach_type))
+        finally:
+            os.close(cgroup)
+
+
+def measure(stage: Stage, scene: Scene, cpu: int, first: int) -> None:
+    """Measure, in blocks from ``first``; a note where this machine cannot."""
+    root = _cgroup_root()
+    if root is None:
+        stage.log.note("connect: not measured, for no cgroup v2 is mounted")
+        return
+    with ExitStack() as stack:
+        cgroup = stack.enter_context(_own_cgroup(root))
+        links = _Links(scene, cgroup)
+
+        def opened(address: str, port: int, protocol: Protocol, mode: Mode = Mode.CONNECT) -> RoundTrips:
+            ends = Ends("-", address, port, scene.server, _LISTEN, protocol, mode)
+            return RoundTrips(scene.host, stage.native, cpu, ends, cgroup)
+
+        led = _led(links, opened)
+        if not led:
+            stage.log.note("connect() to loopback: not measured, for it is not led to the container")
+        for turn in stage.turns(VARIANTS, stage.amount(40, 14, 2), first):
+            targets = [("to a container", CONTAINER, _LISTEN)]
+            if turn.variant == HIT and led:
+                targets.append(("to loopback", _LOOPBACK, _LISTEN + HOST_PORTS))
+            with links.attached(turn.variant):
+                for where, address, port in targets:
+                    for protocol in PROTOCOLS:
+                        with opened(address, port, protocol) as connections:
+                            connections.measure(_DISCARDED)
+                            made = connections.measure(stage.amount(30, 12, 2))
+                        stage.log.sample(f"{protocol} connect {where}", turn.variant, made.p50 / 1e3, block=turn.block)
+                        stage.log.sample("round trips", turn.variant, made.count, block=turn.block)
+                        stage.log.sample("lost", turn.variant, made.lost + made.wrong, block=turn.block)
+
+
+def figures(results: Results, of: int) -> list[Figure]:
+    """The rows of the table, with two of so many controls."""
+    rows = []
+    for protocol in PROTOCOLS:
+        measure = f"{protocol} connect to a container"
+        base = results.of(measure, NONE)
+        rows += [
+            median_figure(f"{protocol} connect() to a container, {NONE}", base, "us"),
+            control_figure(results.of(measure, AGAIN), base, f"control: {protocol} connect(), the same twice", of=of),
+            ratio_figure(f"{protocol} connect() to a container: no port published", results.of(measure, IDLE), base),
+            ratio_figure(f"{protocol} connect() to a container: ports published", results.of(measure, HIT), base),
+            ratio_figure(
+                f"{protocol} connect() to a published port of 127.0.0.1 / to the container itself",
+                results.of(f"{protocol} connect to loopback", HIT),
+                base,
+            ),
+        ]
+    return rows
+
+
+def _led(links: _Links, opened: Callable[[str, int, Protocol, Mode], RoundTrips]) -> bool:
+    """Whether a published port of loopback is the container's: nobody listens there but it."""
+    with links.attached(HIT):
+        try:
+            for protocol in PROTOCOLS:
+                with opened(_LOOPBACK, _LISTEN + HOST_PORTS, protocol, Mode.ONE) as trips:
+                    made = trips.measure(_DISCARDED)
+                    if not made.count or made.lost or made.wrong:
+                        return False
+        except BenchError:  # refused
+            return False
+    return True
+
+
+def _cgroup_root() -> Path | None:
+    """Where cgroup v2 is mounted."""
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        _, where, kind, *_ = line.split()
+        if kind == "cgroup2":
+            return Path(where)
+    return None
+
+
+@contextmanager
+def _own_cgroup(root: Path) -> Iterator[Path]:
+    made = root / f"dataplane-bench-{os.getpid()}"
+    made.mkdir()
+    try:
+        yield made
+    finally:
+        # Whoever was in it has ended, and is not out of it in the same moment.
+        if not wait_for(lambda: _removed(made), _PATIENCE):
+            raise BenchError(f"could not remove the cgroup {made}: processes stay in it")
+
+
+def _removed(cgroup: Path) -> bool:
+    try:
+        cgroup.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise
+        return False
+    return True
+
+
+def _publish(door: KernelPrograms, *, there: bool) -> None:
+    """Have the ports published for loopback addresses, or none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        cookie = int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
+    door.put("settings", abi.U32.pack(0), abi.HostSettings(DEFAULT_MARK, cookie).pack())
+    for protocol in PROTOCOLS:
+        key = abi.PublishedKey(None, 4, protocol.number, _LISTEN + HOST_PORTS).pack()
+        if there:
+            door.put("published", key, abi.Target(ip_address(CONTAINER), _LISTEN, localhost=True).pack())
+        else:
+            door.drop("published", key)

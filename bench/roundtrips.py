@@ -1,0 +1,101 @@
+"""Round trips along one path, a round at a time: ``native/roundtrip.c``, which makes and times them, and its sockets.
+
+ends = Ends(client.path, "10.0.2.15", 40001, web.path, 9000)
+with RoundTrips(host, native, cpu, ends) as trips:
+    trips.measure(30)              # milliseconds -> Round(count, lost, wrong, p50 ...), in nanoseconds
+"""
+
+from __future__ import annotations
+
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from bench.native import BenchError, Native
+from bench.place import Host, end
+from dataplane.types import Protocol
+
+PAYLOAD = 64
+"""Bytes, unless something else is asked for."""
+
+_PATIENCE = 10.0  # seconds
+
+
+class Mode(StrEnum):
+    """What is timed: the words of ``native/roundtrip.c``."""
+
+    ONE = "one"
+    TWO = "two"
+    CONNECT = "connect"
+
+
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """Who talks to whom. Namespaces are paths, "-" is the host itself."""
+
+    client: str
+    address: str
+    port: int
+    server: str
+    listen: int
+    protocol: Protocol = Protocol.UDP
+    mode: Mode = Mode.ONE
+    payload: int = PAYLOAD
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """What one round came to; times in nanoseconds."""
+
+    count: int
+    lost: int
+    wrong: int
+    least: int
+    p50: int
+    p90: int
+    p99: int
+    p999: int
+    most: int
+
+
+class RoundTrips:
+    """Two sockets that stay open, until the block ends. Raises ``BenchError`` where they do not reach each other."""
+
+    def __init__(self, host: Host, native: Native, cpu: int, ends: Ends, cgroup: Path | None = None) -> None:
+        self._ends = ends
+        # A socket is of the cgroup that its process was in when it opened it.
+        joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
+        self._process = host.spawn(
+            *joined, native.roundtrip, cpu, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
+            ends.server, ends.listen, ends.payload, stdin=subprocess.PIPE,
+        )  # fmt: skip
+        if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
+            end(self._process)
+            raise BenchError(f"could not open sockets to {ends.protocol} {ends.address}:{ends.port}: see above")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        # At the end of its input it ends by itself, and takes the process with it that it may have started.
+        if self._process.stdin is not None:
+            self._process.stdin.close()
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_PATIENCE)
+        end(self._process)
+
+    def measure(self, milliseconds: int) -> Round:
+        """Round trips, or connections, for so long. Raises ``BenchError``."""
+        if self._process.stdin is None or self._process.stdout is None:
+            raise AssertionError("made with pipes")
+        self._process.stdin.write(b"%d\n" % milliseconds)
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline().split()
+        if len(answer) != len(Round.__slots__):
+            where = f"{self._ends.protocol} {self._ends.address}:{self._ends.port}"
+            raise BenchError(f"could not make round trips to {where}: see above")
+        return Round(*map(int, answer))
