@@ -325,7 +325,7 @@ static __always_inline void untrack(struct __sk_buff *skb, struct ip_packet *pac
 }
 
 /* PERMITTED, or why not. */
-static __always_inline __u32 judge(struct __sk_buff *skb, const struct port *port, struct sent *sent)
+static __always_inline __u32 reason_to_drop(struct __sk_buff *skb, const struct port *port, struct sent *sent)
 {
 	struct frame *frame = &sent->frame;
 
@@ -393,7 +393,7 @@ static __always_inline int guarded(struct __sk_buff *skb, const struct port *por
 	if (bpf_skb_load_bytes(skb, 0, &sent.eth, sizeof(sent.eth)))
 		reason = REASON_UNREADABLE;
 	else
-		reason = judge(skb, port, &sent);
+		reason = reason_to_drop(skb, port, &sent);
 	if (!reason)
 		return CONTINUE;
 	untrack(skb, &sent.packet);

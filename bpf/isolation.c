@@ -14,7 +14,7 @@
  * about to leave by. nftables marks both directions of connections to published ports (ct status dnat), and ICMP errors
  * about them: those pass. It takes the mark off whatever else comes with it. No address is looked at to decide, so no
  * address can be forged to get through, whatever the packet holds: tags, options, extension headers, source routes.
- * Headers are read for the event, and in one case for the source: see origin_of().
+ * Headers are read for the event, and in one case for the source: see came_in_by().
  *
  * Be aware:
  *  - Frames that a bridge switches between two of its ports never reach this hook; bridge port isolation keeps those
@@ -66,7 +66,7 @@ static __always_inline int drop(struct __sk_buff *skb, const struct network_pair
  * where they are from; a packet socket that listens is enough to get there. They are from where an answer to their source
  * address would go: the one address that is believed here, and the guard program sees to it that it is the sender's.
  */
-static __always_inline __u32 origin_of(struct __sk_buff *skb)
+static __always_inline __u32 came_in_by(struct __sk_buff *skb)
 {
 	struct bpf_fib_lookup answer = {};
 	struct frame frame;
@@ -100,7 +100,7 @@ int dp_isolation(struct __sk_buff *skb)
 	struct settings *host;
 
 	if (!from)
-		from = origin_of(skb);
+		from = came_in_by(skb);
 	if (!from)
 		return CONTINUE; /* the host's own */
 	source = networks.lookup(&from);

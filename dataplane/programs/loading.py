@@ -59,7 +59,7 @@ def finished(name: str) -> bool:
 
 def require_compiler() -> None:
     """See that programs could be compiled. Raises ``BpfError``."""
-    if _compiler() == "none":
+    if compiler() == "none":
         raise BpfError("load", "the BPF programs", "bcc is not installed", hint="apt-get install python3-bpfcc")
 
 
