@@ -199,6 +199,8 @@ def test_every_policy_beside_every_other(world: World) -> None:
                         assert not reached(one.netns, ones[peer].address(version)), (name, peer, version, value)
                         asked = seen(ask(one.netns, HOST[version], port))
                         assert asked == (peer, str(one.address(version))), (name, peer, version, value)
+                if value:
+                    continue  # a bridge has no part in the rest
                 assert seen(ask(world.client, one.address(version), 80)) == (name, str(outside[version]))
                 assert reached(world.host, one.address(version))
                 assert reached(one.netns, HOST[version], 7000)
