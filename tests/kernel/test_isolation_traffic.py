@@ -199,6 +199,8 @@ def test_every_policy_beside_every_other(world: World) -> None:
                         assert not reached(one.netns, ones[peer].address(version)), (name, peer, version, value)
                         asked = seen(ask(one.netns, HOST[version], port))
                         assert asked == (peer, str(one.address(version))), (name, peer, version, value)
+                if value:
+                    continue  # a bridge has no part in the rest
                 assert seen(ask(world.client, one.address(version), 80)) == (name, str(outside[version]))
                 assert reached(world.host, one.address(version))
                 assert reached(one.netns, HOST[version], 7000)
@@ -308,12 +310,15 @@ def test_errors_about_a_published_port_come_back(world: World) -> None:
         assert admin.netns.python(code, web.address(version), 53).stdout == "TimeoutError\n"
 
 
-def test_a_detour_by_ifb_loses_nothing(world: World) -> None:
-    """Behind the bandwidth plugin, which sends what a container sends by way of another device, isolation is the same:
+@pytest.mark.parametrize("place", ["before ours", "after ours"])
+def test_a_detour_by_ifb_loses_nothing(world: World, place: str) -> None:
+    """Beside the bandwidth plugin, which sends what a container sends by way of another device, isolation is the same:
     with a bridge and without one."""
     ipam = {"type": "host-local", "routes": [{"dst": "0.0.0.0/0"}]}
-    ours = {"type": "dataplane", "capabilities": {"portMappings": True}}
-    slow = {"type": "bandwidth", "egressRate": 10**9, "egressBurst": 10**9}
+    # The plugin makes an ingress qdisc and refuses to share it: guard has to come after it, or to be off.
+    guard = {} if place == "before ours" else UNGUARDED
+    ours: dict[str, object] = {"type": "dataplane", "capabilities": {"portMappings": True}, **guard}
+    slow: dict[str, object] = {"type": "bandwidth", "egressRate": 10**9, "egressBurst": 10**9}
     mains: dict[plan.Network, dict[str, object]] = {
         plan.FRONT: {"type": "bridge", "bridge": plan.FRONT.device, "isGateway": True},
         plan.BACK: {"type": "bridge", "bridge": plan.BACK.device, "isGateway": True},
@@ -321,7 +326,8 @@ def test_a_detour_by_ifb_loses_nothing(world: World) -> None:
     }
     for network, main in mains.items():
         own = ipam | {"ranges": [[{"subnet": str(network.subnet4)}]]}
-        world.define(network, [main | {"ipam": own}, ours, slow])
+        chained = [slow, ours] if place == "before ours" else [ours, slow]
+        world.define(network, [main | {"ipam": own}, *chained])
     web = world.attach("web", plan.FRONT, publish("8080:80"))
     world.serve(web)
     for name, network in (("admin", plan.BACK), ("side", SIDE)):
