@@ -20,6 +20,7 @@ from collections.abc import Generator
 from dataclasses import dataclass
 
 from dataplane.errors import LinkError
+from dataplane.namespaces import inside
 
 _ALL = 0x0003  # ETH_P_ALL
 _SOL_PACKET, _AUXDATA = 263, 8
@@ -46,15 +47,12 @@ class Captured:
     """The link sends it; else it came in by the link."""
 
 
-def captured(name: str, seconds: float | None = None) -> Generator[Captured, None, None]:
-    """The frames of a link, as they come, for so long or for ever. Raises ``LinkError``."""
+def captured(name: str, seconds: float | None = None, netns: int | None = None) -> Generator[Captured, None, None]:
+    """The frames of a link, as they come, for so long or for ever; of a link in another network namespace, where its
+    descriptor is given. Raises ``LinkError``, ``KernelError``."""
     end = None if seconds is None else time.monotonic() + seconds
     try:
-        with socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0) as reader:
-            # Before it is bound: until then nothing comes.
-            reader.setsockopt(_SOL_PACKET, _AUXDATA, 1)
-            reader.settimeout(_WAIT)
-            reader.bind((name, _ALL))
+        with _opened(name) if netns is None else inside(netns, lambda: _opened(name)) as reader:
             while end is None or time.monotonic() < end:
                 try:
                     frame, beside, _, origin = reader.recvmsg(_LONGEST, socket.CMSG_SPACE(_LAYOUT.size))
@@ -63,6 +61,19 @@ def captured(name: str, seconds: float | None = None) -> Generator[Captured, Non
                 yield _captured(frame, beside, origin)
     except OSError as error:
         raise LinkError("capture from", f'link "{name}"', error.strerror or str(error), error.errno or 0) from error
+
+
+def _opened(name: str) -> socket.socket:
+    # Of protocol 0 until it is bound: nothing comes before its options are set.
+    reader = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+    try:
+        reader.setsockopt(_SOL_PACKET, _AUXDATA, 1)
+        reader.settimeout(_WAIT)
+        reader.bind((name, _ALL))
+    except BaseException:
+        reader.close()
+        raise
+    return reader
 
 
 def _captured(frame: bytes, beside: list[tuple[int, int, bytes]], origin: tuple[str, int, int, int, bytes]) -> Captured:

@@ -3,8 +3,8 @@
     before(Tuple(Protocol.TCP, client, 54017, container, 80))    -> the same with the host's address and port
 
 Conntrack keeps two tuples of a flow: the original one as its first packet came, and the reply one as answers come in,
-before anything is translated back. A packet on its way, after NAT, is the inverse of the tuple of the other direction,
-which is unique: so two questions, one for each direction, find what it was.
+before anything is translated back. A packet on its way, after NAT, is the inverse of the tuple of the other direction.
+One table holds both tuples of all flows, each once: so one question finds the flow, and which direction it goes.
 
 Be aware: it answers for flows that are tracked now, in the network namespace of the calling thread and in zone 0.
 
@@ -52,21 +52,21 @@ class Tuple:
 def before(packet: Tuple) -> Tuple | None:
     """What a packet was before NAT, which may be just what it is; None where its flow is not tracked. Raises
     ``KernelError``."""
-    for asked, told in ((_REPLY, _ORIGINAL), (_ORIGINAL, _REPLY)):
-        entry = _entry(asked, packet.inverse)
-        if entry is not None:
-            return _unpacked(packet.protocol, entry[told])
-    return None
+    entry = _entry(packet.inverse)
+    if entry is None:
+        return None
+    original, reply = (_unpacked(packet.protocol, entry[kind]) for kind in (_ORIGINAL, _REPLY))
+    return original if reply == packet.inverse else reply
 
 
-def _entry(kind: int, wanted: Tuple) -> dict[int, bytes] | None:
-    """The attributes of the flow that has this tuple."""
+def _entry(wanted: Tuple) -> dict[int, bytes] | None:
+    """The attributes of the flow that has this tuple, in either direction."""
     version = wanted.source.version
     ip = attribute(_SOURCE[version], wanted.source.packed) + attribute(_DESTINATION[version], wanted.destination.packed)
     proto = attribute(_NUMBER, bytes([wanted.protocol.number]))
     proto += attribute(_SOURCE_PORT, wanted.source_port.to_bytes(2, "big"))
     proto += attribute(_DESTINATION_PORT, wanted.destination_port.to_bytes(2, "big"))
-    body = attribute(kind | NESTED, attribute(_IP | NESTED, ip) + attribute(_PROTO | NESTED, proto))
+    body = attribute(_REPLY | NESTED, attribute(_IP | NESTED, ip) + attribute(_PROTO | NESTED, proto))
     try:
         (answer,) = exchange(_NETFILTER, _GET, 0, _GENMSG.pack(_FAMILIES[version], 0, 0) + body)
     except OSError as error:

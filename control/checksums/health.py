@@ -98,6 +98,9 @@ class NetworkEvidence:
     unwatched: tuple[str, ...] = ()
     """Devices that the checksum program should run on and does not."""
     counts: ChecksumCounts = field(default_factory=ChecksumCounts)
+    """As they were after the receivers were looked at ..."""
+    counts_before: ChecksumCounts = field(default_factory=ChecksumCounts)
+    """... and before that: so that what was dropped in between is never taken for unseen."""
     filled: int = 0
     fill_ports: tuple[int, ...] = ()
 
@@ -180,7 +183,8 @@ def _since(now: NetworkEvidence, then: NetworkEvidence | None) -> NetworkEvidenc
     )
     names = ChecksumCounts.__slots__
     # A device that was made anew begins at 0 again.
-    counts = ChecksumCounts(*(max(0, getattr(now.counts, name) - getattr(then.counts, name)) for name in names))
+    changes = (getattr(now.counts, name) - getattr(then.counts_before, name) for name in names)
+    counts = ChecksumCounts(*(max(0, change) for change in changes))
     return replace(now, receivers=receivers, counts=counts, filled=max(0, now.filled - then.filled))
 
 

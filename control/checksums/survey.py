@@ -26,7 +26,7 @@ from dataplane.namespaces import inside
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import ChecksumMode, IfIndex, Program
 
-_BEYOND = (IPv4Address("192.0.2.1"), IPv6Address("2001:db8::1"))
+_BEYOND = (IPv4Address("203.0.113.254"), IPv6Address("2001:db8:ffff::1"))
 """Addresses for documentation, which nobody has: the way to them is the default route."""
 _TUNNELS = frozenset({"vxlan", "geneve"})
 
@@ -64,6 +64,7 @@ class _Survey:
         mode = max(mode_of(use, facts) for use in uses)
         watched = dict.fromkeys(use.device for use in uses if mode_of(use, facts) is not ChecksumMode.OFF)
         devices = dict.fromkeys(use.device for use in uses)
+        counts_before = self._counts(devices)
         receivers, ends = self._containers(attachments)
         return NetworkEvidence(
             name=name,
@@ -72,6 +73,7 @@ class _Survey:
             receivers=receivers,
             unwatched=tuple(self._name(device) for device in watched if not self._runs(device)),
             counts=self._counts(devices),
+            counts_before=counts_before,
             filled=self._filled(facts[name].id),
             fill_ports=tuple(sorted({port for use in uses for port in use.fill_ports})),
         )

@@ -59,7 +59,7 @@ def host_notes(evidence: Evidence) -> Iterator[Note]:
         if device.suspect:
             yield "suspect", _suspicion(device)
     if any(evidence.host.values()):
-        yield "to do", f"see what arrives: dpctl checksum explain --capture {uplink(evidence)} --for 60"
+        yield "to do", f"see what arrives: `dpctl checksum explain --capture {uplink(evidence)} --for 60`"
 
 
 def uplink(evidence: Evidence) -> str:
@@ -95,25 +95,26 @@ def advice(health: Health, network: NetworkEvidence, uplink: str) -> str:
         case Health.FINE:
             return "nothing"
         case Health.REPAIRED:
-            return "nothing: what NAT broke was repaired. Which flows these are: dpctl checksum watch"
+            return "nothing: what NAT broke was repaired. Which flows these are: `dpctl checksum watch`"
         case Health.STALE:
-            return f"have them repaired: dpctl checksum mode {name} {ChecksumPolicy.REPAIR}"
+            return f"have them repaired: `dpctl checksum mode {name} {ChecksumPolicy.REPAIR}`"
         case Health.CORRUPT:
             return (
-                "find where they come from; they are never repaired. Which flows: dpctl checksum watch. Whether they "
-                f"arrive so: dpctl checksum explain --capture {uplink} --for 60. If they do, the sender, the wire or "
-                f"the device is at fault (ethtool -K {uplink} rx off has the kernel check what the device let pass)"
+                "find where they come from; they are never repaired. Which flows: `dpctl checksum watch`. Whether they "
+                f"arrive so: `dpctl checksum explain --capture {uplink} --for 60`. If they do, the sender, the wire or "
+                f"the device is at fault (`ethtool -K {uplink} rx off` has the kernel check what the device let pass)"
             )
         case Health.UNSEEN if network.mode is ChecksumPolicy.OFF:
-            return f"have them looked at: dpctl checksum mode {name} {ChecksumPolicy.OBSERVE}"
+            return f"have them looked at: `dpctl checksum mode {name} {ChecksumPolicy.OBSERVE}`"
         case Health.UNSEEN:
+            worst = max(network.receivers, key=lambda one: sum(one.dropped.values()))
             return (
                 "look inside: they came from a neighbour on the same bridge, by another interface, or while no program "
-                f"ran. nsenter --net={_worst_netns(network)} dpctl checksum explain --capture eth0 --for 60; "
-                "then dpctl checksum scan --for 60"
+                f"ran. `dpctl checksum explain --capture {worst.ifname} --netns {worst.netns} --for 60`; "
+                "then `dpctl checksum scan --for 60`"
             )
         case Health.UNWATCHED:
-            return f"put the program back on {', '.join(network.unwatched)}: dpctl reconcile"
+            return f"put the program back on {', '.join(network.unwatched)}: `dpctl reconcile`"
 
 
 def alike(devices: Iterable[Offloads]) -> Iterator[str]:
@@ -174,13 +175,8 @@ def _suspicion(device: Offloads) -> str:
     return (
         f"{device.name} ({device.kind}) is trusted with sums, and on some kernels leaves those wrong that NAT rewrites "
         f"inside and outside of the tunnel. If packets through it are lost or take 63 s: "
-        f"ethtool -K {device.name} tx-checksum-ip-generic off"
+        f"`ethtool -K {device.name} tx-checksum-ip-generic off`"
     )
-
-
-def _worst_netns(network: NetworkEvidence) -> str:
-    worst = max(network.receivers, key=lambda one: sum(one.dropped.values()))
-    return worst.netns
 
 
 def _counted(counters: Counters) -> str:

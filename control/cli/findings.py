@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Iterator
 
@@ -13,12 +14,13 @@ from dataplane.abi import Translation
 from dataplane.types import Address
 
 _INDENT, _WIDTH = 12, 110
+_COMMAND, _UNBROKEN = re.compile("`[^`]*`"), "\u00a0"
 _WORDS = {Certainty.PROVED: "STALE", Certainty.LIKELY: "PROBABLY STALE", Certainty.INFERRED: "PERHAPS STALE"}
 _STATES = {
     SumState.PARTIAL: "partial: the kernel says that the field holds no sum yet",
     SumState.VERIFIED: "verified: a device, or the kernel before it came here, found it right",
 }
-_FAULTY = "look for a faulty device, driver or offload on the way (ethtool -k DEVICE, dpctl checksum scan)"
+_FAULTY = "look for a faulty device, driver or offload on the way (`ethtool -k DEVICE`, `dpctl checksum scan`)"
 _UNKNOWN = "no mapping known here does this rewrite"
 _LABELS = {Certainty.PROVED: "proof", Certainty.LIKELY: "evidence", Certainty.INFERRED: "inferred"}
 
@@ -29,10 +31,14 @@ def describe(finding: Finding) -> str:
 
 
 def note(label: str, text: str) -> str:
-    """A line below a verdict, or several where it is long."""
+    """A line below a verdict, or several where it is long; a command in `backticks` stays on one line."""
     first = f"  {label}".ljust(_INDENT)
     rest = " " * _INDENT
-    return textwrap.fill(text, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False)
+    whole = _COMMAND.sub(lambda match: match[0].replace(" ", _UNBROKEN), text)
+    lines = textwrap.fill(
+        whole, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+    )
+    return lines.replace(_UNBROKEN, " ")
 
 
 def fields(finding: Finding) -> dict[str, object]:
@@ -184,7 +190,7 @@ def _advice(finding: Finding) -> str:
         case Verdict.PARTIAL:
             return (
                 "nothing, if it was captured on the machine that sent it (from container to container it is never "
-                "completed). If on another, have the sender complete it: ethtool -K DEVICE tx off"
+                "completed). If on another, have the sender complete it: `ethtool -K DEVICE tx off`"
             )
         case Verdict.CORRUPT if _zero(finding):
             return "nothing, if it is a tunnel whose ends agree on that (RFC 6935); else find what cleared the sum"
@@ -195,7 +201,7 @@ def _advice(finding: Finding) -> str:
         case Verdict.UNVERIFIABLE if finding.segment.fragment:
             return "take a packet of the same flow that is not fragmented"
         case Verdict.UNVERIFIABLE:
-            return "give the whole frame: capture with tcpdump -s 0"
+            return "give the whole frame: capture with `tcpdump -s 0`"
         case Verdict.STALE:
             return "" if finding.rewrite is None else _advice_on_stale(finding, finding.rewrite)
 
@@ -203,10 +209,12 @@ def _advice(finding: Finding) -> str:
 def _advice_on_stale(finding: Finding, rewrite: Rewrite) -> str:
     if rewrite.translation is not Translation.NONE:
         if finding.receiver is None:
-            return "find what else rewrites it (nft list ruleset); only frames to containers are ever repaired"
+            return "find what else rewrites it (`nft list ruleset`); only frames to containers are ever repaired"
         network = finding.receiver.network
-        return f"have such frames repaired, if they are not yet: dpctl checksum mode {network} {ChecksumPolicy.REPAIR}"
-    cause = "find what rewrites it (nft list ruleset); only what our own NAT rewrites is ever repaired"
+        return (
+            f"have such frames repaired, if they are not yet: `dpctl checksum mode {network} {ChecksumPolicy.REPAIR}`"
+        )
+    cause = "find what rewrites it (`nft list ruleset`); only what our own NAT rewrites is ever repaired"
     if finding.certainty is Certainty.PROVED:
         return cause
     sure = "make sure where the client sent it, and name that with --origin ADDR:PORT"

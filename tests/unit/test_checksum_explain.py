@@ -501,7 +501,7 @@ def test_a_mapping_is_named_with_what_repairs_it() -> None:
     """A mapping that explains the sum is named, and the command that has it repaired names its network."""
     _, notes = described(explain(seed(), Knowledge((MAPPING,))))
     assert "10.0.2.15:8080/tcp -> 10.88.0.116:80 (front/web/eth0)" in notes["proof"]
-    assert notes["to do"].endswith("dpctl checksum mode front repair")
+    assert notes["to do"].endswith("`dpctl checksum mode front repair`")
 
 
 def test_no_repair_is_promised_for_what_leaves() -> None:

@@ -7,7 +7,7 @@ import re
 import sys
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -89,6 +89,11 @@ class _Report:
     "--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="Of --capture: end after so many seconds."
 )
 @click.option(
+    "--netns",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Of --capture: the link is in this network namespace (a container's, as scan names it).",
+)
+@click.option(
     "--origin",
     "origins",
     callback=_origins,
@@ -107,6 +112,7 @@ def explain_command(
     capture: str | None,
     count: int | None,
     seconds: float | None,
+    netns: Path | None,
     origins: tuple[Origin, ...],
     keep_all: bool,
     as_json: bool,
@@ -127,10 +133,10 @@ def explain_command(
     """
     if sum(one is not None for one in (frame, pcap, capture)) != 1:
         raise click.UsageError("give FRAME, --pcap FILE or --capture IFACE")
-    if capture is None and (count or seconds):
-        raise click.UsageError("-c and --for are about --capture")
+    if capture is None and (count or seconds or netns):
+        raise click.UsageError("-c, --for and --netns are about --capture")
     if capture is not None:
-        frames, several = _captured(capture, count, seconds), True
+        frames, several = _captured(capture, count, seconds, netns), True
     else:
         raw = pcap.read_bytes() if pcap is not None else _read(str(frame))
         several = pcap is not None or is_capture(raw)
@@ -170,10 +176,12 @@ def _frames_of_capture(raw: bytes) -> Iterator[_Frame]:
         yield _Frame(record.number, record.link, record.frame)
 
 
-def _captured(link: str, count: int | None, seconds: float | None) -> Iterator[_Frame]:
+def _captured(link: str, count: int | None, seconds: float | None, netns: Path | None) -> Iterator[_Frame]:
     from dataplane.capture import captured  # noqa: PLC0415 - a file is explained without a socket
 
-    with closing(captured(link, seconds)) as frames:
+    with ExitStack() as stack:
+        where = None if netns is None else stack.enter_context(netns.open("rb")).fileno()
+        frames = stack.enter_context(closing(captured(link, seconds, where)))
         for number, one in enumerate(islice(frames, count), 1):
             state = SumState.PARTIAL if one.partial else SumState.VERIFIED if one.verified else SumState.UNKNOWN
             yield _Frame(number, LinkType.ETHERNET if one.ethernet else LinkType.RAW, one.frame, state)
