@@ -96,7 +96,7 @@ class NetworkEvidence:
     devices: tuple[Offloads, ...]
     receivers: tuple[Receiver, ...]
     unwatched: tuple[str, ...] = ()
-    """Devices that the checksum program should run on and does not."""
+    """Devices that the checksum program should run on and does not; under ``fill`` also ports, and the fill program."""
     counts: ChecksumCounts = field(default_factory=ChecksumCounts)
     """As they were after the receivers were looked at ..."""
     counts_before: ChecksumCounts = field(default_factory=ChecksumCounts)

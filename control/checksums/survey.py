@@ -14,7 +14,7 @@ from contextlib import suppress
 from ipaddress import IPv4Address, IPv6Address
 
 from control.checksums.health import Counters, Evidence, NetworkEvidence, Offloads, Receiver, Role
-from control.desired.hooks import mode_of, port_of, use_of
+from control.desired.hooks import mode_of, port_of, port_programs, use_of
 from control.model import Attachment, ChecksumPolicy
 from control.state.reading import Known
 from dataplane import offloads, sumerrors
@@ -71,7 +71,7 @@ class _Survey:
             mode=ChecksumPolicy(mode.name.lower()),
             devices=(*self._offloads(devices, Role.NETWORK), *self._ports(attachments), *ends),
             receivers=receivers,
-            unwatched=tuple(self._name(device) for device in watched if not self._runs(device)),
+            unwatched=tuple(self._name(device) for device in self._unwatched(attachments, watched)),
             counts=self._counts(devices),
             counts_before=counts_before,
             filled=self._filled(facts[name].id),
@@ -80,8 +80,15 @@ class _Survey:
 
     # -- our programs -------------------------------------------------------------------------------------------------
 
-    def _runs(self, device: IfIndex) -> bool:
-        return self._loaded and any(one.program is Program.CHECKSUM for one in self._programs.hooked(device))
+    def _unwatched(self, attachments: list[Attachment], devices: Collection[IfIndex]) -> Iterator[IfIndex]:
+        """Devices of a network, and ports, that lack the program that belongs there."""
+        facts = self._known.networks
+        yield from (device for device in devices if not self._runs(Program.CHECKSUM, device))
+        ports = dict.fromkeys(port for program, port in port_programs(attachments, facts) if program is Program.FILL)
+        yield from (port for port in ports if not self._runs(Program.FILL, port))
+
+    def _runs(self, program: Program, device: IfIndex) -> bool:
+        return self._loaded and any(one.program is program for one in self._programs.hooked(device))
 
     def _counts(self, devices: Collection[IfIndex]) -> ChecksumCounts:
         """Of all devices together."""

@@ -96,6 +96,9 @@ def advice(health: Health, network: NetworkEvidence, uplink: str) -> str:
             return "nothing"
         case Health.REPAIRED:
             return "nothing: what NAT broke was repaired. Which flows these are: `dpctl checksum watch`"
+        case Health.STALE if network.mode in {ChecksumPolicy.REPAIR, ChecksumPolicy.FILL}:
+            again = f"`dpctl checksum scan {name} --for 60`"
+            return f"make sure that this is over, for the mode is {network.mode} by now: {again}"
         case Health.STALE:
             return f"have them repaired: `dpctl checksum mode {name} {ChecksumPolicy.REPAIR}`"
         case Health.CORRUPT:
@@ -141,7 +144,7 @@ def settings(device: Offloads) -> str:
 
 
 def _mode(network: NetworkEvidence) -> str:
-    missing = f", but the checksum program is not on {', '.join(network.unwatched)}" if network.unwatched else ""
+    missing = f", but no program is on {', '.join(network.unwatched)}" if network.unwatched else ""
     return f"{network.mode}{missing}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from dataplane import offloads, tracked
-from dataplane.types import Protocol
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import IfIndex, Program, Protocol
 from support import needs, plan
 from support.frames import Flow, flipped, frame, ones_sum
 from support.netns import Place, Sandbox, wait_until
@@ -244,6 +246,16 @@ def test_fill_is_told_where_it_is_needless(world: World, web: Attached) -> None:
     assert f"needless on {port}" in " ".join(text_of(world, name).split())
 
 
+def test_a_port_without_fill_is_told(world: World, web: Attached) -> None:
+    """Under ``fill`` each container's port has a program of its own, and the one that lacks it is named."""
+    name, port = web.network.name, port_of(world, web)
+    world.dpctl("checksum", "mode", name, "fill")
+    assert scanned(world, name)[1][name]["unwatched"] == []
+    world.host.call(unfill, port)
+    status, found = scanned(world, name)
+    assert (status, found[name]["verdicts"], found[name]["unwatched"]) == (3, ["unwatched"], [port])
+
+
 @pytest.mark.parametrize(("words", "why"), [(("nowhere",), 'network "nowhere"'), (("--for", "0"), "--for")])
 def test_scan_says_what_it_cannot_do(world: World, web: Attached, words: tuple[str, ...], why: str) -> None:
     """A network that nobody is attached to, and no interval at all, are refused."""
@@ -383,6 +395,11 @@ def serve_elsewhere(world: World) -> None:
     from support.traffic import serve
 
     serve(world.elsewhere, "elsewhere", "udp", 9000)
+
+
+def unfill(link: str) -> None:
+    """Take the fill program off a port."""
+    KernelPrograms().detach(Program.FILL, IfIndex(socket.if_nametoindex(link)))
 
 
 def switch(link: str, feature: str) -> None:

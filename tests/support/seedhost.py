@@ -17,7 +17,7 @@ from plugin.demo.traffic import knock
 from plugin.runtime.driver import ConfList, Driver
 from support import needs
 from support.frames import seed_stale_syn
-from support.netns import Sandbox
+from support.netns import Namespace, Sandbox
 from support.traffic import serve
 from support.world import DPCTL, GO_PLUGINS
 
@@ -33,9 +33,12 @@ class SeedHost:
         needs.file(GO_PLUGINS / "bridge", package="containernetworking-plugins")
         self.host = sandbox
         self.client, self.web = sandbox.namespace("client"), sandbox.namespace("web")
+        for place in (sandbox, self.client, self.web):  # so that nobody speaks but those who are told to
+            place.sysctl("net/ipv6/conf/default/disable_ipv6", 1)
         sandbox.link("uplink", self.client, "eth0", "10.0.2.15/24", "10.0.2.2/24")
         self.client.ip("route", "add", "default", "via", "10.0.2.15")
         sandbox.ip("route", "add", "default", "via", "10.0.2.2")
+        sandbox.ip("neighbour", "replace", "10.0.2.2", "lladdr", _mac(self.client), "dev", "uplink")
         sandbox.run(DPCTL, "install", "--cni-bin", directory / "bin", "--conf", directory / "net.d")
         ipam = {
             "type": "host-local",
@@ -64,3 +67,8 @@ def _attach(conflist: str, path: list[Path], cache: Path) -> None:
     driver = Driver(path, cache)
     ports: dict[str, object] = {"portMappings": [_MAPPING]}
     driver.add(ConfList.parse(conflist), "web", "/run/netns/web", "eth0", ports, _ARGUMENTS)
+
+
+def _mac(client: Namespace) -> str:
+    (link,) = json.loads(client.ip("-json", "link", "show", "eth0"))
+    return str(link["address"])
