@@ -332,20 +332,27 @@ def test_capture_without_a_problem(world: World, web: Attached) -> None:
 
 
 def test_conntrack_proves_what_many_addresses_do_not(world: World, web: Attached) -> None:
-    """On a host with forty addresses a wildcard port proves nothing by itself; conntrack's tuple of the flow does."""
+    """On a host with forty addresses a wildcard port proves nothing by itself; conntrack's tuple of the flow does, of a
+    frame in hex as of one that is captured."""
     name = web.network.name
     udp = published(web.network)[1]
     for number in range(40):
         world.host.ip("address", "add", f"203.0.113.{number + 1}/32", "dev", "lo")
     world.dpctl("checksum", "mode", name, "observe")
     world.serve(web, "udp", 53)
-    assert ask(world.client, plan.HOST4, udp, "udp", plan.CLIENT4, 40001) is not None
     flow = sent_to(web, 40001, UDP, 53)
     raw = addressed(web, frame(flow, b"hello", summed_for=flow.to(str(plan.HOST4), udp)))
-    offline = world.host.run(DPCTL, "checksum", "explain", "--json", raw.hex(), check=False, env=world.environment)
-    assert json.loads(offline.stdout)["findings"][0]["certainty"] == "likely"
+    explain = (DPCTL, "checksum", "explain", "--json", raw.hex())
 
-    capture = Capture(world, world.host, web.network.device, "-c", 1)
+    def certainty() -> tuple[str, str]:
+        done = world.host.run(*explain, check=False, env=world.environment)
+        (found,) = json.loads(done.stdout)["findings"]
+        return found["certainty"], found["rewrite"]["evidence"]
+
+    assert certainty() == ("likely", "mapping")
+    assert ask(world.client, plan.HOST4, udp, "udp", plan.CLIENT4, 40001) is not None
+    assert certainty() == ("proved", "conntrack")
+    capture = Capture(world, world.host, web.network.device, "--for", 2)
     send_frame(world.host, web.network.device, raw)
     status, (found,), _ = capture.found()
     assert (status, found["certainty"], found["rewrite"]["evidence"]) == (3, "proved", "conntrack")
@@ -355,7 +362,7 @@ def test_conntrack_proves_what_many_addresses_do_not(world: World, web: Attached
 
 def test_capture_inside_a_container(world: World, web: Attached) -> None:
     """A link of a container's namespace is captured from, and what comes there is held against the host's mappings."""
-    capture = Capture(world, world.host, "eth0", "-c", 1, "--netns", web.netns.path, inside=web.netns)
+    capture = Capture(world, world.host, "eth0", "--for", 2, "--netns", web.netns.path, inside=web.netns)
     send_frame(world.host, port_of(world, web), stale(web))
     status, (found,), _ = capture.found()
     assert (status, found["verdict"], found["rewrite"]["mapping"]["owner"]) == (

@@ -27,7 +27,7 @@ from control.checksums.frame import (
     parse,
 )
 from control.checksums.pcap import is_capture, read_capture
-from control.checksums.rewrites import Ends, Knowledge, Origin
+from control.checksums.rewrites import Ends, Evidence, Knowledge, Origin
 from control.cli import findings
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
 from dataplane.errors import DataplaneError, KernelError
@@ -142,8 +142,7 @@ def explain_command(
         several = pcap is not None or is_capture(raw)
         frames = _frames_of_capture(raw) if several else _frames_of_text(raw)
     known, ignorance = _knowledge(origins)
-    # What conntrack knows now is about now: a file may be of another day, or another host.
-    report = _explain_all(frames, known, ask_conntrack=capture is not None, keep_right=keep_all or not several)
+    report = _explain_all(frames, known, live=capture is not None, keep_right=keep_all or not several)
     if as_json:
         _print_report_json(report, ignorance)
     else:
@@ -187,7 +186,7 @@ def _captured(link: str, count: int | None, seconds: float | None, netns: Path |
             yield _Frame(number, LinkType.ETHERNET if one.ethernet else LinkType.RAW, one.frame, state)
 
 
-def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, ask_conntrack: bool, keep_right: bool) -> _Report:
+def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, live: bool, keep_right: bool) -> _Report:
     report = _Report()
     reason: FrameError | None = None
     try:
@@ -198,9 +197,7 @@ def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, ask_conntrack: b
                 report.passed_over += 1
                 reason = error
                 continue
-            finding = explain(segment, known, state=frame.state)
-            if ask_conntrack and finding.verdict.problem and (tracked := _tracked(segment)):
-                finding = explain(segment, known, tracked, frame.state)
+            finding = _explained(segment, known, frame.state, live=live)
             report.verdicts[finding.verdict] += 1
             report.unproved += finding.certainty not in {None, Certainty.PROVED}
             if keep_right or finding.verdict.problem:
@@ -209,10 +206,21 @@ def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, ask_conntrack: b
         report.broken = error
     except KeyboardInterrupt:  # how a capture without an end is ended
         pass
-    if not report.verdicts and report.broken is None and not ask_conntrack:
+    if not report.verdicts and report.broken is None and not live:
         # Nothing to judge is no verdict of "right": the last frame's reason says why.
         report.broken = reason or NoSegmentError("no frames in what was given")
     return report
+
+
+def _explained(segment: Segment, known: Knowledge, state: SumState | None, *, live: bool) -> Finding:
+    """The verdict, with conntrack's word where it has one. Of a file, which may be of another day or another host, it
+    can only agree."""
+    finding = explain(segment, known, state=state)
+    if finding.verdict.problem and (tracked := _tracked(segment)):
+        asked = explain(segment, known, tracked, state)
+        if live or (asked.rewrite is not None and asked.rewrite.evidence is Evidence.CONNTRACK):
+            return asked
+    return finding
 
 
 def _tracked(segment: Segment) -> Ends | None:
