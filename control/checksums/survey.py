@@ -28,6 +28,7 @@ from dataplane.types import ChecksumMode, IfIndex, Program
 
 _BEYOND = (IPv4Address("203.0.113.254"), IPv6Address("2001:db8:ffff::1"))
 """Addresses for documentation, which nobody has: the way to them is the default route."""
+_NOWHERE = "its network namespace is not known; its runtime's next call tells"
 _TUNNELS = frozenset({"vxlan", "geneve"})
 
 
@@ -108,6 +109,9 @@ class _Survey:
         receivers, ends = [], []
         for (container, ifname), attachment in interfaces.items():
             netns = attachment.request.netns
+            if not netns:  # read back from the kernel, which does not tell
+                receivers.append(Receiver(container, ifname, netns, trouble=_NOWHERE))
+                continue
             try:
                 dropped, features = _inside(netns, ifname)
             except (DataplaneError, OSError) as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -294,6 +295,11 @@ class Capture:
         said = json.loads(out)
         return self.process.returncode, said["findings"], said["counts"]
 
+    def unread(self) -> int:
+        """Bytes that it was sent and has not read."""
+        lines = self._place.run("cat", "/proc/net/packet").stdout.splitlines()[1:]
+        return sum(int(line.split()[6]) for line in lines)
+
     def _sockets(self) -> int:
         return len(self._place.run("cat", "/proc/net/packet").stdout.splitlines())
 
@@ -370,6 +376,17 @@ def test_capture_inside_a_container(world: World, web: Attached) -> None:
         "stale",
         f"{web.network.name}/{web.name}/eth0",
     )
+
+
+def test_a_capture_is_ended_by_a_signal(world: World, web: Attached) -> None:
+    """Interrupted, a capture without an end says what it found until then."""
+    capture = Capture(world, world.host, web.network.device)
+    for number in (41000, 41001):  # once the second was read, the first was judged
+        send_frame(world.host, web.network.device, corrupt(web, number))
+        wait_until(lambda: not capture.unread(), 20, "an empty socket")
+    world.host.signal(capture.process, signal.SIGINT)
+    status, findings, _ = capture.found()
+    assert (status, findings[0]["verdict"]) == (3, "corrupt")
 
 
 def test_capture_of_a_link_that_is_not_there(world: World) -> None:
