@@ -396,7 +396,7 @@ def test_capture_of_a_link_that_is_not_there(world: World) -> None:
 
 
 def test_what_conntrack_says_was_before(world: World, web: Attached) -> None:
-    """Published, its reply, masquerade and its reply: each packet after NAT is led back to what it was."""
+    """Published, its reply, masquerade and its reply: each packet after NAT is led back to what it was; IPv6, too."""
     udp = published(web.network)[1]
     world.serve(web, "udp", 53)
     assert ask(world.client, plan.HOST4, udp, "udp", plan.CLIENT4, 40001) is not None
@@ -411,6 +411,10 @@ def test_what_conntrack_says_was_before(world: World, web: Attached) -> None:
     ]
     for now, before in pairs:
         assert world.host.call(tracked.before, tracked.Tuple(UDP, *now)) == tracked.Tuple(UDP, *before)
+    assert ask(world.client, plan.HOST6, udp, "udp", plan.CLIENT6, 40003) is not None
+    now6 = tracked.Tuple(UDP, plan.CLIENT6, 40003, web.address(6), 53)
+    before6 = tracked.Tuple(UDP, plan.CLIENT6, 40003, plan.HOST6, udp)
+    assert world.host.call(tracked.before, now6) == before6
     unknown = tracked.Tuple(UDP, plan.CLIENT4, 40009, container, 53)
     assert world.host.call(tracked.before, unknown) is None
 

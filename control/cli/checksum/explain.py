@@ -117,7 +117,7 @@ def explain_command(
     keep_all: bool,
     as_json: bool,
 ) -> None:
-    """Say whether a frame's checksum is right, and if not, whose fault that is.
+    """Say whose fault a frame's wrong checksum is.
 
     FRAME is hex text, as tcpdump -xx or a person writes it; a file that holds it (PATH or @PATH), or a capture; or -
     for standard input. With --capture it is whatever passes a link, and the kernel says what no capture file knows:

@@ -15,12 +15,13 @@ _POLICIES = [policy.value for policy in ChecksumPolicy]
 @click.argument("policy", metavar="|".join(_POLICIES), type=click.Choice(_POLICIES))
 @json_option
 def mode(network: str, policy: str, as_json: bool) -> None:
-    """Choose what is done about checksums on the way to a network's containers.
+    """Choose what is done about a network's checksums.
 
     off: nothing. observe: verify, count and report. repair: and take out of a sum what NAT left in it. fill: and
     complete sums that nobody computed, for the UDP ports of DHCP clients, which read frames.
 
-    It takes precedence over the conflist for as long as any container is attached to the network.
+    This is about packets on their way to the containers. It takes precedence over the conflist for as long as any
+    container is attached to the network.
     """
     from control.engine import open_engine  # noqa: PLC0415 - explain and watch work without an engine
 

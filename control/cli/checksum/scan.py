@@ -25,10 +25,11 @@ from control.errors import EngineError
 @json_option
 @click.pass_context
 def scan(ctx: click.Context, networks: tuple[str, ...], seconds: float | None, as_json: bool) -> None:
-    """Say whether any checksum is wrong on the way to the containers, and what to do about it.
+    """Say whether checksums are wrong, network by network.
 
-    For each network a verdict, and what it rests on: what our program verified, what receivers dropped in each
-    container's network namespace (TcpInCsumErrors ...), and what the devices on the path are trusted to compute.
+    For each a verdict, the evidence, and what to do about it. The evidence: what our program verified, what receivers
+    dropped in each container's network namespace (TcpInCsumErrors ...), and what the devices on the path are trusted
+    to compute.
 
     Counters go back to when the programs were loaded and the containers started: --for tells what happens now.
 

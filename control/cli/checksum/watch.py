@@ -29,11 +29,11 @@ _Seen = tuple[dict[str, object], float]
 @click.option("--for", "seconds", type=click.FloatRange(min=0, min_open=True), help="End after so many seconds.")
 @json_option
 def watch(count: int | None, seconds: float | None, as_json: bool) -> None:
-    """Print stale and corrupt checksums as the programs find them, until interrupted.
+    """Print wrong checksums as programs find them.
 
-    A line each: the flow, the sum it carries and the right one, what the sum lacks, which of our translations left it
-    so (published: the way to a published port; reply: its way back; masquerade and unmasquerade; both: hairpin and
-    localhost), whose it is, and what was done. A flow that is known to be stale is not told of again.
+    Until interrupted, a line each: the flow, the sum it carries and the right one, what the sum lacks, which of our
+    translations left it so (published: the way to a published port; reply: its way back; masquerade and unmasquerade;
+    both: hairpin and localhost), whose it is, and what was done. A flow that is known to be stale is not told of again.
 
     An agent that runs reads the findings already: they come from it then, several at a time.
     """
