@@ -101,6 +101,17 @@ def test_every_mode_can_be_chosen(world: World, web: Attached) -> None:
         assert [one["mode"] for one in networks] == [mode]
 
 
+@pytest.mark.parametrize("way", ["tcx", "clsact"])
+def test_scan_sees_the_program_either_way(sandbox: Sandbox, tmp_path: Path, way: str) -> None:
+    """However programs are hooked, scan finds them at work, under each mode that has any."""
+    world = World(sandbox, tmp_path, f'attach = "{way}"')
+    world.network(plan.FRONT, checksum="fill")
+    web = world.attach("web", plan.FRONT, publish(f"{PORT}:80"))
+    send_frame(world.host, plan.FRONT.device, stale(web))
+    (network,) = json.loads(world.dpctl("checksum", "scan", "--json"))["networks"]
+    assert (network["verdicts"], network["unwatched"], network["mode"]) == (["repaired"], [], "fill")
+
+
 def test_mode_changes_what_is_done(world: World, web: Attached) -> None:
     """``observe`` reports and leaves the checksum, ``off`` does neither."""
     said = json.loads(world.dpctl("checksum", "mode", plan.FRONT.name, "observe", "--json"))
