@@ -38,7 +38,7 @@ class Kind(StrEnum):
     LOST = "lost"
     """Notifications of the kernel were lost; everything was looked at."""
     DROPPED = "dropped"
-    """Isolation dropped packets."""
+    """A program dropped packets: isolation, guard."""
     CHECKSUM = "checksum"
     """A wrong checksum was found."""
 

@@ -22,10 +22,9 @@ from typing import Protocol
 
 from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
-from control.agent.sightings import fields, grouped, sentence
+from control.agent.sightings import fields, grouped, of_checksum, sentence
 from control.engine import Engine, Watched
 from control.repair.reconciler import EVERYTHING, Outcome, Part, Reconciler, Sync
-from dataplane.abi import EventKind
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.events import NamespaceGone, NotificationsLost, RulesetChanged
 from dataplane.monitors import Monitor, kernel_monitors
@@ -238,7 +237,7 @@ class Watch:
             return
         names = self._watched.networks if self._watched else {}
         for event, count in list(found.items())[:MAX_FINDINGS]:
-            kind = Kind.DROPPED if event.kind is EventKind.ISOLATED else Kind.CHECKSUM
+            kind = Kind.CHECKSUM if of_checksum(event) else Kind.DROPPED
             details = {**fields(event, names), "count": count}
             self._history.tell(kind, sentence(event, names, count), details=details)
         if len(found) > MAX_FINDINGS:

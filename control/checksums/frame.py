@@ -1,4 +1,4 @@
-"""Frames as bytes or as hex text, parsed down to the TCP or UDP segment that they carry. Pure.
+"""Frames as bytes or as hex text, parsed down to the TCP, UDP or ICMPv6 segment that they carry. Pure.
 
     frames_of_text(text)                     every frame in what tcpdump -xx, hexdump -C, xxd or a person wrote
     parse(frame, LinkType.ETHERNET)          -> Segment
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import IntEnum
+from enum import IntEnum, StrEnum
 from ipaddress import IPv4Address, IPv6Address
 
 from dataplane.errors import DataplaneError
@@ -21,9 +21,7 @@ MAX_FRAME = 262_144
 
 _ETHERTYPE_IPV4, _ETHERTYPE_IPV6 = 0x0800, 0x86DD
 _VLANS = {0x8100, 0x88A8, 0x9100}
-_SCTP = Protocol.SCTP.number
-# IP protocol number: name, offset of the checksum, bytes of the shortest header.
-_TRANSPORTS = {6: (Protocol.TCP, 16, 20), 17: (Protocol.UDP, 6, 8)}
+_SCTP, _ICMP, _ICMPV6 = Protocol.SCTP.number, 1, 58
 _FRAGMENT_HEADER = 44
 _EXTENSION_HEADERS = {0, 43, 60}  # hop-by-hop, routing, destination options
 _MAX_EXTENSIONS = 8
@@ -34,7 +32,44 @@ class FrameError(DataplaneError):
 
 
 class NoSegmentError(FrameError):
-    """A sound frame that carries no TCP or UDP header: ARP, ICMP, a later fragment ..."""
+    """A sound frame that carries no TCP, UDP or ICMPv6 header: ARP, SCTP, a later fragment ..."""
+
+
+class Transport(StrEnum):
+    """A protocol whose checksum covers the addresses, which is what NAT can leave stale."""
+
+    TCP = "tcp"
+    UDP = "udp"
+    ICMPV6 = "icmpv6"
+
+    @property
+    def number(self) -> int:
+        """The protocol field of an IP header (IANA protocol numbers)."""
+        return _NUMBERS[self]
+
+    @property
+    def label(self) -> str:
+        """As people write it."""
+        return "ICMPv6" if self is Transport.ICMPV6 else self.value.upper()
+
+
+class SumState(StrEnum):
+    """What the kernel knows about a frame's checksum (``skb->ip_summed``); no file tells."""
+
+    PARTIAL = "partial"  # a device is to compute it
+    VERIFIED = "verified"  # a device, or the kernel, found it right
+    UNKNOWN = "unknown"  # a full sum that nobody looked at
+
+
+_NUMBERS = {Transport.TCP: 6, Transport.UDP: 17, Transport.ICMPV6: _ICMPV6}
+# By IP version and protocol number: name, offset of the checksum, bytes of the shortest header.
+_TRANSPORTS = {
+    (4, 6): (Transport.TCP, 16, 20),
+    (6, 6): (Transport.TCP, 16, 20),
+    (4, 17): (Transport.UDP, 6, 8),
+    (6, 17): (Transport.UDP, 6, 8),
+    (6, _ICMPV6): (Transport.ICMPV6, 2, 8),
+}
 
 
 class LinkType(IntEnum):
@@ -50,17 +85,18 @@ class LinkType(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One TCP segment or UDP datagram, with the addresses that its checksum covers."""
+    """One TCP segment, UDP datagram or ICMPv6 message, with the addresses that its checksum covers."""
 
-    protocol: Protocol
+    protocol: Transport
     source: Address
     destination: Address
     source_port: int
+    """0 for ICMPv6."""
     destination_port: int
     stored: int
     """The checksum field."""
     length: int
-    """Bytes from the TCP or UDP header on, as the IP header says."""
+    """Bytes from the transport header on, as the IP header says."""
     data: bytes
     """These bytes; fewer than ``length`` where the capture or the packet was cut short."""
     fragment: bool
@@ -180,7 +216,7 @@ def _parse_ipv4(packet: bytes) -> Segment:
         raise FrameError(f"could not read the IPv4 header: total length {total} is less than the header's {header}")
     fragmentation = int.from_bytes(packet[6:8], "big")
     if fragmentation & 0x1FFF:
-        raise NoSegmentError("a later fragment of an IP packet, which has no TCP or UDP header")
+        raise NoSegmentError("a later fragment of an IP packet, which has no transport header")
     return _parse_segment(
         packet[9],
         IPv4Address(packet[12:16]),
@@ -206,7 +242,7 @@ def _parse_ipv6(packet: bytes) -> Segment:
             _need(packet, at + 8, "the IPv6 fragment header")
             position = int.from_bytes(packet[at + 2 : at + 4], "big")
             if position & 0xFFF8:
-                raise NoSegmentError("a later fragment of an IP packet, which has no TCP or UDP header")
+                raise NoSegmentError("a later fragment of an IP packet, which has no transport header")
             following, at, fragment = packet[at], at + 8, bool(position & 1)
         else:
             break
@@ -218,16 +254,21 @@ def _parse_segment(
 ) -> Segment:
     if number == _SCTP:
         raise NoSegmentError("SCTP, whose CRC32c covers no addresses: NAT cannot leave it stale")
-    if number not in _TRANSPORTS:
-        raise NoSegmentError(f"IP protocol {number} is neither TCP nor UDP")
-    protocol, checksum, header = _TRANSPORTS[number]
-    _need(data, header, f"the {protocol.upper()} header")
+    if (source.version, number) == (4, _ICMP):
+        raise NoSegmentError("ICMP, whose checksum covers no addresses: NAT cannot leave it stale")
+    if (source.version, number) not in _TRANSPORTS:
+        raise NoSegmentError(f"IP protocol {number} is neither TCP nor UDP nor ICMPv6")
+    transport, checksum, header = _TRANSPORTS[source.version, number]
+    _need(data, header, f"the {transport.label} header")
+    ports = transport is not Transport.ICMPV6
+    if transport is Transport.UDP and header <= (said := int.from_bytes(data[4:6], "big")) < length:
+        data, length = data[:said], said  # what follows a datagram in its packet is not covered (RFC 768)
     return Segment(
-        protocol=protocol,
+        protocol=transport,
         source=source,
         destination=destination,
-        source_port=int.from_bytes(data[0:2], "big"),
-        destination_port=int.from_bytes(data[2:4], "big"),
+        source_port=int.from_bytes(data[0:2], "big") if ports else 0,
+        destination_port=int.from_bytes(data[2:4], "big") if ports else 0,
         stored=int.from_bytes(data[checksum : checksum + 2], "big"),
         length=length,
         data=data,

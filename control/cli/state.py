@@ -1,36 +1,42 @@
-"""What ``dpctl checksum explain`` reads of this host. Where there is no state, reading makes none."""
+"""What ``dpctl checksum`` knows about this host. Read without an engine: where there is no state, none is made."""
 
 from __future__ import annotations
 
-from ipaddress import IPv4Address
-
-from control.checksums.checksum import KnownMapping
+from control.checksums.rewrites import Knowledge, KnownContainer, KnownMapping, Origin
 from control.desired.ruleset import targets
-from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine
-from control.model import Attachment, PortMapping
+from control.engine import RUN_DIRECTORY, STATE_FILE
+from control.model import Attachment
+from control.state.reading import Known, read
 from dataplane.links import NetlinkLinks
+from dataplane.types import Address
 
 
-def known_mappings() -> list[KnownMapping]:
-    """Every published IPv4 port: what a stale checksum can be proved against."""
-    try:
-        (RUN_DIRECTORY / STATE_FILE).stat()
-    except FileNotFoundError:
-        # An engine would make one, and a host that publishes nothing is left as it is.
-        return []
-    with open_engine() as engine:
-        return [known for attachment in engine.attachments() for known in _known(attachment)]
+def attached() -> Known:
+    """What is attached. Raises ``StateError``, ``OSError``."""
+    return read(RUN_DIRECTORY / STATE_FILE)
 
 
-def host_addresses() -> list[IPv4Address]:
-    """The host's IPv4 addresses, without loopback."""
-    return [one for one in NetlinkLinks().host_addresses() if isinstance(one, IPv4Address)]
+def host_addresses() -> tuple[Address, ...]:
+    """The host's addresses, without loopback and IPv6 link-local ones. Anybody may read them."""
+    return NetlinkLinks().host_addresses()
 
 
-def _known(attachment: Attachment) -> list[KnownMapping]:
+def knowledge(known: Known, addresses: tuple[Address, ...] = (), origins: tuple[Origin, ...] = ()) -> Knowledge:
+    """What a wrong sum is held against."""
+    mappings = [mapping for attachment in known.attachments for mapping in _mappings(attachment)]
+    containers: dict[Address, KnownContainer] = {}
+    for attachment in known.attachments:
+        for address in attachment.request.addresses:
+            part = containers.get(address)  # one interface, another plugin of its conflist
+            masquerades = attachment.options.ip_masq or (part is not None and part.masquerades)
+            containers[address] = KnownContainer(address, masquerades, part.owner if part else attachment.key)
+    return Knowledge(tuple(mappings), addresses, tuple(containers.values()), origins)
+
+
+def _mappings(attachment: Attachment) -> list[KnownMapping]:
     return [
         KnownMapping(
-            host_address=None if mapping.wildcard else _specific(mapping),
+            host_address=None if mapping.wildcard else mapping.host_address,
             host_port=mapping.host_port,
             protocol=mapping.protocol,
             container_address=target,
@@ -39,9 +45,4 @@ def _known(attachment: Attachment) -> list[KnownMapping]:
         )
         for target in targets(attachment)
         for mapping in attachment.published(target.version)
-        if isinstance(target, IPv4Address)
     ]
-
-
-def _specific(mapping: PortMapping) -> IPv4Address | None:
-    return mapping.host_address if isinstance(mapping.host_address, IPv4Address) else None

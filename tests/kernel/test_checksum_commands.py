@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -47,11 +48,34 @@ def test_watch_tells_stale_from_corrupt(world: World, web: Attached) -> None:
     send_frame(world.host, plan.FRONT.device, stale(web))
     send_frame(world.host, plan.FRONT.device, flipped(stale(web, 40001), 8 * 50 + 3))
     first, second = watched(world, "--count", 2, "--for", 10)
+    owner = f"{plan.FRONT.name}/web/eth0"
+    assert (first["translation"], first["network"], first["container"]) == ("published", plan.FRONT.name, owner)
+    assert first["mapping"] == f"*:{PORT}/tcp -> {web.address(4)}:80 ({owner})"
+    assert (second["translation"], second["container"], second["mapping"]) == ("none", owner, None)
     assert (first["kind"], first["action"]) == ("stale", "repaired")
     assert first["origin"] == {"address": str(plan.HOST4), "port": PORT}
     assert first["destination"] == {"address": str(web.address(4)), "port": 80}
     assert (second["kind"], second["action"], second["origin"]) == ("corrupt", "none", None)
     assert second["source"] == {"address": str(plan.CLIENT4), "port": 40001}
+
+
+def test_watch_names_whose_it_is(world: World, web: Attached) -> None:
+    """For people each finding is a line in columns, with the published port and its container; with an agent, too."""
+    whose = f"{PORT}/tcp of container web (network {plan.FRONT.name})"
+    send_frame(world.host, plan.FRONT.device, stale(web))
+    heading, line = world.dpctl("checksum", "watch", "--count", 1, "--for", 10).splitlines()
+    assert (line.index("stale"), line.index(whose)) == (heading.index("CLASS"), heading.index("WHOSE"))
+    assert line.endswith("repaired")
+
+    world.start_agent()
+    watch = world.host.spawn(DPCTL, "checksum", "watch", "--count", "1", env=world.environment)
+    number = 42000
+    while watch.poll() is None:  # what came before it follows the agent's records is not told again
+        send_frame(world.host, plan.FRONT.device, stale(web, number))
+        number += 1
+        time.sleep(0.2)
+    assert watch.stdout is not None
+    assert whose in watch.stdout.read()
 
 
 def test_watch_ends_when_its_time_is_up(world: World, web: Attached) -> None:
@@ -66,6 +90,26 @@ def test_watch_without_programs(world: World) -> None:
     assert done.returncode == 1
     assert done.stderr.startswith("dpctl: could not watch checksums: no programs are loaded")
     assert done.stderr.count("\n") == 1
+
+
+def test_every_mode_can_be_chosen(world: World, web: Attached) -> None:
+    """Whatever a conflist may say can be chosen by hand, and scan tells which it is."""
+    assert web.name
+    for mode in ("off", "observe", "repair", "fill"):
+        world.dpctl("checksum", "mode", plan.FRONT.name, mode)
+        networks = json.loads(world.dpctl("checksum", "scan", "--json", check=False))["networks"]
+        assert [one["mode"] for one in networks] == [mode]
+
+
+@pytest.mark.parametrize("way", ["tcx", "clsact"])
+def test_scan_sees_the_program_either_way(sandbox: Sandbox, tmp_path: Path, way: str) -> None:
+    """However programs are hooked, scan finds them at work, under each mode that has any."""
+    world = World(sandbox, tmp_path, f'attach = "{way}"')
+    world.network(plan.FRONT, checksum="fill")
+    web = world.attach("web", plan.FRONT, publish(f"{PORT}:80"))
+    send_frame(world.host, plan.FRONT.device, stale(web))
+    (network,) = json.loads(world.dpctl("checksum", "scan", "--json"))["networks"]
+    assert (network["verdicts"], network["unwatched"], network["mode"]) == (["repaired"], [], "fill")
 
 
 def test_mode_changes_what_is_done(world: World, web: Attached) -> None:

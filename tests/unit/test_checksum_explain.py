@@ -16,22 +16,19 @@ from hypothesis import strategies as st
 from control.checksums.checksum import (
     MAX_PROVED,
     Certainty,
-    Evidence,
     Finding,
-    Knowledge,
-    KnownMapping,
-    Origin,
-    Side,
     Verdict,
     correct_sum,
     explain,
     is_right,
     partial_sum,
 )
-from control.checksums.frame import FrameError, Segment, frames_of_text, parse
+from control.checksums.frame import FrameError, Segment, SumState, Transport, frames_of_text, parse
+from control.checksums.rewrites import Ends, Evidence, Knowledge, KnownContainer, KnownMapping, Origin, Side
 from control.cli.checksum import checksum
 from control.cli.findings import describe
 from control.model import AttachmentKey
+from dataplane.abi import Translation
 from dataplane.types import Protocol
 
 SEED = Path(__file__).parents[1] / "data" / "seed_stale_syn.hex"
@@ -50,12 +47,14 @@ def made_for(
     source_port: int,
     destination: str,
     destination_port: int,
-    protocol: Protocol = Protocol.TCP,
+    protocol: Transport = Transport.TCP,
     payload: bytes = b"hello",
 ) -> Segment:
     """A segment with the right sum, computed byte by byte as RFC 1071 writes it."""
-    if protocol is Protocol.TCP:
+    if protocol is Transport.TCP:
         data = struct.pack("!HHIIBBHHH", source_port, destination_port, 1, 0, 0x50, 2, 65535, 0, 0) + payload
+    elif protocol is Transport.ICMPV6:
+        data = struct.pack("!BBHHH", 128, 0, 0, 7, 1) + payload
     else:
         data = struct.pack("!HHHH", source_port, destination_port, 8 + len(payload), 0) + payload
     covered = ip_address(source).packed + ip_address(destination).packed
@@ -64,7 +63,7 @@ def made_for(
     for high, low in zip(covered[::2], [*covered[1::2], 0], strict=False):
         total += high << 8 | low
         total = (total & 0xFFFF) + (total >> 16)
-    stored = ~total & 0xFFFF or (0xFFFF if protocol is Protocol.UDP else 0)
+    stored = ~total & 0xFFFF or (0xFFFF if protocol is Transport.UDP else 0)
     return with_stored(
         Segment(
             protocol,
@@ -82,7 +81,7 @@ def made_for(
 
 
 def with_stored(segment: Segment, stored: int) -> Segment:
-    at = 16 if segment.protocol is Protocol.TCP else 6
+    at = {Transport.TCP: 16, Transport.UDP: 6, Transport.ICMPV6: 2}[segment.protocol]
     data = segment.data[:at] + stored.to_bytes(2, "big") + segment.data[at + 2 :]
     return replace(segment, stored=stored, data=data)
 
@@ -90,7 +89,9 @@ def with_stored(segment: Segment, stored: int) -> Segment:
 def rewritten(segment: Segment, address: str, port: int, side: Side = Side.DESTINATION) -> Segment:
     """What NAT makes of it that forgets the checksum."""
     at = 0 if side is Side.SOURCE else 2
-    data = segment.data[:at] + port.to_bytes(2, "big") + segment.data[at + 2 :]
+    data = segment.data
+    if segment.protocol is not Transport.ICMPV6:
+        data = data[:at] + port.to_bytes(2, "big") + data[at + 2 :]
     if side is Side.SOURCE:
         return replace(segment, source=ip_address(address), source_port=port, data=data)
     return replace(segment, destination=ip_address(address), destination_port=port, data=data)
@@ -100,13 +101,13 @@ addresses4 = st.builds(str, st.integers(1, 2**32 - 2).map(IPv4Address))
 addresses6 = st.builds(str, st.integers(1, 2**128 - 2).map(IPv6Address))
 pairs = st.tuples(addresses4, addresses4) | st.tuples(addresses6, addresses6)
 ports = st.integers(1, 65535)
-protocols = st.sampled_from([Protocol.TCP, Protocol.UDP])
+protocols = st.sampled_from([Transport.TCP, Transport.UDP])
 payloads = st.binary(max_size=64)
 
 
 @given(pairs, ports, ports, protocols, payloads)
 def test_right_sums_are_right(
-    pair: tuple[str, str], sport: int, dport: int, protocol: Protocol, payload: bytes
+    pair: tuple[str, str], sport: int, dport: int, protocol: Transport, payload: bytes
 ) -> None:
     """A sum computed as the RFC says is right, and is the one we would write, for both families and protocols."""
     segment = made_for(pair[0], sport, pair[1], dport, protocol, payload)
@@ -116,7 +117,7 @@ def test_right_sums_are_right(
 
 @given(pairs, ports, ports, protocols, payloads, st.integers(0, 65535))
 def test_the_correct_sum_repairs_any_field(
-    pair: tuple[str, str], sport: int, dport: int, protocol: Protocol, payload: bytes, stored: int
+    pair: tuple[str, str], sport: int, dport: int, protocol: Transport, payload: bytes, stored: int
 ) -> None:
     """Whatever the field holds, writing the correct sum makes the segment verify."""
     segment = with_stored(made_for(pair[0], sport, pair[1], dport, protocol, payload), stored)
@@ -124,13 +125,13 @@ def test_the_correct_sum_repairs_any_field(
 
 
 @given(addresses4, ports, protocols, payloads, st.integers(0, 511))
-def test_a_flipped_bit_is_never_right(source: str, sport: int, protocol: Protocol, payload: bytes, bit: int) -> None:
+def test_a_flipped_bit_is_never_right(source: str, sport: int, protocol: Transport, payload: bytes, bit: int) -> None:
     """One flipped bit anywhere in the segment is never taken for a right sum."""
     segment = made_for(source, sport, "10.88.0.116", 80, protocol, payload)
     at = bit % (len(segment.data) * 8)
     data = bytearray(segment.data)
     data[at // 8] ^= 1 << at % 8
-    field = 16 if protocol is Protocol.TCP else 6
+    field = 16 if protocol is Transport.TCP else 6
     flipped = replace(segment, data=bytes(data), stored=int.from_bytes(data[field : field + 2], "big"))
     assert explain(flipped, NOTHING).verdict is not Verdict.RIGHT
 
@@ -140,7 +141,7 @@ def test_seed_by_inference() -> None:
     finding = explain(seed(), NOTHING)
     assert (finding.verdict, finding.segment.stored, finding.correct) == (Verdict.STALE, 0xD776, 0xD8B9)
     assert finding.rewrite is not None
-    assert (str(finding.rewrite.address), finding.rewrite.port) == ("10.0.2.15", 80)
+    assert (str(finding.rewrite.before.destination), finding.rewrite.before.destination_port) == ("10.0.2.15", 80)
     assert finding.rewrite.evidence is Evidence.NEIGHBOURHOOD
     assert finding.address_changed
     assert not finding.port_changed
@@ -217,7 +218,7 @@ def test_a_named_origin_is_tried_as_a_mapping_is(before: tuple[str, int]) -> Non
     finding = explain(stale, Knowledge(origins=(Origin(IPv4Address("10.0.2.15"), 8080),)))
     assert finding.rewrite is not None
     assert (finding.rewrite.evidence, finding.certainty) == (Evidence.ORIGIN, Certainty.PROVED)
-    assert (str(finding.rewrite.address), finding.rewrite.port) == before
+    assert (str(finding.rewrite.before.destination), finding.rewrite.before.destination_port) == before
 
 
 @pytest.mark.parametrize("at", [1, 4, 9, 13, 15, 23])
@@ -251,15 +252,120 @@ def test_a_reply_whose_source_was_rewritten() -> None:
     stale = rewritten(made_for("10.88.0.116", 80, "192.0.2.55", 40000), "10.0.2.15", 8080, Side.SOURCE)
     finding = explain(stale, Knowledge(mappings=(MAPPING,)))
     assert finding.rewrite is not None
-    assert (finding.rewrite.side, str(finding.rewrite.address), finding.rewrite.port) == (
+    before = finding.rewrite.before
+    assert (finding.side, str(before.source), before.source_port) == (
         Side.SOURCE,
         "10.88.0.116",
         80,
     )
 
 
+HOST, GATEWAY, OUTSIDE = "10.0.2.15", "10.88.0.1", "198.51.100.9"
+SHOP = AttachmentKey("front", "shop", "eth0")
+CONTAINERS = (
+    KnownContainer(IPv4Address("10.88.0.116"), True, WEB),
+    KnownContainer(IPv4Address("10.88.0.117"), True, SHOP),
+)
+FULL = Knowledge((MAPPING,), (IPv4Address(HOST), IPv4Address(GATEWAY)), CONTAINERS)
+
+
+def moved(segment: Segment, source: tuple[str, int] | None, destination: tuple[str, int] | None) -> Segment:
+    """What NAT makes of both ends that forgets the checksum."""
+    if source is not None:
+        segment = rewritten(segment, *source, Side.SOURCE)
+    return segment if destination is None else rewritten(segment, *destination)
+
+
+@pytest.mark.parametrize(
+    ("made", "source", "destination", "translation", "receiver"),
+    [
+        (("192.0.2.55", 4000, HOST, 8080), None, ("10.88.0.116", 80), Translation.PUBLISHED, WEB),
+        (("10.88.0.116", 80, "192.0.2.55", 4000), (HOST, 8080), None, Translation.REPLY, None),
+        (("10.88.0.117", 4000, OUTSIDE, 443), (HOST, 4000), None, Translation.MASQUERADE, None),
+        ((OUTSIDE, 443, HOST, 4000), None, ("10.88.0.117", 4000), Translation.UNMASQUERADE, SHOP),
+        (("10.88.0.117", 4000, HOST, 8080), (GATEWAY, 4000), ("10.88.0.116", 80), Translation.BOTH, WEB),
+        (("10.88.0.116", 80, GATEWAY, 4000), (HOST, 8080), ("10.88.0.117", 4000), Translation.BOTH, SHOP),
+        (("127.0.0.1", 4000, "127.0.0.1", 8080), (GATEWAY, 4000), ("10.88.0.116", 80), Translation.BOTH, WEB),
+    ],
+)
+def test_each_translation_is_told(
+    made: tuple[str, int, str, int],
+    source: tuple[str, int] | None,
+    destination: tuple[str, int] | None,
+    translation: Translation,
+    receiver: AttachmentKey | None,
+) -> None:
+    """Whatever of our NAT a sum has missed is proved, named, and told with the tuple that it was made for."""
+    made_it = made_for(*made)
+    finding = explain(moved(made_it, source, destination), FULL)
+    assert (finding.verdict, finding.certainty) == (Verdict.STALE, Certainty.PROVED)
+    assert finding.rewrite is not None
+    assert finding.rewrite.translation is translation
+    assert finding.rewrite.before == Ends(ip_address(made[0]), made[1], ip_address(made[2]), made[3])
+    assert finding.receiver == receiver
+    _, notes = described(finding)
+    assert ("dpctl checksum mode front repair" in notes["to do"]) == (receiver is not None)
+
+
+@pytest.mark.parametrize("protocol", [Transport.TCP, Transport.UDP, Transport.ICMPV6])
+def test_ipv6_is_explained_as_ipv4_is(protocol: Transport) -> None:
+    """Masquerade and published ports of IPv6 are proved alike, and of ICMPv6 what has no ports."""
+    container = KnownContainer(IPv6Address("fd00:11::2"), True, WEB)
+    mapping = KnownMapping(None, 8080, Protocol.TCP, IPv6Address("fd00:11::2"), 80, WEB)
+    known = Knowledge((mapping,), (IPv6Address("2001:db8::1"),), (container,))
+    ends = (0, 0) if protocol is Transport.ICMPV6 else (443, 4000)
+    stale = rewritten(made_for("2001:db8::9", ends[0], "2001:db8::1", ends[1], protocol), "fd00:11::2", ends[1])
+    finding = explain(stale, known)
+    assert finding.rewrite is not None
+    assert finding.rewrite.translation is Translation.UNMASQUERADE
+    if protocol is Transport.TCP:
+        stale = rewritten(made_for("2001:db8::9", 4000, "2001:db8::1", 8080), "fd00:11::2", 80)
+        headline, notes = described(explain(stale, known))
+        assert headline.startswith("STALE: the address and port rewrite")
+        assert "*:8080/tcp -> [fd00:11::2]:80" in notes["proof"]
+
+
+def test_conntrack_makes_certain_what_many_addresses_do_not() -> None:
+    """Of a port that is published on a hundred addresses, conntrack's tuple proves what trying them all does not."""
+    many = Knowledge((replace(MAPPING, host_address=None, host_port=80),), (IPv4Address(HOST), *MANY))
+    assert explain(seed(), many).certainty is Certainty.LIKELY
+    was = Ends(seed().source, 54017, IPv4Address(HOST), 80)
+    finding = explain(seed(), many, was)
+    assert (finding.certainty, finding.tried, finding.tracked) == (Certainty.PROVED, 1, was)
+    _, notes = described(finding)
+    assert notes["proof"].startswith(
+        "conntrack agrees: NAT made this of 10.0.2.2:54017 > 10.0.2.15:80, by the mapping *:80"
+    )
+
+
+def test_conntrack_may_disagree() -> None:
+    """A proof that conntrack contradicts is none, and what conntrack says is told; of a corrupt sum, too."""
+    elsewhere = Ends(seed().source, 54017, IPv4Address("10.0.2.99"), 80)
+    finding = explain(seed(), Knowledge((MAPPING,)), elsewhere)
+    assert finding.certainty is Certainty.LIKELY
+    headline, notes = described(finding)
+    assert headline.startswith("PROBABLY STALE")
+    assert "10.0.2.2:54017 > 10.0.2.99:80, which this sum is not right for" in notes["conntrack"]
+    untouched = Ends(seed().source, 54017, seed().destination, 80)
+    _, notes = described(explain(with_stored(seed(), 0x1234), NOTHING, untouched))
+    assert notes["conntrack"] == "it tracks this flow, and NAT rewrites nothing of it"
+    assert "--origin" not in notes["to do"]
+
+
+def test_the_kernel_knows_what_is_partial() -> None:
+    """What the kernel calls partial is, whatever the field holds; a full sum that looks so is judged as what it is."""
+    finding = explain(with_stored(seed(), 0x1234), NOTHING, state=SumState.PARTIAL)
+    headline, notes = described(finding)
+    assert headline == "PARTIAL: no error, this is the sender's own side; the TCP checksum is not computed yet."
+    assert notes["state"].startswith("partial")
+    assert notes["to do"].startswith("nothing")
+    looks_so = with_stored(seed(), partial_sum(seed()))
+    assert explain(looks_so, NOTHING).verdict is Verdict.PARTIAL
+    assert explain(looks_so, NOTHING, state=SumState.UNKNOWN).verdict is Verdict.CORRUPT
+
+
 @given(ports, protocols, payloads, st.integers(1, 65534))
-def test_no_inference_inside_one_network(sport: int, protocol: Protocol, payload: bytes, error: int) -> None:
+def test_no_inference_inside_one_network(sport: int, protocol: Transport, payload: bytes, error: int) -> None:
     """Between neighbours, where nothing is translated, a wrong sum is corrupt and nobody's address is made up."""
     segment = made_for("10.11.0.3", sport, "10.11.0.2", 80, protocol, payload)
     wrong = with_stored(segment, (segment.stored + error) % 0xFFFF or 0xFFFF)
@@ -267,11 +373,11 @@ def test_no_inference_inside_one_network(sport: int, protocol: Protocol, payload
 
 
 @given(pairs, ports, ports, protocols)
-def test_partial_is_the_senders_own_side(pair: tuple[str, str], sport: int, dport: int, protocol: Protocol) -> None:
+def test_partial_is_the_senders_own_side(pair: tuple[str, str], sport: int, dport: int, protocol: Transport) -> None:
     """A field that holds the pseudo-header's sum is no error, even where the capture is cut short."""
     segment = made_for(pair[0], sport, pair[1], dport, protocol)
     partial = with_stored(segment, partial_sum(segment))
-    if is_right(partial) or (protocol is Protocol.UDP and partial.stored == 0):
+    if is_right(partial) or (protocol is Transport.UDP and partial.stored == 0):
         return
     assert explain(partial, NOTHING).verdict is Verdict.PARTIAL
     assert explain(replace(partial, data=partial.data[:-2]), NOTHING).verdict is Verdict.PARTIAL
@@ -280,10 +386,10 @@ def test_partial_is_the_senders_own_side(pair: tuple[str, str], sport: int, dpor
 def test_udp_without_a_checksum() -> None:
     """A UDP sum of zero is the sender's choice over IPv4, and an error over IPv6 (RFC 8200 8.1)."""
     assert (
-        explain(with_stored(made_for("10.0.2.2", 1, "10.0.2.3", 2, Protocol.UDP), 0), NOTHING).verdict is Verdict.ZERO
+        explain(with_stored(made_for("10.0.2.2", 1, "10.0.2.3", 2, Transport.UDP), 0), NOTHING).verdict is Verdict.ZERO
     )
     assert (
-        explain(with_stored(made_for("fd00::2", 1, "fd00::3", 2, Protocol.UDP), 0), NOTHING).verdict is Verdict.CORRUPT
+        explain(with_stored(made_for("fd00::2", 1, "fd00::3", 2, Transport.UDP), 0), NOTHING).verdict is Verdict.CORRUPT
     )
 
 
@@ -302,7 +408,7 @@ def run(*words: str, input: bytes | None = None) -> tuple[int, str]:
 @pytest.fixture
 def explained_seed(monkeypatch: pytest.MonkeyPatch) -> Finding:
     """No state is read: these tests run as any user, and not in a sandbox."""
-    monkeypatch.setattr("control.cli.checksum._knowledge", lambda origins: (Knowledge(origins=origins), ""))
+    monkeypatch.setattr("control.cli.checksum.explain._knowledge", lambda origins: (Knowledge(origins=origins), ""))
     return explain(seed(), NOTHING)
 
 
@@ -349,8 +455,14 @@ def test_command_prints_json(words: list[str], certainty: str, one_in: int) -> N
         "side": "destination",
         "address": "10.0.2.15",
         "port": 80,
+        "before": {
+            "source": {"address": "10.0.2.2", "port": 54017},
+            "destination": {"address": "10.0.2.15", "port": 80},
+        },
         "evidence": "origin" if words else "neighbourhood",
+        "translation": "none",
         "mapping": None,
+        "container": None,
     }
 
 
@@ -389,11 +501,11 @@ def test_a_mapping_is_named_with_what_repairs_it() -> None:
     """A mapping that explains the sum is named, and the command that has it repaired names its network."""
     _, notes = described(explain(seed(), Knowledge((MAPPING,))))
     assert "10.0.2.15:8080/tcp -> 10.88.0.116:80 (front/web/eth0)" in notes["proof"]
-    assert notes["to do"].endswith("dpctl checksum mode front repair")
+    assert notes["to do"].endswith("`dpctl checksum mode front repair`")
 
 
-def test_no_repair_is_promised_for_replies() -> None:
-    """Replies are explained, and nobody is told that they would be repaired: frames to containers are."""
+def test_no_repair_is_promised_for_what_leaves() -> None:
+    """Replies to the outside are explained, and not said to be repaired: frames to containers alone are."""
     stale = rewritten(made_for("10.88.0.116", 80, "192.0.2.55", 40000), "10.0.2.15", 8080, Side.SOURCE)
     headline, notes = described(explain(stale, Knowledge((MAPPING,))))
     assert headline == "STALE: the address and port rewrite by NAT left the sum stale."
@@ -417,15 +529,15 @@ def test_no_repair_is_promised_for_replies() -> None:
         (
             with_stored(made_for("fd00::2", 1, "fd00::3", 2), 0x1234),
             "CORRUPT: the TCP checksum is wrong, and no address rewrite that is known explains it.",
-            {"frame": "[fd00::2]:1 > [fd00::3]:2", "tried": "nothing: IPv6"},
+            {"frame": "[fd00::2]:1 > [fd00::3]:2", "tried": "nothing: no mapping"},
         ),
         (
-            with_stored(made_for("fd00::2", 1, "fd00::3", 2, Protocol.UDP), 0),
+            with_stored(made_for("fd00::2", 1, "fd00::3", 2, Transport.UDP), 0),
             "CORRUPT: this UDP datagram carries no checksum, which IPv6 allows to tunnels alone.",
             {"to do": "RFC 6935"},
         ),
         (
-            with_stored(made_for("10.0.2.2", 1, "10.0.2.3", 2, Protocol.UDP), 0),
+            with_stored(made_for("10.0.2.2", 1, "10.0.2.3", 2, Transport.UDP), 0),
             "ZERO: no error; this UDP datagram carries no checksum, as IPv4 allows.",
             {"found": "UDP checksum 0x0000"},
         ),

@@ -18,6 +18,8 @@ CALLS = {"time", "time_ns", "ctime", "localtime", "gmtime", "now", "utcnow", "to
 DISPLAY = {
     "control/agent/history.py: time.time": "when a record was made, for people; nothing is computed from it",
     "control/cli/events.py: datetime.fromtimestamp": "how that is shown",
+    "control/cli/checksum/watch.py: time.time": "when a finding was read, for people",
+    "control/checksums/sighted.py: datetime.fromtimestamp": "how that is shown",
 }
 QUEUE = {
     "control/protocol/queue.py: time.time_ns": "names of files: any order among them will do, for a DEL may come twice",

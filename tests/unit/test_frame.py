@@ -9,8 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.checksums.frame import FrameError, LinkType, NoSegmentError, frames_of_text, link_type_of, parse
-from dataplane.types import Protocol
+from control.checksums.frame import FrameError, LinkType, NoSegmentError, Transport, frames_of_text, link_type_of, parse
 
 SEED = Path(__file__).parents[1] / "data" / "seed_stale_syn.hex"
 FRAME = frames_of_text(SEED.read_text())[0]
@@ -86,7 +85,7 @@ def test_any_text_is_read_or_refused(text: str) -> None:
 def test_the_seed() -> None:
     """The seed's frame is the SYN that its comment describes."""
     segment = parse(FRAME)
-    assert (segment.protocol, segment.length, segment.complete) == (Protocol.TCP, 24, True)
+    assert (segment.protocol, segment.length, segment.complete) == (Transport.TCP, 24, True)
     assert (str(segment.source), segment.source_port) == ("10.0.2.2", 54017)
     assert (str(segment.destination), segment.destination_port) == ("10.88.0.116", 80)
     assert segment.stored == 0xD776
@@ -129,11 +128,25 @@ def test_ipv6_extension_headers_are_stepped_over() -> None:
     """UDP is found behind hop-by-hop and destination options; its length leaves them out."""
     segment = parse(ipv6(0, bytes([60, 0]) + bytes(6) + bytes([17, 1]) + bytes(14) + UDP), LinkType.RAW)
     assert (segment.protocol, segment.destination_port, segment.length, segment.stored) == (
-        Protocol.UDP,
+        Transport.UDP,
         5353,
         8,
         0xABCD,
     )
+
+
+def test_icmpv6_is_read_and_has_no_ports() -> None:
+    """ICMPv6's sum covers the addresses, so it is a segment; ICMP's does not, so it is none."""
+    echo = struct.pack("!BBHHH", 128, 0, 0xBEEF, 7, 1)
+    segment = parse(ipv6(58, echo), LinkType.RAW)
+    assert (segment.protocol, segment.source_port, segment.destination_port) == (Transport.ICMPV6, 0, 0)
+    assert (segment.stored, segment.length) == (0xBEEF, 8)
+
+
+def test_what_follows_a_datagram_is_not_covered() -> None:
+    """Where the UDP header says less than the IP header, the rest of the packet is no part of it."""
+    segment = parse(ipv6(17, UDP + b"trailer"), LinkType.RAW)
+    assert (segment.length, segment.data, segment.complete) == (8, UDP, True)
 
 
 def test_fragments() -> None:
@@ -151,7 +164,7 @@ def test_fragments() -> None:
     ("frame", "why"),
     [
         (FRAME[:12] + b"\x08\x06" + FRAME[14:], "not IP"),
-        (FRAME[:23] + b"\x01" + FRAME[24:], "neither TCP nor UDP"),
+        (FRAME[:23] + b"\x01" + FRAME[24:], "ICMP, whose"),
         (FRAME[:23] + b"\x84" + FRAME[24:], "SCTP"),
     ],
 )

@@ -11,9 +11,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from control.checksums.checksum import Knowledge
 from control.checksums.frame import FrameError, LinkType, frames_of_text
 from control.checksums.pcap import Record, is_capture, read_capture
+from control.checksums.rewrites import Knowledge
 from control.cli.checksum import checksum
 
 FRAME = frames_of_text((Path(__file__).parents[1] / "data" / "seed_stale_syn.hex").read_text())[0]
@@ -86,7 +86,7 @@ def test_any_bytes_are_read_or_refused(start: bytes, rest: bytes) -> None:
 @pytest.fixture
 def capture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A capture with one right, one stale and one other frame."""
-    monkeypatch.setattr("control.cli.checksum._knowledge", lambda origins: (Knowledge(origins=origins), ""))
+    monkeypatch.setattr("control.cli.checksum.explain._knowledge", lambda origins: (Knowledge(origins=origins), ""))
     path = tmp_path / "three.pcap"
     path.write_bytes(pcap("<", 0xA1B2C3D4, 1, RIGHT, FRAME, ARP))
     return path
