@@ -133,8 +133,8 @@ struct checksum_counts {
 	__u64 stale;      /* proved stale, or of a flow proved stale */
 	__u64 repaired;   /* of these: rewritten */
 	__u64 corrupt;    /* wrong, and no NAT of ours explains it: left alone */
-	__u64 partial;    /* not summed yet (CHECKSUM_PARTIAL): a device does it, or nobody has to */
-	__u64 verified;   /* a device found it right (CHECKSUM_UNNECESSARY) */
+	__u64 partial;    /* of any protocol, not summed yet (CHECKSUM_PARTIAL): a device does it, or nobody has to */
+	__u64 verified;   /* of any protocol, a device found it right (CHECKSUM_UNNECESSARY) */
 	__u64 unreadable; /* fragment, truncated, longer than the bound: left alone */
 };
 _Static_assert(sizeof(struct checksum_counts) == 56, "struct checksum_counts");

@@ -12,7 +12,8 @@
  *     fragment, truncated, longer than the bounds ............ unreadable
  *     flow known good, no SYN ................................ nothing to do: one lookup
  *     error zero ............................................. good: the flow is not looked at again
- *     error = what NAT of ours changed (stale.h) ............. stale: repaired by that delta
+ *     error = what NAT of ours changed (stale.h) ............. stale: repaired by that delta; where that is weak evidence,
+ *                                                              corrupt, and stale if the next packet says the same
  *     any other error ........................................ corrupt: reported, not touched
  *
  * The proof of "stale" is that the sum is right for the tuple that NAT of ours replaced. A repair takes that delta out of
