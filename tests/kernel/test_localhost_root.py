@@ -246,6 +246,18 @@ def test_route_localnet_that_is_turned_back(sandbox: Sandbox, tmp_path: Path) ->
     assert answers(world)
 
 
+def test_a_read_only_root_is_enough(sandbox: Sandbox, tmp_path: Path) -> None:
+    """systemd shows it so to the agent (ProtectControlGroups): programs are attached all the same."""
+    with_cgroups(sandbox)
+    root = root_of(sandbox)
+    sandbox.run("mount", "--bind", root, root)
+    sandbox.run("mount", "-o", "remount,bind,ro", root)
+    assert sandbox.run("mkdir", f"{root}/refused", check=False).returncode
+    world = World(sandbox, tmp_path)
+    start(world)
+    assert answers(world)
+
+
 @pytest.fixture
 def cgroup() -> Iterator[Path]:
     """A cgroup of the machine, with nothing in it."""
