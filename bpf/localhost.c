@@ -182,6 +182,8 @@ static __always_inline int tell4(struct bpf_sock_addr *ctx)
 	struct address addr;
 	struct peer *named;
 
+	if (is_loopback4(ctx->user_ip4))
+		return PROCEED; /* a process of the host, and no container: most of what is said on localhost */
 	address_from_ipv4(&addr, ctx->user_ip4);
 	named = remembered(ctx, &addr, ctx->user_port);
 	if (!named || !is_mapped(&named->addr))
@@ -200,6 +202,8 @@ static __always_inline int tell6(struct bpf_sock_addr *ctx)
 	addr.word[1] = ctx->user_ip6[1];
 	addr.word[2] = ctx->user_ip6[2];
 	addr.word[3] = ctx->user_ip6[3];
+	if (is_loopback(&addr))
+		return PROCEED; /* as above */
 	named = remembered(ctx, &addr, ctx->user_port);
 	if (!named)
 		return PROCEED;

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from control.settings import LocalhostMode
 from dataplane.doors import Programs
-from dataplane.errors import BpfError
+from dataplane.errors import BpfError, MissingDependencyError
 
 
 class Means(StrEnum):
@@ -47,5 +47,5 @@ def choose(mode: LocalhostMode, programs: Programs) -> Localhost:
         return Localhost(Means(mode.value))
     try:
         return Localhost(Means.CGROUPS, programs.localhost_cookie())
-    except BpfError as error:
+    except (BpfError, MissingDependencyError) as error:
         return Localhost(Means.NFT, why=str(error))

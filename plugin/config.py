@@ -11,7 +11,9 @@
     checksum                   off | observe | repair (default) | fill
     fillPorts                  UDP ports whose partial sums "fill" completes, default [68, 546]: DHCP clients
     guard                      off | mac | full: what the containers may send
-    conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py
+    conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py; they are about packets, so
+                               that processes of the host do not reach these ports by 127.0.0.1 and [::1], unless
+                               nftables serves localhost (the host's settings)
     forwardChains              foreign chains that need our accept: "inet filter forward" or {family, table, chain},
                                with "optional": true where it is no error that there is none
     adminChain                 a chain of inet dataplane_admin for rules of your own; what is forwarded enters it

@@ -1,8 +1,8 @@
 """From attachments to nftables: the table's skeleton as data, and what an attachment adds to it as elements.
 
     hook         chain            what it does, and why there
-    prerouting   loopback_guard   raw (-300), before NAT: route_localnet, which localhost needs, must not let others
-                                  reach the host's 127.0.0.0/8 (CVE-2020-8558)
+    prerouting   loopback_guard   raw (-300), before NAT: route_localnet, which localhost needs where nftables serves
+                                  it, must not let others reach the host's 127.0.0.0/8 (CVE-2020-8558)
     prerouting   publish_in       dstnat (-100): traffic to an address of this host, and no other (CVE-2025-67499),
     output       publish_out      is looked up in the publish maps: host-address-specific first, then wildcard
     forward      forward          filter (0): published traffic is accepted and marked, so that the isolation program

@@ -7,6 +7,7 @@ loading   runs that child, one at a time, and names its results by digest
 syscall   bpf(2)
 clsact    tc filters over rtnetlink
 attach    programs on the hooks of a device
+cgroups   programs on the root of the cgroups
 ringbuf   events
 door      ``KernelPrograms``: all of it behind ``dataplane.doors.Programs``
 inventory what is pinned and attached, in any version, and what is wrong with it

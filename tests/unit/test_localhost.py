@@ -20,7 +20,7 @@ from control.repair.reconciler import EVERYTHING, Part
 from control.settings import LocalhostMode, Settings, SettingsError, read_settings
 from dataplane.abi import U32, HostSettings, PublishedKey, Target
 from dataplane.apply import apply
-from dataplane.errors import BpfError
+from dataplane.errors import BpfError, DataplaneError, MissingDependencyError
 from dataplane.fakes import FakeDoors, FakePrograms
 from dataplane.steps import (
     AttachLocalhost,
@@ -200,6 +200,24 @@ def test_the_means_that_a_host_has() -> None:
         "127.0.0.0/8 alone, by nftables and route_localnet",
         "127.0.0.0/8 alone, by nftables and route_localnet, as the settings say",
     ]
+
+
+@pytest.mark.parametrize(
+    "error", [BpfError("load", "it", "no bcc"), MissingDependencyError("could not find bpf/abi.h")]
+)
+def test_a_host_that_cannot_have_programs_still_serves(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: DataplaneError
+) -> None:
+    """Whatever is missing, an engine comes up, for a DEL above all, and tells what it was."""
+
+    def refuse() -> int:
+        raise error
+
+    doors = FakeDoors()
+    monkeypatch.setattr(doors.programs, "localhost_cookie", refuse)
+    with engine(tmp_path, doors) as made:
+        assert made.localhost == Localhost(Means.NFT, why=str(error))
+        made.delete(key("never"))
 
 
 @pytest.mark.parametrize("mode", LocalhostMode)
