@@ -10,23 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from dataplane.abi import MANUAL_NETWORK, Event, EventAction, EventKind, GuardReason, Translation
+from control.drops import REASONS
+from dataplane.abi import MANUAL_NETWORK, Event, EventAction, EventKind, Translation
 from dataplane.types import Address, Protocol
 
 PROTOCOLS = {1: "icmp", 58: "icmpv6"} | {protocol.number: str(protocol) for protocol in Protocol}
 """Names of IP protocol numbers."""
-
-GUARDED = {
-    GuardReason.SOURCE_MAC: "its MAC is not the container's",
-    GuardReason.SOURCE_ADDRESS: "its source address is not the container's",
-    GuardReason.ARP: "ARP that claims an address or a MAC of somebody else",
-    GuardReason.NEIGHBOUR: "neighbour discovery that claims an address or a MAC of somebody else",
-    GuardReason.ROUTER: "a router's advertisement or redirect",
-    GuardReason.DHCP_SERVER: "an answer of a DHCP server",
-    GuardReason.LOOPBACK: "from or to a loopback address",
-    GuardReason.UNREADABLE: "too many tags or headers to tell",
-}
-"""What a container sent that it may not send."""
 
 _MODULUS = 0xFFFF  # ones' complement sums are numbers modulo this
 
@@ -50,7 +39,7 @@ def sentence(event: Event, names: Mapping[int, str], count: int = 1) -> str:
             )
             return f"dropped {_packets(event, count)}: isolation, {networks}"
         case EventKind.GUARDED:
-            why = "" if event.guard is None else f": {GUARDED[event.guard]}"
+            why = "" if event.guard is None else f": {REASONS[event.guard]}"
             return f"dropped {_packets(event, count)}: guard, network {_network(event.source_network, names)}{why}"
         case EventKind.STALE:
             done = "repaired" if event.action is EventAction.REPAIRED else "left as it is"

@@ -412,7 +412,7 @@ def test_every_flipped_bit_of_the_seed_is_left_alone(bench: Bench) -> None:
 
 def test_events_that_find_the_ring_full_are_counted(bench: Bench) -> None:
     """A flood of corruption costs no packet and no event goes missing unaccounted."""
-    sent = [frame(WEB, checksum=0x1234)] * 4000
+    sent = [frame(WEB, checksum=0x1234)] * 6000
     outcome = bench.checksum(sent)
     assert outcome.counts.corrupt == len(sent)
     assert 0 < len(outcome.events) < len(sent)

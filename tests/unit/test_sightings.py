@@ -12,6 +12,7 @@ import pytest
 from control.agent import sightings
 from control.checksums import sighted
 from control.checksums.rewrites import Knowledge, KnownContainer, KnownMapping
+from control.drops import REASONS
 from control.model import AttachmentKey
 from dataplane.abi import Event, EventAction, EventKind, GuardReason, Translation
 from dataplane.types import IfIndex, Protocol
@@ -106,7 +107,7 @@ def test_sums_in_words(event: Event, text: str) -> None:
             1,
             (
                 f"dropped a packet {CLIENT} > {CONTAINER}:80 (tcp) from 02:42:ac:11:00:02: guard, network back: "
-                "its source address is not the container's"
+                "packets from an address that is not its own"
             ),
         ),
         (
@@ -120,8 +121,8 @@ def test_sums_in_words(event: Event, text: str) -> None:
             ),
             2,
             (
-                "dropped 2 frames from 02:42:ac:11:00:02: guard, network back: ARP that claims an address or a MAC of "
-                "somebody else"
+                "dropped 2 frames from 02:42:ac:11:00:02: guard, network back: ARP that claims somebody else's address "
+                "or MAC"
             ),
         ),
         (
@@ -140,7 +141,7 @@ def test_drops_in_words(event: Event, count: int, text: str) -> None:
 def test_each_reason_of_the_guard_has_words(reason: GuardReason) -> None:
     """Whatever guard drops a packet for is said in words, and named in JSON."""
     event = replace(DROPPED, kind=EventKind.GUARDED, guard=reason, mac="02:42:ac:11:00:02")
-    assert sightings.sentence(event, NAMES).endswith(sightings.GUARDED[reason])
+    assert sightings.sentence(event, NAMES).endswith(REASONS[reason])
     assert sightings.fields(event, NAMES)["reason"] == reason.name.lower()
 
 

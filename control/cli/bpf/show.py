@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 
 import click
@@ -17,6 +18,9 @@ from dataplane.programs.door import KernelPrograms
 from dataplane.programs.inventory import Foreign, foreign, take_inventory
 from dataplane.programs.source import MAPS
 from dataplane.types import IfIndex, Program
+
+_WIDTH = 120
+"""Columns of text for people."""
 
 _OF_DEVICES = ("networks", "ports", "port_addresses", "checksum_counts", "guard_drops")
 """Maps whose keys begin with a device."""
@@ -195,7 +199,8 @@ def _foreign_json(one: Foreign) -> Row:
 
 def _print_fields(content: Row) -> None:
     for name, value in content.items():
-        click.echo(f"{name.replace('_', ' '):<23}{in_words(value)}")
+        click.echo(textwrap.fill(in_words(value), _WIDTH, initial_indent=f"{name.replace('_', ' '):<23}",
+                                 subsequent_indent=" " * 23, break_long_words=False, break_on_hyphens=False))  # fmt: skip
 
 
 def _print_rows(rows: list[Row]) -> None:
