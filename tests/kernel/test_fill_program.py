@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import pytest
 
-from control.checksums.checksum import Knowledge, Verdict, explain
+from control.checksums.checksum import Verdict, explain
 from control.checksums.frame import LinkType, parse
+from control.checksums.rewrites import Knowledge
 from dataplane import abi
 from dataplane.abi import Port
 from dataplane.programs import syscall

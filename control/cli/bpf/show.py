@@ -199,8 +199,8 @@ def _foreign_json(one: Foreign) -> Row:
 
 def _print_fields(content: Row) -> None:
     for name, value in content.items():
-        click.echo(textwrap.fill(in_words(value), _WIDTH, initial_indent=f"{name.replace('_', ' '):<23}",
-                                 subsequent_indent=" " * 23, break_long_words=False, break_on_hyphens=False))  # fmt: skip
+        lines = textwrap.wrap(in_words(value), _WIDTH - 23, break_long_words=False, break_on_hyphens=False)
+        click.echo(f"{name.replace('_', ' '):<23}" + f"\n{'':<23}".join(lines))
 
 
 def _print_rows(rows: list[Row]) -> None:
