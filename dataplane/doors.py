@@ -213,9 +213,10 @@ class Programs(Door):
         """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
         those that ``attach`` would not change."""
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
-        and let go of what is not hooked to any of them."""
+        and let go of what is not hooked to any of them. ``veths``, of which there may be thousands, are asked once
+        each: what this door hooks to them later is held, too."""
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""

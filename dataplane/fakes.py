@@ -365,7 +365,7 @@ class FakePrograms:
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
         return frozenset(program for index, program in self._hooked if index == ifindex)
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Nothing here goes with its pin."""
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:

@@ -4,7 +4,8 @@
     ingress   guard                             clsact: priorities 101, 102, ...
 
 A network's device gets tcx links where the kernel has tcx. A container's host veth gets clsact filters unless tcx is
-asked for: it comes and goes with its container, which would wait each time for what a link waits for.
+asked for: it comes and goes with its container, which would wait each time for what a link waits for. But where a
+filter of somebody else comes first, as that of the bandwidth plugin does, it gets a link, which comes before them all.
 
 What is attached is asked of the kernel, never concluded from pins: programs of ours are known by their names, so a
 fresh bpffs mounted over the pins does not lead to a second copy. Programs and filters of others are never touched.
@@ -16,6 +17,7 @@ changes links meanwhile; a filter takes 0.04 ms; looking takes microseconds.
 from __future__ import annotations
 
 import errno as errnos
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,14 +44,16 @@ class Hooks:
     def attach(self, program: Program, fd: int, ifindex: IfIndex) -> None:
         """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
         if self.mode is AttachMode.CLSACT or (self.mode is AttachMode.AUTO and program.of_port):
-            self._attach_clsact(program, fd, ifindex)
-            return
+            empty = clsact.make_hooks(ifindex)
+            if self.mode is AttachMode.CLSACT or empty or not clsact.comes_late(program, ifindex):
+                self._attach_clsact(program, fd, ifindex, empty=empty)
+                return
         try:
             self._attach_tcx(program, fd, ifindex)
         except BpfError as error:
             if self.mode is AttachMode.TCX or error.errno not in _NO_TCX:
                 raise
-            self._attach_clsact(program, fd, ifindex)
+            self._attach_clsact(program, fd, ifindex, empty=clsact.make_hooks(ifindex))
 
     def detach(self, program: Program, ifindex: IfIndex) -> None:
         """Have no copy of this program there, attached either way; a device that is gone has none."""
@@ -60,14 +64,19 @@ class Hooks:
         """Every copy of our programs on a device, in the order in which they run."""
         return (*(one for hook in _ATTACH_TYPES for one in _tcx(ifindex, hook)), *_clsact(ifindex))
 
-    def is_current(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
-        """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
-        copies = [hooked for hooked in self.hooked(ifindex) if hooked.program is program]
+    @staticmethod
+    def links_of(ifindex: IfIndex) -> frozenset[int]:
+        """The ids of our links on a device; none where there is no such device."""
+        return frozenset(one.link_id for hook in _ATTACH_TYPES for one in _tcx(ifindex, hook))
+
+    def is_current(self, copies: Sequence[Hooked], fd: int) -> bool:
+        """Whether ``attach`` would change nothing about one program, of which these are all copies on a device: this
+        very program is there, once, and its link is pinned."""
         if len(copies) != 1 or copies[0].program_id != syscall.program_info(fd).id:
             return False
         if copies[0].mode is AttachMode.CLSACT:
             return True
-        pin = self._pin(program, ifindex)
+        pin = self._pin(copies[0].program, copies[0].ifindex)
         return pin.exists() and self._pinned(pin).id == copies[0].link_id
 
     def sweep(self) -> None:
@@ -148,9 +157,9 @@ class Hooks:
 
     # -- clsact -------------------------------------------------------------------------------------------------------
 
-    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex) -> None:
+    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex, *, empty: bool) -> None:
         clsact.attach(program, fd, ifindex)
-        for found in _clsact_filters(ifindex):
+        for found in () if empty else _clsact_filters(ifindex):
             if found.name == program.function and (found.priority, found.handle) != clsact.place_of(program):
                 clsact.detach(found, ifindex)  # where another version of ours put it
         self._detach_tcx(program, ifindex)
@@ -212,7 +221,8 @@ def _clsact(ifindex: IfIndex) -> tuple[Hooked, ...]:
 def _clsact_filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
     """Our filters on a device; none where there is no such device."""
     try:
-        return tuple(found for found in clsact.filters(ifindex) if found.name in _BY_FUNCTION)
+        found = (one for one in clsact.filters(ifindex) if one.name in _BY_FUNCTION)
+        return tuple(one for one in found if _BY_FUNCTION[one.name].hook is one.hook)
     except BpfError as error:
         if error.errno in {errnos.ENODEV, errnos.EINVAL}:
             return ()

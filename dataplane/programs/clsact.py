@@ -19,6 +19,8 @@ from dataplane.types import DEVICE_PROGRAMS, Hook, IfIndex, Program
 PRIORITIES = {program: 101 + place for place, program in enumerate(DEVICE_PROGRAMS)}
 """Our filters' priorities: before those that ``tc`` chooses by itself (49152), isolation first."""
 
+_FUNCTIONS = frozenset(program.function for program in DEVICE_PROGRAMS)
+
 HANDLE = 0xD9
 """Our filters' handle, so that replacing never makes a second one."""
 
@@ -27,7 +29,7 @@ _QDISC_PARENT = 0xFFFFFFF1  # TC_H_CLSACT
 _QDISC_HANDLE = 0xFFFF0000
 _ETH_P_ALL = socket.htons(0x0003)
 
-_NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 37, 44, 45, 46
+_NEWQDISC, _DELQDISC, _GETQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 37, 38, 44, 45, 46
 _TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 
 _KIND, _OPTIONS = 1, 2  # TCA_*
@@ -53,19 +55,35 @@ def place_of(program: Program) -> tuple[int, int]:
     return PRIORITIES[program], HANDLE
 
 
-def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
-    """Add or replace our filter on the program's hook, in direct-action mode. Raises ``BpfError``."""
+def make_hooks(ifindex: IfIndex) -> bool:
+    """Have both hooks on a device; whether they were made now, and are empty. Raises ``BpfError``."""
     try:
-        _send(
-            _NEWQDISC,
-            CREATE | EXCLUSIVE,
-            _tc(ifindex, _QDISC_HANDLE, _QDISC_PARENT) + text_attribute(_KIND, "clsact"),
-            ifindex,
-        )
+        _send(_NEWQDISC, CREATE | EXCLUSIVE, _qdisc(ifindex), ifindex)
     except BpfError as error:
         # An ingress qdisc, such as that of the bandwidth plugin, serves as well, for its one hook.
         if error.errno != errnos.EEXIST:
             raise
+        return False
+    return True
+
+
+def comes_late(program: Program, ifindex: IfIndex) -> bool:
+    """Whether our filter would see a packet after one of somebody else, which may take it away (that of the bandwidth
+    plugin redirects all that comes), or would never see one. Raises ``BpfError``."""
+    before = (one for one in _dump(ifindex, program.hook) if one.priority < PRIORITIES[program])
+    return not _has_hook(program, ifindex) or any(one.handle and one.name not in _FUNCTIONS for one in before)
+
+
+def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
+    """Add or replace our filter on the program's hook, in direct-action mode. The device has hooks, made by us or by
+    somebody else. Raises ``BpfError``."""
+    if not _has_hook(program, ifindex):
+        raise BpfError(
+            "attach",
+            f"program {program} to link {ifindex}",
+            "its qdisc is of kind ingress, and has no hook for egress",
+            hint='have attach = "tcx" in the settings, or make it one of kind clsact',
+        )
     options = (
         attribute(_BPF_FD, struct.pack("=I", fd))
         + text_attribute(_BPF_NAME, program.function)
@@ -90,7 +108,10 @@ def detach(found: Filter, ifindex: IfIndex) -> None:
 
 
 def filters(ifindex: IfIndex) -> tuple[Filter, ...]:
-    """The bpf filters on both hooks. Raises ``BpfError`` (``ENODEV``)."""
+    """The bpf filters on both hooks. Raises ``BpfError`` (``ENODEV``).
+
+    Be aware: an ingress qdisc, which has but one hook, lists its filters for both.
+    """
     return tuple(found for hook in _PARENTS for found in _dump(ifindex, hook) if found.program_id)
 
 
@@ -112,12 +133,21 @@ def _dump(ifindex: IfIndex, hook: Hook) -> Iterator[Filter]:
         )
 
 
+def _has_hook(program: Program, ifindex: IfIndex) -> bool:
+    """Whether the qdisc of a device has the program's hook. One of kind ingress takes filters for the other, too, and
+    runs them on ingress."""
+    if program.hook is Hook.INGRESS:
+        return True
+    found = _send(_GETQDISC, 0, _tc(ifindex, 0, _QDISC_PARENT), ifindex)
+    return all(text(attributes(body[_TC.size :]).get(_KIND, b"")) == "clsact" for body in found)
+
+
 def _send(kind: int, flags: int, body: bytes, ifindex: IfIndex) -> list[bytes]:
     """One request; the bodies of its answers."""
     try:
         return exchange(socket.NETLINK_ROUTE, kind, flags, body)
     except OSError as error:
-        verb = "change" if kind != _GETTFILTER else "list"
+        verb = "list" if kind in {_GETTFILTER, _GETQDISC} else "change"
         raise BpfError.from_errno(verb, f"tc of link {ifindex}", error.errno or 0) from error
 
 

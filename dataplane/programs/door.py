@@ -9,7 +9,8 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from dataplane.doors import Hooked, MapSize
 from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
-from dataplane.types import DEVICE_PROGRAMS, AttachMode, IfIndex, Program
+from dataplane.types import AttachMode, IfIndex, Program
 
 
 class KernelPrograms:
@@ -28,7 +29,8 @@ class KernelPrograms:
     def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
         self._hooks = Hooks(mode, loading.LINKS)
         self._descriptions: dict[str, syscall.MapInfo] = {}
-        self._held: dict[int, syscall.Fd] = {}
+        self._held: dict[IfIndex, dict[int, syscall.Fd]] = {}
+        """Links by their ids, by the devices that they are held on."""
 
     @cached_property
     def digest(self) -> str:
@@ -68,10 +70,14 @@ class KernelPrograms:
         """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
         with self._open(program.function) as pinned:
             self._hooks.attach(program, pinned.number, ifindex)
+        if ifindex in self._held:
+            self._hold(ifindex)
 
     def detach(self, program: Program, ifindex: IfIndex) -> None:
         """Unhook ours from a device; not hooked, or no such device, is not an error."""
         self._hooks.detach(program, ifindex)
+        if ifindex in self._held:
+            self._hold(ifindex)
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""
@@ -80,22 +86,34 @@ class KernelPrograms:
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
         """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
         those that ``attach`` would not change."""
+        copies: defaultdict[Program, list[Hooked]] = defaultdict(list)
+        for one in self.hooked(ifindex):
+            copies[one.program].append(one)
         found = set()
-        for program in DEVICE_PROGRAMS:
+        for program, same in copies.items():
             with self._open(program.function) as pinned:
-                if self._hooks.is_current(program, pinned.number, ifindex):
+                if self._hooks.is_current(same, pinned.number):
                     found.add(program)
         return frozenset(found)
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Keep what is hooked to these devices there for as long as this process lives, also when its pins are removed;
-        and let go of what is not hooked to any of them."""
-        hooked = {one.link_id for device in devices for one in self.hooked(device) if one.link_id}
-        for gone in self._held.keys() - hooked:
-            self._held.pop(gone).close()
-        for number in hooked - self._held.keys():
+        and let go of what is not hooked to any of them. ``veths``, of which there may be thousands, are asked once
+        each: what this door hooks to them later is held, too."""
+        wanted = {*devices, *veths}
+        for gone in self._held.keys() - wanted:
+            for link in self._held.pop(gone).values():
+                link.close()
+        for device in {*devices, *(wanted - self._held.keys())}:
+            self._hold(device)
+
+    def _hold(self, device: IfIndex) -> None:
+        held, hooked = self._held.setdefault(device, {}), self._hooks.links_of(device)
+        for gone in held.keys() - hooked:
+            held.pop(gone).close()
+        for number in hooked - held.keys():
             with suppress(BpfError):  # detached since it was listed
-                self._held[number] = syscall.link_by_id(number)
+                held[number] = syscall.link_by_id(number)
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
