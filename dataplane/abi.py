@@ -217,6 +217,12 @@ def container_key(network: int, address: Address) -> bytes:
     return CONTAINER_KEY.pack(network, folded(address), address.version)
 
 
+def unpack_container_key(raw: bytes) -> int:
+    """The network of such a key; the address is in the value."""
+    network, _, _ = CONTAINER_KEY.unpack(raw)
+    return int(network)
+
+
 def port_address_key(ifindex: IfIndex, address: Address) -> bytes:
     """``struct port_address_key``."""
     return PORT_ADDRESS_KEY.pack(ifindex, pack_address(address))

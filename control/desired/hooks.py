@@ -216,7 +216,7 @@ def attachment_entries(
     return (
         _origin_entries(watched)
         | _published_entries(dict.fromkeys([*watched, *reached]))
-        | _container_entries(watched, facts)
+        | _container_entries(watched, _masqueraded(attachments), facts)
         | port_entries(attachments, facts)
     )
 
@@ -256,8 +256,13 @@ def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, byt
     return entries
 
 
+def _masqueraded(attachments: Iterable[Attachment]) -> frozenset[Address]:
+    """The addresses that are masqueraded, by whichever part of their interface."""
+    return frozenset(address for one in attachments if one.options.ip_masq for address in one.request.addresses)
+
+
 def _container_entries(
-    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
+    attachments: Iterable[Attachment], masqueraded: frozenset[Address], facts: Mapping[str, NetworkFacts]
 ) -> dict[tuple[str, bytes], bytes]:
     """``containers``.
 
@@ -266,9 +271,8 @@ def _container_entries(
     """
     entries: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
-        networks = [facts[one.key.network].id] + [0] * one.options.ip_masq
         for address in one.request.addresses:
-            for network in networks:
+            for network in [facts[one.key.network].id] + [0] * (address in masqueraded):
                 entries["containers", abi.container_key(network, address)] = abi.pack_address(address)
     return entries
 

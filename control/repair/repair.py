@@ -221,7 +221,6 @@ class Repair:
             found = ("the BPF programs are not loaded: their pins are gone, or of another version",)
             self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
             self._run(self.host_addresses(wanted))
-            self.remove_former()
             self._entries_due = False
             return found, ()
         outcome = self._sync_by_steps(Part.PROGRAMS, self._of_networks if self._entries_due else self.of_devices)
@@ -232,7 +231,9 @@ class Repair:
         if not self._kernel.programs.loaded():
             return self._sync_programs()
         if veths is None:
-            veths = frozenset(self._mirror.veths())
+            outcome = self._sync_by_steps(Part.VETHS, lambda: self._of_veths(self._mirror.veths()))
+            self.remove_former()
+            return outcome
         chosen = veths or self._next_veths()
         return self._sync_by_steps(Part.VETHS, lambda: self._of_veths(chosen))
 

@@ -142,8 +142,10 @@ class _Rebuilding:
         numbers: dict[str, int] = {}
         for one in found:
             users[one.device.index].add(one.key.network)
-            if entry := self._remains.ports.get(port_of(one)):
-                numbers.setdefault(one.key.network, entry.network)
+            known = {entry.network for entry in (self._remains.ports.get(port_of(one)),) if entry}
+            known = known or {number for number, address in self._remains.watched if address in one.request.addresses}
+            if len(known - {0}) == 1:  # an address may be one of several networks
+                numbers.setdefault(one.key.network, max(known))
         entries = {device: one.id for device, one in self._remains.networks.items() if not one.id & MANUAL_NETWORK}
         # First those that have a device for themselves; of those that share one, it has the number of one of them.
         for device, number in sorted(entries.items(), key=lambda item: (len(users[item[0]]), item)):
@@ -237,7 +239,7 @@ class _Rebuilding:
         )
         snat = not targets or targets <= traces.everywhere["snat"]
         if masq_all:
-            snat = device in remains.localhost or not any(one.version == 4 for one in published)
+            snat = self._answers_on_loopback(device, published)
         owners = [traces.masqueraded.get(address) for address in addresses]
         shared = bool(owners) and all(owner and interface_of(owner) != interface_of(key) for owner in owners)
         conditions = {one.version: traces.conditions(one) or () for one in published}
@@ -256,6 +258,16 @@ class _Rebuilding:
             firewalld_zone=TRUSTED if addresses and remains.trusted.issuperset(addresses) else "",
         )
 
+    def _answers_on_loopback(self, device: IfIndex, published: Collection[Publication]) -> bool:
+        """Whether published ports do, by what the programs know of them or else by the device's sysctl."""
+        ports = {
+            (one.target, one.protocol.number, mapping.container_port) for one in published for mapping in one.mappings()
+        }
+        told = {localhost for *port, localhost in self._remains.targets if tuple(port) in ports}
+        if told:
+            return True in told
+        return device in self._remains.localhost or not any(one.version == 4 for one in published)
+
     def _policy(self, device: IfIndex) -> IngressPolicy:
         if entry := self._remains.networks.get(device):
             return _POLICY_OF[entry.policy]
@@ -269,13 +281,14 @@ class _Rebuilding:
         entry = remains.networks.get(device)
         if entry is None:
             return ChecksumPolicy.REPAIR if (Program.CHECKSUM, device) in remains.hooks else ChecksumPolicy.OFF
-        known = any(
+        known = {
             (one.target, one.protocol.number, mapping.container_port) in remains.origins
             for one in published
             for mapping in one.mappings()
             if one.protocol is not Protocol.SCTP
-        )
-        if not known and remains.watched.isdisjoint(addresses):
+        }
+        # Ports tell of this part, addresses of all parts of the interface.
+        if known == {False} or (not known and not any(one in addresses for _, one in remains.watched)):
             return ChecksumPolicy.OFF
         mode = _MODE_OF[entry.checksum]
         if mode is ChecksumPolicy.FILL and (Program.FILL, veth) not in remains.hooks:

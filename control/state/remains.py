@@ -60,8 +60,11 @@ class Remains:
     networks: Mapping[IfIndex, NetworkEntry] = field(default_factory=dict)
     origins: frozenset[tuple[Address, int, int]] = frozenset()
     """(container's address, protocol, port) that the checksum program knows."""
-    watched: frozenset[Address] = frozenset()
-    """Addresses of containers whose checksums it looks at."""
+    targets: frozenset[tuple[Address, int, int, bool]] = frozenset()
+    """The same of ports that lead there, and whether loopback addresses of the host do, too."""
+    watched: frozenset[tuple[int, Address]] = frozenset()
+    """Addresses of containers whose checksums it looks at, by the number of the network, and those of all that
+    masquerade by 0."""
     ports: Mapping[IfIndex, Port] = field(default_factory=dict)
     """Host veths, and what their containers may send."""
     port_addresses: frozenset[Place] = frozenset()

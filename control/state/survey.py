@@ -22,7 +22,7 @@ from control.model import AttachmentKey
 from control.state.rebuild import Rebuilt, rebuilt
 from control.state.remains import TRUSTED, Remains, Sandbox, groups_of
 from dataplane import abi, addresses, wires
-from dataplane.abi import U32, NetworkEntry, OriginKey, Port
+from dataplane.abi import U32, NetworkEntry, OriginKey, Port, PublishedKey, Target
 from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.errors import FirewalldError, KernelError, LinkError
 from dataplane.namespaces import inside
@@ -101,7 +101,16 @@ def _with_entries(kernel: Kernel, remains: Remains) -> Remains:
         port_addresses=frozenset(
             abi.unpack_port_address_key(key) for key, _ in kernel.programs.entries("port_addresses")
         ),
-        watched=frozenset(filter(None, (abi.unpack_address(one) for _, one in kernel.programs.entries("containers")))),
+        targets=frozenset(
+            (target.address, PublishedKey.unpack(key).protocol, target.port, target.localhost)
+            for key, value in kernel.programs.entries("published")
+            for target in (Target.unpack(value),)
+        ),
+        watched=frozenset(
+            (abi.unpack_container_key(key), address)
+            for key, value in kernel.programs.entries("containers")
+            if (address := abi.unpack_address(value)) is not None
+        ),
         fill_ports=frozenset(abi.unpack_fill_key(key) for key, _ in kernel.programs.entries("fill_ports")),
         origins=frozenset((one.address, one.protocol, one.port) for one in origins),
     )

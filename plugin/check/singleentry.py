@@ -122,7 +122,7 @@ def _joined(parts: Sequence[_Part]) -> JsonObject:
     entry["checksum"] = max((one.checksum for one in chosen), key=_CHECKSUMS.index)
     entry["guard"] = max((one.guard for one in chosen), key=_GUARDS.index)
     if entry["checksum"] == ChecksumPolicy.FILL:
-        entry["fillPorts"] = sorted({port for one in chosen for port in one.fill_ports})
+        entry["fillPorts"] = list[Json](sorted({port for one in chosen for port in one.fill_ports}))
     if publisher is not None:
         entry |= _publishing(publisher)
     if chains := dict.fromkeys(chain for one in chosen for chain in one.forward_chains):
