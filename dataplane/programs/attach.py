@@ -4,8 +4,8 @@
     ingress   guard                             clsact: priorities 101, 102, ...
 
 A network's device gets tcx links where the kernel has tcx. A container's host veth gets clsact filters unless tcx is
-asked for: it comes and goes with its container, which would wait each time for what a link waits for. But where a
-filter of somebody else comes first, as that of the bandwidth plugin does, it gets a link, which comes before them all.
+asked for: it comes and goes with its container, which would wait each time for what a link waits for. But where others
+have filters there, it gets tcx links too: those run before any filter, and no filter can take a packet away from them.
 
 What is attached is asked of the kernel, never concluded from pins: programs of ours are known by their names, so a
 fresh bpffs mounted over the pins does not lead to a second copy. Programs and filters of others are never touched.
@@ -43,17 +43,17 @@ class Hooks:
 
     def attach(self, program: Program, fd: int, ifindex: IfIndex) -> None:
         """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
-        if self.mode is AttachMode.CLSACT or (self.mode is AttachMode.AUTO and program.of_port):
-            empty = clsact.make_hooks(ifindex)
-            if self.mode is AttachMode.CLSACT or empty or not clsact.comes_late(program, ifindex):
-                self._attach_clsact(program, fd, ifindex, empty=empty)
-                return
+        if self.mode is AttachMode.CLSACT or (
+            self.mode is AttachMode.AUTO and program.of_port and clsact.take(ifindex)
+        ):
+            self._attach_clsact(program, fd, ifindex)
+            return
         try:
             self._attach_tcx(program, fd, ifindex)
         except BpfError as error:
             if self.mode is AttachMode.TCX or error.errno not in _NO_TCX:
                 raise
-            self._attach_clsact(program, fd, ifindex, empty=clsact.make_hooks(ifindex))
+            self._attach_clsact(program, fd, ifindex)
 
     def detach(self, program: Program, ifindex: IfIndex) -> None:
         """Have no copy of this program there, attached either way; a device that is gone has none."""
@@ -157,9 +157,9 @@ class Hooks:
 
     # -- clsact -------------------------------------------------------------------------------------------------------
 
-    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex, *, empty: bool) -> None:
+    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex) -> None:
         clsact.attach(program, fd, ifindex)
-        for found in () if empty else _clsact_filters(ifindex):
+        for found in _clsact_filters(ifindex):
             if found.name == program.function and (found.priority, found.handle) != clsact.place_of(program):
                 clsact.detach(found, ifindex)  # where another version of ours put it
         self._detach_tcx(program, ifindex)
@@ -221,8 +221,7 @@ def _clsact(ifindex: IfIndex) -> tuple[Hooked, ...]:
 def _clsact_filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
     """Our filters on a device; none where there is no such device."""
     try:
-        found = (one for one in clsact.filters(ifindex) if one.name in _BY_FUNCTION)
-        return tuple(one for one in found if _BY_FUNCTION[one.name].hook is one.hook)
+        return tuple(found for found in clsact.filters(ifindex) if found.name in _BY_FUNCTION)
     except BpfError as error:
         if error.errno in {errnos.ENODEV, errnos.EINVAL}:
             return ()

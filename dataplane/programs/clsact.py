@@ -1,5 +1,11 @@
 """tc filters of kind ``bpf`` on the clsact hook, over rtnetlink: how programs are attached where the kernel has no tcx.
 
+A device has one qdisc for both hooks, ``clsact``, or one of kind ``ingress`` in its place, as the bandwidth plugin
+makes it. That has one hook, and takes every filter to it whichever was asked for; so ours for egress keep off.
+
+Be aware: filters run in the order of their priorities, and one of somebody else's may take a packet away before ours
+sees it, for good: what the bandwidth plugin redirects to its ifb device comes back with all filters skipped.
+
 Source: include/uapi/linux/{rtnetlink,pkt_sched,pkt_cls}.h.
 """
 
@@ -19,8 +25,6 @@ from dataplane.types import DEVICE_PROGRAMS, Hook, IfIndex, Program
 PRIORITIES = {program: 101 + place for place, program in enumerate(DEVICE_PROGRAMS)}
 """Our filters' priorities: before those that ``tc`` chooses by itself (49152), isolation first."""
 
-_FUNCTIONS = frozenset(program.function for program in DEVICE_PROGRAMS)
-
 HANDLE = 0xD9
 """Our filters' handle, so that replacing never makes a second one."""
 
@@ -29,7 +33,9 @@ _QDISC_PARENT = 0xFFFFFFF1  # TC_H_CLSACT
 _QDISC_HANDLE = 0xFFFF0000
 _ETH_P_ALL = socket.htons(0x0003)
 
-_NEWQDISC, _DELQDISC, _GETQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 37, 38, 44, 45, 46
+_BY_FUNCTION = {program.function: program for program in DEVICE_PROGRAMS}
+
+_NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER, _GETTFILTER = 36, 37, 44, 45, 46
 _TC = struct.Struct("=BxxxiIII")  # struct tcmsg: family, ifindex, handle, parent, info
 
 _KIND, _OPTIONS = 1, 2  # TCA_*
@@ -55,34 +61,22 @@ def place_of(program: Program) -> tuple[int, int]:
     return PRIORITIES[program], HANDLE
 
 
-def make_hooks(ifindex: IfIndex) -> bool:
-    """Have both hooks on a device; whether they were made now, and are empty. Raises ``BpfError``."""
-    try:
-        _send(_NEWQDISC, CREATE | EXCLUSIVE, _qdisc(ifindex), ifindex)
-    except BpfError as error:
-        # An ingress qdisc, such as that of the bandwidth plugin, serves as well, for its one hook.
-        if error.errno != errnos.EEXIST:
-            raise
-        return False
-    return True
-
-
-def comes_late(program: Program, ifindex: IfIndex) -> bool:
-    """Whether our filter would see a packet after one of somebody else, which may take it away (that of the bandwidth
-    plugin redirects all that comes), or would never see one. Raises ``BpfError``."""
-    before = (one for one in _dump(ifindex, program.hook) if one.priority < PRIORITIES[program])
-    return not _has_hook(program, ifindex) or any(one.handle and one.name not in _FUNCTIONS for one in before)
+def take(ifindex: IfIndex) -> bool:
+    """Have a clsact qdisc for filters of ours alone; False where somebody else's qdisc or filters are there, and then
+    nothing was changed. Raises ``BpfError``."""
+    return _created(ifindex) or (_is_clsact(ifindex) and not any(map(_is_foreign, _everything(ifindex))))
 
 
 def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
-    """Add or replace our filter on the program's hook, in direct-action mode. The device has hooks, made by us or by
-    somebody else. Raises ``BpfError``."""
-    if not _has_hook(program, ifindex):
+    """Add or replace our filter on the program's hook, in direct-action mode. Raises ``BpfError``: ``EEXIST`` where
+    somebody else's qdisc has no such hook."""
+    if not _created(ifindex) and program.hook is Hook.EGRESS and not _is_clsact(ifindex):
         raise BpfError(
             "attach",
-            f"program {program} to link {ifindex}",
-            "its qdisc is of kind ingress, and has no hook for egress",
-            hint='have attach = "tcx" in the settings, or make it one of kind clsact',
+            f'"{program}" to the egress of link {ifindex}',
+            "a qdisc of kind ingress is there, which has no such hook",
+            errnos.EEXIST,
+            "remove it, or attach by tcx",
         )
     options = (
         attribute(_BPF_FD, struct.pack("=I", fd))
@@ -98,7 +92,7 @@ def detach(found: Filter, ifindex: IfIndex) -> None:
     """Remove one filter of ours; the clsact qdisc, with the last filter. Raises ``BpfError``."""
     body = _tc(ifindex, found.handle, _PARENTS[found.hook], found.priority) + text_attribute(_KIND, found.kind)
     _send(_DELTFILTER, 0, body, ifindex)
-    if any(list(_dump(ifindex, hook)) for hook in _PARENTS):
+    if _everything(ifindex):
         return
     try:
         _send(_DELQDISC, 0, _qdisc(ifindex), ifindex)
@@ -108,23 +102,54 @@ def detach(found: Filter, ifindex: IfIndex) -> None:
 
 
 def filters(ifindex: IfIndex) -> tuple[Filter, ...]:
-    """The bpf filters on both hooks. Raises ``BpfError`` (``ENODEV``).
+    """The bpf filters on both hooks: those of an ingress qdisc on each, but ours where they belong. Raises ``BpfError``
+    (``ENODEV``)."""
+    return tuple(found for found in _everything(ifindex) if found.program_id)
 
-    Be aware: an ingress qdisc, which has but one hook, lists its filters for both.
-    """
-    return tuple(found for hook in _PARENTS for found in _dump(ifindex, hook) if found.program_id)
+
+def _everything(ifindex: IfIndex) -> list[Filter]:
+    """The filters on both hooks, of whatever kind."""
+    found = [one for hook in _PARENTS for one in _dump(ifindex, hook)]
+    return [one for one in found if _is_foreign(one) or _BY_FUNCTION[one.name].hook is one.hook]
+
+
+def _is_foreign(found: Filter) -> bool:
+    return found.name not in _BY_FUNCTION
+
+
+def _created(ifindex: IfIndex) -> bool:
+    """Make the qdisc; False where there is one, whosever it is."""
+    try:
+        _send(_NEWQDISC, CREATE | EXCLUSIVE, _qdisc(ifindex), ifindex)
+    except BpfError as error:
+        if error.errno != errnos.EEXIST:
+            raise
+        return False
+    return True
+
+
+def _is_clsact(ifindex: IfIndex) -> bool:
+    """Whether the qdisc that is there is of kind clsact: a change that changes nothing is refused to other kinds."""
+    try:
+        _send(_NEWQDISC, 0, _qdisc(ifindex), ifindex)
+    except BpfError as error:
+        if error.errno != errnos.EINVAL:
+            raise
+        return False
+    return True
 
 
 def _dump(ifindex: IfIndex, hook: Hook) -> Iterator[Filter]:
     for body in _send(_GETTFILTER, DUMP, _tc(ifindex, 0, _PARENTS[hook]), ifindex):
         _, index, handle, _, about = _TC.unpack_from(body)
-        if index != ifindex:
+        if index != ifindex or not handle:  # without: a priority, whose filters follow
             continue
         outer = attributes(body[_TC.size :])
-        inner = attributes(outer.get(_OPTIONS, b""))
+        kind = text(outer.get(_KIND, b""))
+        inner = attributes(outer.get(_OPTIONS, b"")) if kind == "bpf" else {}
         yield Filter(
             hook=hook,
-            kind=text(outer.get(_KIND, b"")),
+            kind=kind,
             priority=about >> 16,
             handle=handle,
             name=text(inner.get(_BPF_NAME, b"")),
@@ -133,21 +158,12 @@ def _dump(ifindex: IfIndex, hook: Hook) -> Iterator[Filter]:
         )
 
 
-def _has_hook(program: Program, ifindex: IfIndex) -> bool:
-    """Whether the qdisc of a device has the program's hook. One of kind ingress takes filters for the other, too, and
-    runs them on ingress."""
-    if program.hook is Hook.INGRESS:
-        return True
-    found = _send(_GETQDISC, 0, _tc(ifindex, 0, _QDISC_PARENT), ifindex)
-    return all(text(attributes(body[_TC.size :]).get(_KIND, b"")) == "clsact" for body in found)
-
-
 def _send(kind: int, flags: int, body: bytes, ifindex: IfIndex) -> list[bytes]:
     """One request; the bodies of its answers."""
     try:
         return exchange(socket.NETLINK_ROUTE, kind, flags, body)
     except OSError as error:
-        verb = "list" if kind in {_GETTFILTER, _GETQDISC} else "change"
+        verb = "change" if kind != _GETTFILTER else "list"
         raise BpfError.from_errno(verb, f"tc of link {ifindex}", error.errno or 0) from error
 
 

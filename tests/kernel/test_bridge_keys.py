@@ -232,8 +232,11 @@ def frames_heard(host: Host, mac: str) -> int:
     return counters(db, "Udp")["NoPorts"] - before
 
 
-def spoof_table(host: Host) -> bool:
-    return "table bridge dataplane" in host.sandbox.run("nft", "list", "tables").stdout
+def guarded(host: Host) -> list[str]:
+    """The containers of the pair whose guard is there, by their host veths' filters."""
+    programs = json.loads(host.sandbox.run(DPCTL, "bpf", "ls", "--json").stdout)["attached"]
+    veths = {one["device"] for one in programs if one["program"] == "guard"}
+    return [name for name in ("db", "web") if host.port(name) in veths]
 
 
 def guarded_pair(host: Host) -> None:
@@ -246,34 +249,33 @@ def guarded_pair(host: Host) -> None:
 
 
 def test_spoofed_frames_die(host: Host) -> None:
-    """Its own traffic passes, frames by another MAC do not; also after everybody's rules were flushed and put back."""
+    """Its own traffic passes, frames by another MAC do not; also after somebody's ``tc`` took the guard away and it was
+    put back. A flush of the ruleset is nothing to it."""
     guarded_pair(host)
     assert frames_heard(host, MAC) == 5
     assert frames_heard(host, STRANGER) == 0
     host.sandbox.run("nft", "flush", "ruleset")
+    assert frames_heard(host, STRANGER) == 0
+    host.sandbox.run("tc", "qdisc", "delete", "dev", host.port("web"), "clsact")
     assert frames_heard(host, STRANGER) == 5
-    assert "table bridge dataplane was wiped" in host.check()
+    assert "program guard is not attached to device" in host.check()
     host.sandbox.run(DPCTL, "reconcile")
     assert frames_heard(host, STRANGER) == 0
     assert host.check() == []
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_the_spoof_check_goes_with_its_last_user(host: Host, verb: str) -> None:
-    """The table stays while one container needs it, and then it goes."""
+def test_a_guard_goes_with_its_container(host: Host, verb: str) -> None:
+    """The neighbour's stays."""
     guarded_pair(host)
+    assert guarded(host) == ["db", "web"]
     if verb == "DEL":
         host.delete("db")
     else:
         valid = [{"containerID": "web", "ifname": "eth0"}]
         host.plugin.succeeds("GC", host.conf(ipam=IPV4) | {"cni.dev/valid-attachments": valid})
-    assert spoof_table(host)
+    assert guarded(host) == ["web"]
     assert host.check() == []
-    if verb == "DEL":
-        host.delete("web")
-    else:
-        host.plugin.succeeds("GC", host.conf(ipam=IPV4) | {"cni.dev/valid-attachments": []})
-    assert not spoof_table(host)
 
 
 # What a container must not be able to do, and what the host may not let us do
