@@ -318,6 +318,15 @@ def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
     return any(program is Program.CHECKSUM for program, _ in wanted)
 
 
+def is_as_good(entry: tuple[str, bytes], held: bytes | None, wanted: bytes) -> bool:
+    """Whether a map serves with what it holds: of containers' addresses that add up to the same it keeps any one."""
+    name, key = entry
+    if held == wanted or name != "containers" or held is None:
+        return held == wanted
+    address = abi.unpack_address(held)
+    return address is not None and abi.container_key(abi.unpack_container_key(key), address) == key
+
+
 def is_manual(map_name: str, value: bytes) -> bool:
     """Whether a map entry was made by hand (``dpctl bpf attach``), not for an attachment."""
     return map_name == "networks" and bool(NetworkEntry.unpack(value).id & MANUAL_NETWORK)

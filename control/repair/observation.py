@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from control.desired import ruleset
-from control.desired.hooks import PORT_MAPS
+from control.desired.hooks import PORT_MAPS, is_as_good
 from control.desired.planner import Desired, PortUse
 from control.model import ForeignChain
 from control.repair.reconciler import Part
@@ -87,7 +87,11 @@ def there(wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYT
     """What is wanted, without what the kernel lacks of it in these parts."""
     found = wanted
     if _BY_PROGRAMS & set(parts):
-        held = {entry: value for entry, value in observed.entries.items() if entry in wanted.entries}
+        held = {
+            entry: wanted.entries[entry] if is_as_good(entry, value, wanted.entries[entry]) else value
+            for entry, value in observed.entries.items()
+            if entry in wanted.entries
+        }
         found = replace(found, hooks=wanted.hooks & observed.current, entries=held)
     if Part.SYSCTLS in parts:
         found = replace(
@@ -148,7 +152,7 @@ def _about_programs(wanted: Desired, observed: Observed) -> Iterator[tuple[Part,
         return
     for (map_name, key), value in wanted.entries.items():
         entry = observed.entries.get((map_name, key))
-        if entry != value:
+        if not is_as_good((map_name, key), entry, value):
             part = Part.VETHS if map_name in PORT_MAPS else Part.PROGRAMS
             yield part, f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
 

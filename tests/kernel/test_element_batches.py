@@ -18,7 +18,6 @@ from dataplane.nft.objects import (
     LinkIndex,
     Port,
     PortRange,
-    Table,
 )
 from dataplane.nft.transaction import Transaction, add, create, delete, flush
 from dataplane.types import IfIndex, Protocol

@@ -215,6 +215,16 @@ def test_entries_that_were_taken_out_come_back(world: World) -> None:
     assert {name: dict(world.doors.programs.entries(name)) for name in before} == before
 
 
+def test_two_addresses_that_add_up_to_the_same_are_no_trouble(world: World) -> None:
+    """Of 10.11.0.4 and 10.13.0.2 the checksum program keeps one; nobody complains of the other."""
+    masqueraded = Options(ip_masq=True)
+    both = [world.attach("web", "10.11.0.4", options=masqueraded), world.attach("db", "10.13.0.2", options=masqueraded)]
+    for one in both:
+        world.engine.check(one)
+    assert not world.engine.problems()
+    assert world.engine.sync(ALL) == Outcome()
+
+
 def test_entries_that_could_not_be_written_are_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pins that are removed while their maps are filled leave nothing forgotten."""
     world.attach("web", "10.11.0.2", port(8080))
