@@ -90,9 +90,8 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
         case AttachProgram(program, ifindex):
             return _attach_program(kernel, program, ifindex)
         case DetachProgram(program, ifindex):
-            before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
-            kernel.programs.detach(program, ifindex)
-            return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
+            was_hooked = kernel.programs.detach(program, ifindex)
+            return (lambda: kernel.programs.attach(program, ifindex)) if was_hooked else _nothing
         case RunNft(do, undo):
             kernel.nft.run(do)
             return lambda: kernel.nft.run(undo)
@@ -123,14 +122,13 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
 
 
 def _attach_program(kernel: Kernel, program: Program, ifindex: IfIndex) -> Undo:
-    before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
     try:
-        kernel.programs.attach(program, ifindex)
+        new = kernel.programs.attach(program, ifindex)
     except BpfError:
         if not program.of_port or kernel.links.get(ifindex) is not None:
             raise
         return _nothing
-    return _nothing if before else lambda: kernel.programs.detach(program, ifindex)
+    return (lambda: kernel.programs.detach(program, ifindex)) if new else _nothing
 
 
 def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -> Undo:

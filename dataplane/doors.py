@@ -200,11 +200,12 @@ class Programs(Door):
         """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went. Raises
         ``BpfError``."""
 
-    def attach(self, program: Program, ifindex: IfIndex) -> None:
-        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+    def attach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Hook a program to a device; one that is hooked is brought up to date. Whether it was not hooked before.
+        Raises ``BpfError``."""
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
-        """Unhook ours from a device; not hooked, or no such device, is not an error."""
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Unhook ours from a device; whether it was hooked. No such device is not an error."""
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""

@@ -36,7 +36,7 @@ from dataplane.types import NETWORK_PROGRAMS, PORT_PROGRAMS, Address, IfIndex
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NETWORK_MAPS = ("networks", "origins", "published", "containers", "ports", "port_addresses", "fill_ports")
 INTERRUPTED = "a change was interrupted"
-_FEW_LINKS = 16
+_FEW_LINKS = 64
 """Links that are asked for one by one; more are listed with all others."""
 _IN_TURN = 32
 """Host veths that are looked at in turn, each time that it is merely time to look."""

@@ -66,18 +66,21 @@ class KernelPrograms:
         hooked = (one.program_id for number, _ in socket.if_nameindex() for one in self.hooked(IfIndex(number)))
         return loading.prune(self.digest, set(hooked))
 
-    def attach(self, program: Program, ifindex: IfIndex) -> None:
-        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+    def attach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Hook a program to a device; one that is hooked is brought up to date. Whether it was not hooked before.
+        Raises ``BpfError``."""
         with self._open(program.function) as pinned:
-            self._hooks.attach(program, pinned.number, ifindex)
+            new = self._hooks.attach(program, pinned.number, ifindex)
         if ifindex in self._held:
             self._hold(ifindex)
+        return new
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
-        """Unhook ours from a device; not hooked, or no such device, is not an error."""
-        self._hooks.detach(program, ifindex)
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Unhook ours from a device; whether it was hooked. No such device is not an error."""
+        was_hooked = self._hooks.detach(program, ifindex)
         if ifindex in self._held:
             self._hold(ifindex)
+        return was_hooked
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""

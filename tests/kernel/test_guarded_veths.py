@@ -24,11 +24,15 @@ from support.residue import residue
 from support.traffic import ask, send_frame
 from support.world import GO_PLUGINS, Attached, World, publish
 
-IPAM = {"type": "host-local", "ranges": [[{"subnet": str(plan.FRONT.subnet4)}]], "routes": [{"dst": "0.0.0.0/0"}]}
-BRIDGE = {"type": "bridge", "bridge": plan.FRONT.device, "isGateway": True, "ipam": IPAM}
-OURS = {"type": "dataplane", "capabilities": {"portMappings": True}}
+IPAM: dict[str, object] = {
+    "type": "host-local",
+    "ranges": [[{"subnet": str(plan.FRONT.subnet4)}]],
+    "routes": [{"dst": "0.0.0.0/0"}],
+}
+BRIDGE: dict[str, object] = {"type": "bridge", "bridge": plan.FRONT.device, "isGateway": True, "ipam": IPAM}
+OURS: dict[str, object] = {"type": "dataplane", "capabilities": {"portMappings": True}}
 RATES = {"ingressRate": 10**9, "ingressBurst": 10**8, "egressRate": 10**9, "egressBurst": 10**8}
-BANDWIDTH = {"type": "bandwidth", **RATES}
+BANDWIDTH: dict[str, object] = {"type": "bandwidth", **RATES}
 
 
 @pytest.fixture
@@ -48,7 +52,8 @@ def veth(one: Attached) -> str:
     """The name of a container's host veth."""
     interfaces = one.result["interfaces"]
     assert isinstance(interfaces, list)
-    return next(link["name"] for link in interfaces if link["name"].startswith("veth") and not link.get("sandbox"))
+    names = [str(link["name"]) for link in interfaces if not link.get("sandbox")]
+    return next(name for name in names if name.startswith("veth"))
 
 
 def ports() -> list[Port]:
@@ -179,7 +184,7 @@ def test_links_are_held_by_the_agent(sandbox: Sandbox, tmp_path: Path) -> None:
     web = world.attach("web", plan.FRONT)
 
     before = world.host.call(guard_of, veth(web))
-    held = ("sh", "-c", "ls -l /proc/*/fd | grep -c bpf_link")
+    held = ("sh", "-c", "ls -l /proc/*/fd | grep -c bpf.link")
     wait_until(lambda: int(sandbox.run(*held, check=False).stdout) == 3, 20, "the agent to hold three links")
     sandbox.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane* || true")
     assert world.host.call(guard_of, veth(web)).link_id == before.link_id

@@ -152,11 +152,11 @@ def test_a_container_that_died_is_no_trouble_to_others(world: World, monkeypatch
     veth = veth_of(world, going)
     attach = world.doors.programs.attach
 
-    def refuse(program: Program, ifindex: IfIndex) -> None:
+    def refuse(program: Program, ifindex: IfIndex) -> bool:
         if ifindex == veth:
             world.doors.links.remove(veth)
             raise BpfError.from_errno("attach", "program guard", errno.ENODEV)
-        attach(program, ifindex)
+        return attach(program, ifindex)
 
     monkeypatch.setattr(world.doors.programs, "attach", refuse)
     world.doors.programs.unload()
@@ -178,10 +178,10 @@ def test_the_table_of_earlier_versions_goes_once_the_guard_is_there(
     with monkeypatch.context() as patched:
         attach = world.doors.programs.attach
 
-        def refuse(program: Program, ifindex: IfIndex) -> None:
+        def refuse(program: Program, ifindex: IfIndex) -> bool:
             if program is Program.GUARD:
                 raise BpfError.from_errno("attach", "program guard", errno.ENOMEM)
-            attach(program, ifindex)
+            return attach(program, ifindex)
 
         patched.setattr(world.doors.programs, "attach", refuse)
         assert world.engine.sync(EVERYTHING).failed
