@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from control.desired import planner
-from control.desired.hooks import HostWide, use_of
+from control.desired.hooks import HostWide, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -38,8 +38,6 @@ class Change:
     new: Attachment | None
     before: Desired
     after: Desired
-    considered: frozenset[AttachmentKey]
-    """Whose attachments ``before`` and ``after`` are about."""
 
     @property
     def touched(self) -> list[Attachment]:
@@ -68,13 +66,16 @@ class Changes:
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
+        # Of one whose container is gone without a DEL, the host veth went with it.
+        veths = {port_of(one) for one in others} - {port_of(one) for one in ours}
+        gone = frozenset(veth for veth in veths if veth and self._kernel.links.get(veth) is None)
+
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
-            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host)
+            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
 
         before, after = state(old), state(new)
-        considered = frozenset({key, *(one.key for one in others)})
-        return Change(key, old, new, before if new is None else self._as_found(before, after), after, considered)
+        return Change(key, old, new, before if new is None else self._as_found(before, after), after)
 
     def make(self, change: Change) -> None:
         """Make a change, or nothing of it. Raises the kernel's error."""
@@ -162,16 +163,9 @@ class Changes:
         )
 
     def _steps(self, change: Change) -> tuple[Step, ...]:
-        guards = change.before.guards or change.after.guards
-        plan = planner.plan(
-            change.before,
-            change.after,
-            self._mark,
-            former=self._store.former_sysctls(change.before.device_sysctls),
-            guarded_elsewhere=bool(guards) and self._store.guards_others(change.considered),
-        )
+        former = self._store.former_sysctls(change.before.device_sysctls)
         return (
-            *plan,
+            *planner.plan(change.before, change.after, self._mark, former=former),
             *planner.flush_flows(self._repair.flow_filters(change.touched)),
         )
 

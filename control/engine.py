@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ from dataplane.apply import apply
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError
 from dataplane.netns import scoped
-from dataplane.types import AttachMode
+from dataplane.types import AttachMode, IfIndex
 
 if TYPE_CHECKING:
     from control.state.rebuild import Rebuilt
@@ -165,14 +165,15 @@ class Engine:
         with self._held():
             return self._repair.own()
 
-    def sync(self, parts: frozenset[Part]) -> Outcome:
-        """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome."""
+    def sync(self, parts: frozenset[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
+        """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome.
+        ``veths``: which of the containers' host veths to look at; see ``Repair.sync``."""
         outcomes = []
         try:
             if Part.LINKS in parts:
                 outcomes.append(self._follow_devices())
             with self._held():
-                outcomes.append(self._repair.sync(parts))
+                outcomes.append(self._repair.sync(parts, veths))
                 if parts >= EVERYTHING and not outcomes[-1].failed:
                     self.kernel.programs.prune()
         except (DataplaneError, OSError) as error:
@@ -206,7 +207,7 @@ class Engine:
             if former is not None and former.version == version:
                 return None
             wanted = self._repair.of_devices()
-            self.kernel.programs.hold({device for _, device in wanted.hooks})
+            self.kernel.programs.hold({device for _, device in wanted.hooks}, self.mirror.veths())
             # Now, and not when it is needed within milliseconds.
             self.mirror.sets()
             return Watched(
@@ -408,7 +409,11 @@ class Engine:
         if stored is None:
             yield f"attachment {request.key} is not known here: it was removed, or never added"
             return
-        if stored.request.mappings != request.mappings or stored.options != request.options:
+        asked = request.options
+        if not stored.request.mac:
+            # Of an earlier version, which guarded nobody: what a running container may send is left as it is.
+            asked = replace(asked, guard=stored.options.guard)
+        if stored.request.mappings != request.mappings or stored.options != asked:
             yield f"attachment {request.key} was added with other settings than these"
         # Plugins that come later in the chain may have added some.
         if not set(stored.request.addresses) <= set(request.addresses):

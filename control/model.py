@@ -125,7 +125,7 @@ class GuardPolicy(StrEnum):
 
     OFF = "off"  # whatever they like
     MAC = "mac"  # frames from their own MAC
-    FULL = "full"  # and packets from their own addresses; nothing that a router or a DHCP server says
+    FULL = "full"  # and, if addresses are known, packets from these; nothing that a router or a DHCP server says
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ class Options:
     checksum: ChecksumPolicy = ChecksumPolicy.REPAIR
     fill_ports: tuple[int, ...] = DEFAULT_FILL_PORTS
     """UDP destination ports whose partial sums are completed, under ``ChecksumPolicy.FILL``."""
-    guard: GuardPolicy = GuardPolicy.OFF
+    guard: GuardPolicy = GuardPolicy.FULL
     conditions4: tuple[Condition, ...] = ()
     conditions6: tuple[Condition, ...] = ()
     forward_chains: tuple[ForeignChain, ...] = ()
@@ -227,8 +227,6 @@ class Request:
     """CNI_NETNS, for garbage collection and for people."""
     netns_inode: int = 0
     """st_ino of the namespace, 0 where unknown."""
-    guarded_mac: str = ""
-    """The only MAC that the container may send from; empty: any."""
     mac: str = ""
     """Of the container's interface, in lower case with colons; empty where nobody told."""
     lease_dir: str = ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control.desired import adminchain, planner, ruleset, spoofcheck
+from control.desired import adminchain, planner, ruleset
 from control.errors import EngineError
 from control.repair.repair import Repair
 from control.state.store import Store
@@ -29,7 +29,7 @@ def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[s
     store.begin(())
     errors = apply_all((*(step for step in steps if not isinstance(step, RunNft)), DetachLocalhost()), kernel)
     try:
-        removed += _remove_tables(kernel.nft)
+        removed += _remove_tables(kernel.nft, repair)
         removed += kernel.programs.unload()
     except DataplaneError as error:
         errors.append(error)
@@ -40,12 +40,11 @@ def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[s
     return removed
 
 
-def _remove_tables(nft: Nft) -> Iterator[str]:
+def _remove_tables(nft: Nft, repair: Repair) -> Iterator[str]:
     if nft.skeleton_text():
         nft.run(ruleset.removal())
         yield f"table {Table.MAIN}"
-    if nft.chains(Table.BRIDGE):
-        nft.run(spoofcheck.rebuild((), there=True))
+    if repair.remove_former():
         yield f"table {Table.BRIDGE}"
     admin = nft.chains(Table.ADMIN)
     if filled := adminchain.filled(admin):

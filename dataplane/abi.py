@@ -217,14 +217,32 @@ def container_key(network: int, address: Address) -> bytes:
     return CONTAINER_KEY.pack(network, folded(address), address.version)
 
 
+def unpack_container_key(raw: bytes) -> int:
+    """The network of such a key; the address is in the value."""
+    network, _, _ = CONTAINER_KEY.unpack(raw)
+    return int(network)
+
+
 def port_address_key(ifindex: IfIndex, address: Address) -> bytes:
     """``struct port_address_key``."""
     return PORT_ADDRESS_KEY.pack(ifindex, pack_address(address))
 
 
+def unpack_port_address_key(raw: bytes) -> tuple[IfIndex, Address]:
+    """The host veth and the address of such a key."""
+    ifindex, address = PORT_ADDRESS_KEY.unpack(raw)
+    return IfIndex(ifindex), _known(address)
+
+
 def fill_key(network: int, port: int) -> bytes:
     """``struct fill_key``."""
     return FILL_KEY.pack(network, _pack_port(port))
+
+
+def unpack_fill_key(raw: bytes) -> tuple[int, int]:
+    """The network and the UDP port of such a key."""
+    network, port = FILL_KEY.unpack(raw)
+    return network, _unpack_port(port)
 
 
 @dataclass(frozen=True, slots=True)

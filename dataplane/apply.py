@@ -32,7 +32,7 @@ from dataplane.steps import (
     Step,
     TrustSource,
 )
-from dataplane.types import Program
+from dataplane.types import IfIndex, Program
 
 Undo = Callable[[], object]
 
@@ -90,13 +90,10 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
                 kernel.programs.drop("checksum_counts", U32.pack(ifindex))
             return _nothing
         case AttachProgram(program, ifindex):
-            before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
-            kernel.programs.attach(program, ifindex)
-            return _nothing if before else lambda: kernel.programs.detach(program, ifindex)
+            return _attach_program(kernel, program, ifindex)
         case DetachProgram(program, ifindex):
-            before = any(hooked.program is program for hooked in kernel.programs.hooked(ifindex))
-            kernel.programs.detach(program, ifindex)
-            return (lambda: kernel.programs.attach(program, ifindex)) if before else _nothing
+            was_hooked = kernel.programs.detach(program, ifindex)
+            return (lambda: kernel.programs.attach(program, ifindex)) if was_hooked else _nothing
         case AttachLocalhost(leading):
             return _attach_localhost(kernel, leading)
         case DetachLocalhost():
@@ -129,6 +126,16 @@ def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a
             kernel.flows.flush(filters)
             kernel.flows.flush_untranslated(sources)
             return _nothing
+
+
+def _attach_program(kernel: Kernel, program: Program, ifindex: IfIndex) -> Undo:
+    try:
+        new = kernel.programs.attach(program, ifindex)
+    except BpfError:
+        if not program.of_port or kernel.links.get(ifindex) is not None:
+            raise
+        return _nothing
+    return (lambda: kernel.programs.detach(program, ifindex)) if new else _nothing
 
 
 def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -> Undo:

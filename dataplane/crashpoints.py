@@ -60,7 +60,6 @@ class Point(StrEnum):
     # Our tables, where they were not as they should be; the other parts of a repair are steps.
     TABLE_REPLACED = "tables.replaced"
     SKELETON_KEPT = "tables.skeleton-kept"
-    GUARDS_REPLACED = "tables.guards-replaced"
     ELEMENTS_REPAIRED = "tables.elements-repaired"
     ADMIN_CHAINS_REPAIRED = "tables.admin-chains-repaired"
 

@@ -200,11 +200,12 @@ class Programs(Door):
         """Unpin programs and maps of other versions that run nowhere in this namespace; which directories went. Raises
         ``BpfError``."""
 
-    def attach(self, program: Program, ifindex: IfIndex) -> None:
-        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+    def attach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Hook a program to a device; one that is hooked is brought up to date. Whether it was not hooked before.
+        Raises ``BpfError``."""
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
-        """Unhook ours from a device; not hooked, or no such device, is not an error."""
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Unhook ours from a device; whether it was hooked. No such device is not an error."""
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""
@@ -213,9 +214,10 @@ class Programs(Door):
         """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
         those that ``attach`` would not change."""
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
-        when its pins are removed; and let go of the rest."""
+        when its pins are removed; and let go of what is not hooked to any of them. ``veths``, of which there may be
+        thousands, are asked once each: what this door hooks to them later is held, too."""
 
     def localhost_cookie(self) -> int:
         """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.

@@ -356,21 +356,25 @@ class FakePrograms:
     def prune(self) -> list[str]:
         return []
 
-    def attach(self, program: Program, ifindex: IfIndex) -> None:
+    def attach(self, program: Program, ifindex: IfIndex) -> bool:
         if self.fail is not None:
             error, self.fail = self.fail, None
             raise error
         if not self._loaded:
             raise BpfError.from_errno("attach", f"program {program}", errno.ENOENT)
+        new = (ifindex, program) not in self._hooked
         self._hooked.add((ifindex, program))
+        return new
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        was_hooked = (ifindex, program) in self._hooked
         self._hooked.discard((ifindex, program))
+        return was_hooked
 
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
         return frozenset(program for index, program in self._hooked if index == ifindex)
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Nothing here goes with its pin."""
 
     def localhost_cookie(self) -> int:

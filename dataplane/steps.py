@@ -44,7 +44,8 @@ class ForgetCounts:
 
 @dataclass(frozen=True, slots=True)
 class AttachProgram:
-    """Hook a program to a device; undone by unhooking, unless it was hooked before."""
+    """Hook a program to a device; undone by unhooking, unless it was hooked before. A container's host veth that is
+    gone is fine: it goes whenever its container does."""
 
     program: Program
     ifindex: IfIndex

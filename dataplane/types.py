@@ -102,6 +102,8 @@ class Program(StrEnum):
 _CGROUP_HOOKS = frozenset(hook.value for hook in Hook if hook.of_cgroup)
 NETWORK_PROGRAMS = (Program.ISOLATION, Program.CHECKSUM)
 """Those that belong on a network's device."""
+PORT_PROGRAMS = tuple(program for program in Program if program.of_port)
+"""Those that belong on a container's host veth."""
 DEVICE_PROGRAMS = tuple(program for program in Program if not program.hook.of_cgroup)
 """Those that are attached to links."""
 LOCALHOST_PROGRAMS = tuple(program for program in Program if program.hook.of_cgroup)

@@ -70,6 +70,7 @@ def request_of(call: Call, parsed: config.NetConf, previous: result.PreviousResu
         options=parsed.options,
         netns=path,
         netns_inode=sandbox.network_namespace(call.netns.opened(path), path),
+        mac=previous.mac,
     )
     # What stands in for others skips what they skip; ours says that the port will not be there.
     skips = call.plugin in _ONLY_PORTS

@@ -10,7 +10,9 @@
     ingressPolicy              open | same-bridge (default) | isolated
     checksum                   off | observe | repair (default) | fill
     fillPorts                  UDP ports whose partial sums "fill" completes, default [68, 546]: DHCP clients
-    guard                      off | mac | full: what the containers may send
+    guard                      off | mac | full (default): what the containers may send. off lets everything pass, mac
+                               frames from their own MAC; full, of these, packets from their own addresses, and nothing
+                               that a router or a DHCP server says. dataplane-bridge: mac at least with macspoofchk
     conditionsV4, conditionsV6 extra matches of published ports, see control/conditions.py; they are about packets, so
                                that processes of the host do not reach these ports by 127.0.0.1 and [::1], unless
                                nftables serves localhost (the host's settings)

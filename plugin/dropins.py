@@ -3,16 +3,18 @@
     conf = read("portmap", parse_object(stdin))       # the same NetConf as of our own type
     conf.options, conf.mappings, conf.notes
 
-    type                        of                          policy        checksum   ports   masquerade
-    dataplane, dataplane-bridge us, see plugin/config.py    same-bridge   repair     yes     ipMasq
-    bridge                      containernetworking         open          off        yes     ipMasq
-    portmap                     containernetworking         open          repair     yes     no
-    firewall                    containernetworking         ingressPolicy off        no      no
-    isolation                   AkihiroSuda/cni-isolation   same-bridge   off        no      no
-    cni-nftables-portmap        greenpau/cni-plugins        open          repair     yes     yes, unless ipMasq is false
-    cni-nftables-firewall       greenpau/cni-plugins        open          off        no      no
+    type                        of                          policy        checksum   guard  ports  masquerade
+    dataplane, dataplane-bridge us, see plugin/config.py    same-bridge   repair     full   yes    ipMasq
+    bridge                      containernetworking         open          off        off    yes    ipMasq
+    portmap                     containernetworking         open          repair     off    yes    no
+    firewall                    containernetworking         ingressPolicy off        off    no     no
+    isolation                   AkihiroSuda/cni-isolation   same-bridge   off        off    no     no
+    cni-nftables-portmap        greenpau/cni-plugins        open          repair     off    yes    ipMasq, which is true
+    cni-nftables-firewall       greenpau/cni-plugins        open          off        off    no     no
 
-What is open to a part of a chain is closed all the same if another part closes it. Of ``bridge`` only what a network is
+What is open to a part of a chain is closed all the same if another part closes it. ``macspoofchk`` of bridge and
+dataplane-bridge is guard ``mac``, unless ``guard`` says more: with bridge alone it is the whole guard, dataplane-bridge
+is as strict without it, and with guard ``off`` it is what remains. Of ``bridge`` only what a network is
 told to do is read here; what the link is made of is the main plugin's.
 
 Be aware: types of others are read as Go reads them, keys in any letter case and unknown ones ignored. Known ones that
@@ -26,7 +28,15 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from enum import StrEnum
 
-from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, InvalidValueError, Options, chain_name
+from control.model import (
+    ChecksumPolicy,
+    ForeignChain,
+    GuardPolicy,
+    IngressPolicy,
+    InvalidValueError,
+    Options,
+    chain_name,
+)
 from plugin.config import (
     IGNORED,
     Header,
@@ -45,8 +55,8 @@ from plugin.config import (
 from plugin.errors import ConfigError
 from plugin.jsontext import JsonObject, Section
 
-UPSTREAM = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF)
-"""What a plugin of others does that was told nothing: no isolation, and sums as they come."""
+UPSTREAM = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF, guard=GuardPolicy.OFF)
+"""What a plugin of others does that was told nothing: no isolation, sums as they come, frames as they are sent."""
 
 DEFAULT_ADMIN_CHAIN = "CNI-ADMIN"
 DEFAULT_ZONE = "trusted"
@@ -87,12 +97,18 @@ def read(plugin: str, conf: JsonObject) -> NetConf:
 def _own_bridge(conf: JsonObject) -> NetConf:
     parsed, section = parse(conf, BRIDGE_NAMES), Section(conf)
     choice(section, "ipMasqBackend", Backend, Backend.ANY)
-    return replace(parsed, notes=notes(section, _IGNORED_BY_BRIDGE))
+    return replace(parsed, options=_spoof_checked(section, parsed.options), notes=notes(section, _IGNORED_BY_BRIDGE))
+
+
+def _spoof_checked(section: Section, chosen: Options) -> Options:
+    checked = section.boolean("macspoofchk", default=False)
+    return replace(chosen, guard=GuardPolicy.MAC) if checked and chosen.guard is GuardPolicy.OFF else chosen
 
 
 def _bridge(header: Header, section: Section) -> NetConf:
     choice(section, "ipMasqBackend", Backend, Backend.ANY)
-    return net_conf(header, section, options(section, UPSTREAM), notes(section, _IGNORED_BY_BRIDGE))
+    chosen = _spoof_checked(section, options(section, UPSTREAM))
+    return net_conf(header, section, chosen, notes(section, _IGNORED_BY_BRIDGE))
 
 
 def _portmap(header: Header, section: Section) -> NetConf:
@@ -122,11 +138,11 @@ def _nftables_portmap(header: Header, section: Section) -> NetConf:
 
 def _publishing(section: Section, *, ip_masq: bool) -> Options:
     _check_mark(section)
-    return Options(
+    return replace(
+        UPSTREAM,
         snat=section.boolean("snat", default=True),
         masq_all=section.boolean("masqAll", default=False),
         ip_masq=ip_masq,
-        ingress_policy=IngressPolicy.OPEN,
         checksum=_checksum(section, ChecksumPolicy.REPAIR),
         conditions4=conditions(section, 4),
         conditions6=conditions(section, 6),
@@ -162,7 +178,8 @@ def _firewall(header: Header, section: Section) -> NetConf:
     elif backend in {Backend.IPTABLES, Backend.NFTABLES}:
         zone = ""
         ignored["firewalldZone"] = f"backend {backend} has no zones"
-    chosen = Options(
+    chosen = replace(
+        UPSTREAM,
         ingress_policy=ingress_policy,
         checksum=_checksum(section, ChecksumPolicy.OFF),
         forward_chains=forward_chains(section),
@@ -174,7 +191,7 @@ def _firewall(header: Header, section: Section) -> NetConf:
 
 def _isolation(header: Header, section: Section) -> NetConf:
     _check_bridge(section, "isolation")
-    chosen = Options(ingress_policy=IngressPolicy.SAME_BRIDGE, checksum=ChecksumPolicy.OFF)
+    chosen = replace(UPSTREAM, ingress_policy=IngressPolicy.SAME_BRIDGE)
     return net_conf(header, section, chosen, ())
 
 
@@ -184,11 +201,7 @@ def _nftables_firewall(header: Header, section: Section) -> NetConf:
         _nft_name(section, "forward_chain_name", "forward"),
     )
     accepts = tuple(ForeignChain(family, table, chain, optional=True) for family in ("ip", "ip6"))
-    chosen = Options(
-        ingress_policy=IngressPolicy.OPEN,
-        checksum=_checksum(section, ChecksumPolicy.OFF),
-        forward_chains=accepts,
-    )
+    chosen = replace(UPSTREAM, checksum=_checksum(section, ChecksumPolicy.OFF), forward_chains=accepts)
     return net_conf(header, section, chosen, ())
 
 

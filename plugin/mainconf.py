@@ -65,7 +65,6 @@ def bridge_options(section: Section) -> BridgeOptions:
         vlan=_vlan(section, "vlan") or 0,
         trunk=tuple(_trunk(section)),
         preserve_default_vlan=section.boolean("preserveDefaultVlan", default=True),
-        mac_spoof_check=section.boolean("macspoofchk", default=False),
         port_isolation=section.boolean("portIsolation", default=False),
         detect_duplicates=section.boolean("enabledad", default=False),
         container_up=not section.boolean("disableContainerInterface", default=False),

@@ -73,8 +73,7 @@ def _add(call: Call) -> Outcome:
         made = _result(main, plug, leased, call.invocation.netns)
         printed = json.dumps(result.convert(made, main.net.cni_version))
         request, notes = chained.request_of(call, main.net, result.parse(made, call.invocation.ifname))
-        guarded = plug.container.mac if main.wire.options.mac_spoof_check else ""
-        engine.add(replace(request, guarded_mac=guarded, lease_dir=leased.lease_dir))
+        engine.add(replace(request, lease_dir=leased.lease_dir))
     return Outcome(printed, (*plug.notes, *notes))
 
 
@@ -102,8 +101,6 @@ def _check(call: Call) -> Outcome:
     ipam = _ipam(call)
     expected = _expected(main, call.invocation.ifname)
     request, notes = chained.request_of(call, main.net, previous)
-    if main.wire.options.mac_spoof_check:
-        request = replace(request, guarded_mac=expected.mac)
     found: list[str] = []
     with call.engine() as engine:
         found += _differences(lambda: engine.check(request))

@@ -1,7 +1,7 @@
 """prevResult: what the plugins before us made, the part of it that we need, and the whole of it passed on.
 
     previous = parse(conf.previous, "eth0")
-    previous.addresses, previous.host_interfaces        # the engine's part
+    previous.addresses, previous.host_interfaces, previous.mac        # the engine's part
     convert(conf.previous, "0.4.0")                     # the runtime's part: the answer to ADD
 
     up to 0.2.0   one address of each family, with its routes: ip4 and ip6 {ip, gateway, routes}; no interfaces
@@ -15,8 +15,9 @@ up to 0.2.0 that is every address but the first of its family, as in Go's conver
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_interface, ip_network
 
 from control.model import InvalidValueError, interface_name
@@ -30,6 +31,8 @@ _FIELD = "prevResult"
 _OLD = ("0.1.0", "0.2.0")
 _FAMILIES = {"ip4": 4, "ip6": 6}
 """The keys of an old result, and the version of IP that each is about."""
+_MAC = re.compile(r"(?!00(?::00){5}$)[0-9a-f]{2}(?::[0-9a-f]{2}){5}")
+"""As Go writes one of six octets; all zeros are that of an interface without any."""
 _IPS_CARRY_VERSION = ("0.3.0", "0.3.1", "0.4.0")
 _SINCE_1_1 = {
     "interfaces": ("mtu", "socketPath", "pciID"),
@@ -46,12 +49,16 @@ class PreviousResult:
     host_interfaces: tuple[str, ...]
     """Interfaces outside the sandbox, in order: the bridge, the host veth. None where the container has a link that the
     host has no end of (macvlan, ipvlan, host-device), or where the result names no interfaces."""
+    mac: str = ""
+    """Of the container's interface, in lower case with colons; empty where the result has none that is one of
+    Ethernet."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Interface:
     name: str
     in_sandbox: bool
+    mac: str = field(default="", compare=False)
 
 
 def parse(result: JsonObject | None, ifname: str) -> PreviousResult:
@@ -83,7 +90,8 @@ def parse(result: JsonObject | None, ifname: str) -> PreviousResult:
         if owner is None or interfaces[owner] == container:
             addresses.append((address, entry.at("address")))
     outside = tuple(one.name for one in interfaces if not one.in_sandbox)
-    return PreviousResult(tuple(dict.fromkeys(_own(addresses, ifname))), outside)
+    mac = next((one.mac for one in interfaces if one == container), "")
+    return PreviousResult(tuple(dict.fromkeys(_own(addresses, ifname))), outside, mac)
 
 
 def convert(result: JsonObject, version: str) -> JsonObject:
@@ -186,14 +194,15 @@ def _old_addresses(section: Section) -> Iterator[tuple[Address, str]]:
 
 def _own(addresses: Iterable[tuple[Address, str]], ifname: str) -> Iterator[Address]:
     """The container's addresses, each with its field, without the loopback interface's, which lead nowhere."""
-    for address, field in addresses:
+    for address, written in addresses:
         if not (ifname == "lo" and address.is_loopback):
-            _check_own(address, field)
+            _check_own(address, written)
             yield address
 
 
 def _interface(entry: Section) -> _Interface:
-    return _Interface(entry.text("name"), bool(entry.text("sandbox")))
+    mac = entry.text("mac").lower()
+    return _Interface(entry.text("name"), bool(entry.text("sandbox")), mac if _MAC.fullmatch(mac) else "")
 
 
 def _check_name(name: str, field: str) -> None:

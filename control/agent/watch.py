@@ -38,7 +38,7 @@ MAX_FINDINGS = 20
 
 _REMEMBERED = 64
 """Transactions of which it is remembered who sent them."""
-_BY_ROSTER = frozenset({Part.PROGRAMS, Part.LINKS, Part.SYSCTLS})
+_BY_ROSTER = frozenset({Part.PROGRAMS, Part.VETHS, Part.LINKS, Part.SYSCTLS})
 """Parts whose events are passed by unless they are about links of ours."""
 
 
@@ -139,7 +139,7 @@ class Watch:
     def _look(self, sync: Sync) -> tuple[Outcome, Watched | None]:
         """In the engine's thread."""
         try:
-            return self._engine.sync(sync.parts), self._engine.watched(self._watched)
+            return self._engine.sync(sync.parts, sync.veths), self._engine.watched(self._watched)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others
             return Outcome(failed=dict.fromkeys(sync.parts, f"a fault of ours: {error!r}")), None
 

@@ -65,6 +65,9 @@ GUARDS = {
     GuardPolicy.FULL: GuardLevel.FULL,
 }
 
+PORT_MAPS = frozenset({"ports", "port_addresses"})
+"""The maps that are about single host veths."""
+
 _PRESENT = U32.pack(1)
 """The value of an entry that is a member of a set."""
 _EVERY_IPV4 = IPv4Address("0.0.0.0")
@@ -110,6 +113,8 @@ class Use:
     """Condition groups, without the skeleton's own."""
     forward_chains: tuple[ForeignChain, ...]
     admin_chain: str
+    guarded: bool
+    """What containers send is looked at, on their own host veths."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +147,7 @@ def use_of(attachment: Attachment) -> Use:
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
         forward_chains=options.forward_chains,
         admin_chain=options.admin_chain,
+        guarded=options.guard is not GuardPolicy.OFF,
     )
 
 
@@ -165,10 +171,22 @@ def localhost_programs(uses: Iterable[Use], host: HostWide) -> frozenset[Program
     return wanted if any(use.datagrams for use in reached) else wanted - DATAGRAM_PROGRAMS
 
 
+def needs_programs(uses: Iterable[Use], facts: Mapping[str, NetworkFacts]) -> bool:
+    """Whether any program belongs anywhere, a device or a container's host veth."""
+    uses = tuple(uses)
+    return any(use.guarded for use in uses) or bool(programs(uses, facts))
+
+
 def port_of(attachment: Attachment) -> IfIndex:
     """The container's host veth; 0 where there is none that is known."""
     device = attachment.device
     return device.index if device.routed else device.port
+
+
+def level_of(attachment: Attachment) -> GuardLevel:
+    """What the guard asks of an attachment. Where no address is known (a network of layer 2), none can be wrong."""
+    level = GUARDS[attachment.options.guard]
+    return level if attachment.request.addresses else min(level, GuardLevel.MAC)
 
 
 def port_programs(
@@ -227,8 +245,8 @@ def attachment_entries(
     return (
         _origin_entries(watched)
         | _published_entries(dict.fromkeys([*watched, *reached]))
-        | _container_entries(watched, facts)
-        | _port_entries(attachments, facts)
+        | _container_entries(watched, _masqueraded(attachments), facts)
+        | port_entries(attachments, facts)
     )
 
 
@@ -268,8 +286,13 @@ def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, byt
     return entries
 
 
+def _masqueraded(attachments: Iterable[Attachment]) -> frozenset[Address]:
+    """The addresses that are masqueraded, by whichever part of their interface."""
+    return frozenset(address for one in attachments if one.options.ip_masq for address in one.request.addresses)
+
+
 def _container_entries(
-    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
+    attachments: Iterable[Attachment], masqueraded: frozenset[Address], facts: Mapping[str, NetworkFacts]
 ) -> dict[tuple[str, bytes], bytes]:
     """``containers``.
 
@@ -278,29 +301,30 @@ def _container_entries(
     """
     entries: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
-        networks = [facts[one.key.network].id] + [0] * one.options.ip_masq
         for address in one.request.addresses:
-            for network in networks:
+            for network in [facts[one.key.network].id] + [0] * (address in masqueraded):
                 entries["containers", abi.container_key(network, address)] = abi.pack_address(address)
     return entries
 
 
-def _port_entries(
+def port_entries(
     attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
 ) -> dict[tuple[str, bytes], bytes]:
-    """``ports`` and ``port_addresses``. Of the parts of one interface, the strictest counts."""
+    """``ports`` and ``port_addresses``. Of the parts of one interface, the strictest counts.
+
+    The addresses are told whatever the level: they say whose port it is, to whoever reads a lost state back.
+    """
     ports: dict[IfIndex, Port] = {}
     addresses: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
-        port, level = port_of(one), GUARDS[one.options.guard]
+        port, level, number = port_of(one), level_of(one), facts[one.key.network].id
         filled = mode_of(use_of(one), facts) is ChecksumMode.FILL
         if not port or not (level or filled):
             continue
-        other = ports.get(port, Port(facts[one.key.network].id, GuardLevel.OFF))
-        ports[port] = Port(other.network, max(level, other.guard), one.request.mac or other.mac)
-        if level is GuardLevel.FULL:
-            for address in one.request.addresses:
-                addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT
+        other = ports.get(port, Port(number, GuardLevel.OFF))
+        ports[port] = Port(min(number, other.network), max(level, other.guard), one.request.mac or other.mac)
+        for address in one.request.addresses:
+            addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT
     return {("ports", U32.pack(port)): entry.pack() for port, entry in ports.items()} | addresses
 
 
@@ -322,6 +346,15 @@ def host_address_entries(addresses: Iterable[Address]) -> dict[bytes, bytes]:
 def needs_host_addresses(wanted: Iterable[tuple[Program, IfIndex]]) -> bool:
     """Whether anything is proved against the addresses of the host."""
     return any(program is Program.CHECKSUM for program, _ in wanted)
+
+
+def is_as_good(entry: tuple[str, bytes], held: bytes | None, wanted: bytes) -> bool:
+    """Whether a map serves with what it holds: of containers' addresses that add up to the same it keeps any one."""
+    name, key = entry
+    if held == wanted or name != "containers" or held is None:
+        return held == wanted
+    address = abi.unpack_address(held)
+    return address is not None and abi.container_key(abi.unpack_container_key(key), address) == key
 
 
 def is_manual(map_name: str, value: bytes) -> bool:

@@ -14,14 +14,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from control.desired import adminchain, hooks, ruleset, spoofcheck, zones
+from control.desired import adminchain, hooks, ruleset, zones
 from control.desired.hooks import Entries, HostWide, NetworkFacts, Use
-from control.desired.owners import comment_of
 from control.desired.ruleset import Group
-from control.desired.spoofcheck import GuardedPort
 from control.model import Attachment, ForeignChain, IngressPolicy
 from dataplane.doors import FlowFilter, PortFlags
-from dataplane.nft.objects import Element, EtherAddress
+from dataplane.nft.objects import Element
 from dataplane.nft.transaction import Transaction
 from dataplane.steps import (
     AttachLocalhost,
@@ -75,7 +73,6 @@ class Desired:
     ports: Mapping[IfIndex, PortUse]
     admin_chains: frozenset[str]
     """Made when needed, never removed: what is in them is somebody's work."""
-    guards: frozenset[GuardedPort]
     sources: frozenset[tuple[str, Address]]
     """(zone of firewalld, address): counts where firewalld runs."""
 
@@ -112,7 +109,6 @@ def desired(
         },
         ports=_port_uses(one for one in attachments if one.device.port and one.device.index not in gone),
         admin_chains=frozenset(use.admin_chain for use in everybodys if use.admin_chain),
-        guards=frozenset(map(guard, (one for one in attachments if one.request.guarded_mac and one.device.port))),
         sources=sources(attachments),
     )
 
@@ -121,6 +117,24 @@ def of_ports(attachments: Iterable[Attachment], gone: frozenset[IfIndex]) -> Des
     """What attachments ask of their bridge ports alone."""
     ports = _port_uses(one for one in attachments if one.device.port and one.device.index not in gone)
     return replace(desired((), (), {}, HostWide(0)), ports=ports)
+
+
+def of_veths(attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]) -> Desired:
+    """What attachments ask of their host veths alone: programs, and what is in their maps for them."""
+    attachments = tuple(attachments)
+    nothing = desired((), (), {}, HostWide(0))
+    return replace(
+        nothing, hooks=hooks.port_programs(attachments, facts), entries=hooks.port_entries(attachments, facts)
+    )
+
+
+def without_veths(wanted: Desired) -> Desired:
+    """The same, without what is about single host veths."""
+    return replace(
+        wanted,
+        hooks=frozenset(hook for hook in wanted.hooks if not hook[0].of_port),
+        entries={entry: value for entry, value in wanted.entries.items() if entry[0] not in hooks.PORT_MAPS},
+    )
 
 
 def sources(attachments: Iterable[Attachment]) -> frozenset[tuple[str, Address]]:
@@ -133,30 +147,21 @@ def sources(attachments: Iterable[Attachment]) -> frozenset[tuple[str, Address]]
     )
 
 
-def guard(attachment: Attachment) -> GuardedPort:
-    """The port of an attachment whose container may send from one MAC only."""
-    mac = EtherAddress.parse(attachment.request.guarded_mac)
-    return GuardedPort(attachment.device.port, mac, comment_of(attachment.key))
-
-
 def plan(
     before: Desired,
     after: Desired,
     mark: int,
     *,
     former: Mapping[str, str] | None = None,
-    guarded_elsewhere: bool = False,
 ) -> tuple[Step, ...]:
     """Steps from one desired state to another, in the order that never opens what is closed.
 
-    ``former`` holds the values that device sysctls had before us; ``guarded_elsewhere`` tells whether bridge ports are
-    guarded that belong to neither state.
+    ``former`` holds the values that device sysctls had before us.
     """
     return (
         *_build_hooks(before, after),
         *_set_sysctls(before, after, former or {}),
         *_set_port_flags(before, after),
-        *_guard_ports(before, after, elsewhere=guarded_elsewhere),
         *_run_nft(before, after, mark),
         *zones.change(before.sources, after.sources),
         *_release_ports(before, after),
@@ -279,12 +284,6 @@ def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
         yield InsertRules(ruleset.chain_ref(foreign), rules, owner, optional=foreign.optional)
     for foreign, device in retract:
         yield DeleteRules(ruleset.chain_ref(foreign), ruleset.accept_rules(device), ruleset.accept_owner(device))
-
-
-def _guard_ports(before: Desired, after: Desired, *, elsewhere: bool) -> Iterable[Step]:
-    do = spoofcheck.change(before.guards, after.guards, elsewhere=elsewhere)
-    if do:
-        yield RunNft(do, spoofcheck.change(after.guards, before.guards, elsewhere=elsewhere))
 
 
 def _port_uses(attachments: Iterable[Attachment]) -> dict[IfIndex, PortUse]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from control.desired import adminchain, spoofcheck, zones
+from control.desired import adminchain, zones
 from control.desired.planner import Desired
 from control.repair.observation import complaints, observe
 from control.repair.skeleton import Chains
@@ -24,5 +24,4 @@ def differences(kernel: Kernel, wanted: Desired, chains: Chains) -> Iterator[str
                 yield f"element {element.set_name} {{ {element.body(comment=False)} }} is missing"
     yield from (sentence for _, sentence in complaints(wanted, observe(kernel, wanted)))
     yield from adminchain.differences(kernel.nft, wanted.admin_chains)
-    yield from spoofcheck.differences(kernel.nft, wanted.guards)
     yield from zones.differences(kernel.firewalld, wanted.sources)

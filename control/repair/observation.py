@@ -14,6 +14,7 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from control.desired import ruleset
+from control.desired.hooks import PORT_MAPS, is_as_good
 from control.desired.planner import Desired, PortUse
 from control.model import ForeignChain
 from control.repair.reconciler import Part
@@ -22,6 +23,7 @@ from dataplane.errors import LinkError
 from dataplane.types import IfIndex, Program
 
 _EVERYTHING = frozenset(Part)
+_BY_PROGRAMS = frozenset({Part.PROGRAMS, Part.VETHS})
 _UNTOUCHED = PortUse(PortFlags(), PortFlags())
 
 
@@ -50,7 +52,7 @@ class Observed:
 def observe(kernel: Kernel, wanted: Desired, parts: Collection[Part] = _EVERYTHING) -> Observed:
     """Ask the kernel. Raises a ``DataplaneError`` where it cannot be asked."""
     observed = Observed()
-    if Part.PROGRAMS in parts and (wanted.hooks or wanted.entries or wanted.localhost):
+    if _BY_PROGRAMS & set(parts) and (wanted.hooks or wanted.entries or wanted.localhost):
         observed = _programs(kernel, wanted)
     if Part.SYSCTLS in parts:
         names = (*wanted.host_sysctls, *wanted.device_sysctls)
@@ -68,8 +70,8 @@ def complaints(
     wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYTHING
 ) -> Iterator[tuple[Part, str]]:
     """What is not as it is wanted, a sentence each, with the part that it is about."""
-    if Part.PROGRAMS in parts:
-        yield from ((Part.PROGRAMS, text) for text in _about_programs(wanted, observed))
+    if _BY_PROGRAMS & set(parts):
+        yield from (about for about in _about_programs(wanted, observed) if about[0] in parts)
     if Part.SYSCTLS in parts:
         for name, value in {**wanted.host_sysctls, **wanted.device_sysctls}.items():
             if (found := observed.sysctls.get(name)) != value:
@@ -88,8 +90,12 @@ def complaints(
 def there(wanted: Desired, observed: Observed, parts: Collection[Part] = _EVERYTHING) -> Desired:
     """What is wanted, without what the kernel lacks of it in these parts."""
     found = wanted
-    if Part.PROGRAMS in parts:
-        held = {entry: value for entry, value in observed.entries.items() if entry in wanted.entries}
+    if _BY_PROGRAMS & set(parts):
+        held = {
+            entry: wanted.entries[entry] if is_as_good(entry, value, wanted.entries[entry]) else value
+            for entry, value in observed.entries.items()
+            if entry in wanted.entries
+        }
         leading = wanted.localhost & observed.current_localhost
         found = replace(found, hooks=wanted.hooks & observed.current, entries=held, localhost=leading)
     if Part.SYSCTLS in parts:
@@ -117,8 +123,10 @@ def _programs(kernel: Kernel, wanted: Desired) -> Observed:
     programs = kernel.programs
     loaded = programs.loaded()
     devices = sorted({device for _, device in wanted.hooks})
-    hooked = {(one.program, device) for device in devices for one in programs.hooked(device)}
     current = {(program, device) for device in devices for program in programs.current(device)} if loaded else set()
+    # What else is there is asked of those alone that lack something: there may be thousands.
+    lacking = sorted({device for _, device in wanted.hooks - current})
+    hooked = current | {(one.program, device) for device in lacking for one in programs.hooked(device)}
     maps = sorted({name for name, _ in wanted.entries}) if loaded else []
     entries: dict[tuple[str, bytes], bytes] = {}
     for name in maps:
@@ -140,23 +148,25 @@ _FEW = 64
 """Entries that are asked for one by one; more are read with their whole map."""
 
 
-def _about_programs(wanted: Desired, observed: Observed) -> Iterator[str]:
+def _about_programs(wanted: Desired, observed: Observed) -> Iterator[tuple[Part, str]]:
     for program, device in sorted(wanted.hooks):
+        part = Part.VETHS if program.of_port else Part.PROGRAMS
         if (program, device) not in observed.hooked:
-            yield f"program {program} is not attached to device {device}"
+            yield part, f"program {program} is not attached to device {device}"
         elif observed.loaded and (program, device) not in observed.current:
-            yield f"program {program} on device {device} is there twice, not pinned, or of another version"
+            yield part, f"program {program} on device {device} is there twice, not pinned, or of another version"
     if wanted.localhost:
-        yield from _about_localhost(wanted, observed)
+        yield from ((Part.PROGRAMS, text) for text in _about_localhost(wanted, observed))
     if not (wanted.entries or wanted.localhost):
         return
     if not observed.loaded:
-        yield "the BPF programs are not loaded: their pins are gone, or of another version"
+        yield Part.PROGRAMS, "the BPF programs are not loaded: their pins are gone, or of another version"
         return
     for (map_name, key), value in wanted.entries.items():
         entry = observed.entries.get((map_name, key))
-        if entry != value:
-            yield f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
+        if not is_as_good((map_name, key), entry, value):
+            part = Part.VETHS if map_name in PORT_MAPS else Part.PROGRAMS
+            yield part, f"BPF map {map_name}: entry {key.hex()} is {'wiped' if entry is None else 'altered'}"
 
 
 def _about_localhost(wanted: Desired, observed: Observed) -> Iterator[str]:

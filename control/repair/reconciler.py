@@ -8,7 +8,8 @@
     a transaction in one of our tables       TABLES
     a transaction elsewhere                  FOREIGN
     a link of ours or a port of its changes  LINKS      (its end: CONTAINERS, after a while)
-    qdisc, filter, pin                       PROGRAMS
+    qdisc or filter of a device, pin         PROGRAMS
+    qdisc or filter of a container's veth    VETHS, this one
     forwarding, a watched sysctl             SYSCTLS
     an address of the host                   ADDRESSES
     a namespace's file is deleted            CONTAINERS (after a while: a DEL is usually on its way)
@@ -17,7 +18,7 @@
 What one transaction of the engine's own thread did is no event: the engine looks after itself. One sync runs at a time;
 what is heard meanwhile is dirty for the next. A part that failed is tried again, later and later, and keeps no other
 waiting; when one begins to fail, everything is looked at. What the kernel does not announce (a tcx link that was
-detached) is looked at every few seconds, and all of it now and then.
+detached) is looked at every few seconds, of the containers' veths some in turn, and all of it now and then.
 
 Be aware: a part that others keep breaking is repaired at once a few times, and then ever more slowly, or two programs
 that both mean well would use up the machine.
@@ -54,7 +55,9 @@ class Part(StrEnum):
     STATE = "state"
     """Changes that were interrupted."""
     PROGRAMS = "programs"
-    """BPF programs on their hooks, their pins, their maps."""
+    """BPF programs on the hooks of networks' devices, their pins, their maps."""
+    VETHS = "veths"
+    """BPF programs on containers' host veths, and what is in their maps for these."""
     LINKS = "links"
     """Bridges and their ports, with the flags that isolate them."""
     TABLES = "tables"
@@ -71,7 +74,7 @@ class Part(StrEnum):
 ALL = frozenset(Part)
 EVERYTHING = ALL - {Part.CONTAINERS}
 """What can be wrong; whether containers are there is looked at in its own time."""
-UNANNOUNCED = frozenset({Part.STATE, Part.PROGRAMS, Part.SYSCTLS})
+UNANNOUNCED = frozenset({Part.STATE, Part.PROGRAMS, Part.VETHS, Part.SYSCTLS})
 """What changes without an event: the state by a process that was killed, links of programs that are detached, sysctls
 by another mount of /proc."""
 
@@ -100,7 +103,7 @@ class Roster(Protocol):
         """Whether an attachment has this device, or had one by this name."""
 
     def is_port(self, index: IfIndex) -> bool:
-        """Whether a link is the bridge port of an attachment."""
+        """Whether a link is the host veth of an attachment."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +115,8 @@ class Sync:
     """Whose transactions gave the hint: programs by name and thread."""
     hints: tuple[str, ...] = ()
     """What else did."""
+    veths: frozenset[IfIndex] | None = None
+    """Which of the containers' host veths to look at, if at any; None is all, and an empty set whichever is in turn."""
 
     @property
     def quiet(self) -> bool:
@@ -192,6 +197,8 @@ class Reconciler:
         self._dirty: dict[Part, float] = {}
         self._writers: dict[Part, dict[str, None]] = {}
         self._hints: dict[Part, dict[str, None]] = {}
+        self._veths: set[IfIndex] | None = set()
+        """The host veths that are dirty; None: all."""
         self._waiting: dict[Part, float] = {}
         self._struggles: dict[Part, _Struggle] = {part: _Struggle() for part in Part}
         self._failures: Counter[Part] = Counter()
@@ -225,6 +232,10 @@ class Reconciler:
             case HookChanged(index=index):
                 if not index or self._roster.is_device(index):
                     self._mark(Part.PROGRAMS, now, f"filters of link {index} changed")
+                if self._roster.is_port(index):
+                    self._mark(Part.VETHS, now, f"filters of link {index} changed")
+                    if self._veths is not None:
+                        self._veths.add(index)
             case ForwardingChanged():
                 self._mark(Part.SYSCTLS, now, "forwarding changed")
             case SysctlWritten(name=name):
@@ -245,6 +256,8 @@ class Reconciler:
                 self._mark_containers(now, cause)
             else:
                 self._mark(part, now, cause)
+            if part is Part.VETHS:
+                self._veths = None
 
     def next(self, now: float) -> Sync | None:
         """The sync that is due, if any; until ``ended`` is told of it there is no other."""
@@ -265,8 +278,11 @@ class Reconciler:
             self._dirty.pop(part, None)
             writers |= self._writers.pop(part, {})
             hints |= self._hints.pop(part, {})
+        veths: frozenset[IfIndex] | None = frozenset()
+        if Part.VETHS in parts:
+            veths, self._veths = None if self._veths is None else frozenset(self._veths), set()
         self._busy = True
-        return Sync(parts, tuple(writers), tuple(hints))
+        return Sync(parts, tuple(writers), tuple(hints), veths)
 
     @property
     def wake(self) -> float:
@@ -289,6 +305,8 @@ class Reconciler:
             self._waiting[part] = now + RETRIES[min(self._failures[part], len(RETRIES) - 1)]
             self._failures[part] += 1
             self._mark(part, now)
+            if part is Part.VETHS:
+                self._veths = None
         fights = []
         for part in sorted(outcome.found):
             pause = self._struggles[part].repaired(now)

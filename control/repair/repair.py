@@ -15,7 +15,7 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 
 from control.desired import hooks, planner, zones
-from control.desired.hooks import HostWide, NetworkFacts, Use, use_of
+from control.desired.hooks import HostWide, NetworkFacts, Use, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
 from control.repair.observation import Observed, complaints, observe, there
@@ -31,15 +31,23 @@ from dataplane.doors import FlowFilter, Kernel
 from dataplane.errors import DataplaneError, FirewalldError, ForeignChainError, LinkError
 from dataplane.nft.objects import Table
 from dataplane.steps import DetachLocalhost, DetachProgram, DropEntry, PutEntry, RunNft, SetSysctl, Step, TrustSource
-from dataplane.types import NETWORK_PROGRAMS, Address, IfIndex
+from dataplane.types import NETWORK_PROGRAMS, PORT_PROGRAMS, Address, IfIndex
 
 _LOOPBACK: tuple[Address, ...] = (IPv4Address("127.0.0.1"), IPv6Address("::1"))
 _NETWORK_MAPS = ("networks", "origins", "published", "containers", "ports", "port_addresses", "fill_ports")
-_BY_USES = frozenset({Part.SYSCTLS, Part.FOREIGN})
-"""Parts about which the devices of attachments tell everything."""
 INTERRUPTED = "a change was interrupted"
 LOCALHOST_FACT, _FIRST_MEANS = "localhost", "nft"
 """By which means the kernel was last set up to serve localhost; states of earlier versions do not tell."""
+_FEW_LINKS = 64
+"""Links that are asked for one by one; more are listed with all others."""
+_IN_TURN = 32
+"""Host veths that are looked at in turn, each time that it is merely time to look."""
+_PROGRAMS_OF = {"networks": NETWORK_PROGRAMS, "ports": PORT_PROGRAMS}
+"""What is hooked to the devices that these maps know."""
+
+
+_Looked = tuple[tuple[str, ...], tuple[str, ...]]
+"""What was wrong, and what is wrong still."""
 
 
 class Repair:
@@ -53,6 +61,8 @@ class Repair:
         self._entries_due = False
         """Whether the next look at the programs is at all entries of their maps, and not only at those of devices."""
         self._uses: tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]] | None = None
+        self._looked_at = IfIndex(0)
+        """The last host veth that was looked at in turn."""
 
     def nothing(self) -> Desired:
         """What no attachment asks for."""
@@ -67,7 +77,8 @@ class Repair:
         besides = tuple(besides)
         attachments = (*self._mirror.attachments(), *besides)
         uses = {*self._store.all_uses(), *map(use_of, besides)}
-        gone = self._gone(use.device for use in uses) if living else frozenset()
+        links = (*(use.device for use in uses), *map(port_of, attachments))
+        gone = self._gone(links) if living else frozenset()
         facts = self._store.facts({use.network for use in uses})
         return planner.desired(attachments, uses, facts, self._host, gone=gone)
 
@@ -84,10 +95,11 @@ class Repair:
         table are not as written, or localhost is served otherwise; the last two are nothing that ``removing`` needs."""
         if self._store.interrupted() or not (removing or (self._skeleton.intact() and not self._otherwise_served())):
             return True
-        if self._kernel.programs.loaded():
-            return False
-        wanted = self.of_devices()
-        return bool(wanted.hooks or wanted.localhost)
+        return not self._kernel.programs.loaded() and self._needs_programs()
+
+    def remove_former(self) -> bool:
+        """Remove what only earlier versions made; whether there was anything. Raises ``NftError``."""
+        return self._tables.remove_former()
 
     def resync(self) -> None:
         """Make the kernel what the state says, whatever is there. Due until it has succeeded."""
@@ -96,7 +108,6 @@ class Repair:
         everything = self.everything()
         left = self.everything(self._store.touched(), living=False)
         self._tables.replace()
-        self._tables.guard_ports()
         self._remember_sysctls(everything)
         former = self._store.former_sysctls()
         stale = former.keys() - everything.device_sysctls.keys()
@@ -110,15 +121,19 @@ class Repair:
         self._run([*self._surplus(everything), *steps, *self.host_addresses(everything), *flows])
         self._store.forget_sysctls((left.device_sysctls.keys() - everything.device_sysctls.keys()) | stale)
         self._store.keep_fact(LOCALHOST_FACT, self._host.localhost)
+        self.remove_former()
         self._store.settle()
 
-    def sync(self, parts: Collection[Part]) -> Outcome:
-        """Look at these parts of the kernel, and change what is wrong about them, and nothing else."""
+    def sync(self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
+        """Look at these parts of the kernel, and change what is wrong about them, and nothing else.
+
+        ``veths``: which of the containers' host veths to look at. None is all, and an empty set the next few in turn.
+        """
         self._entries_due |= frozenset(parts) >= EVERYTHING
         found: dict[Part, tuple[str, ...]] = {}
         failed: dict[Part, str] = {}
         left: list[str] = []
-        for part, look in self._looks().items():
+        for part, look in self._looks(veths).items():
             if part not in parts:
                 continue
             try:
@@ -183,20 +198,21 @@ class Repair:
 
     # -- the parts ----------------------------------------------------------------------------------------------------
 
-    def _looks(self) -> dict[Part, Callable[[], tuple[tuple[str, ...], tuple[str, ...]]]]:
+    def _looks(self, veths: frozenset[IfIndex] | None) -> dict[Part, Callable[[], _Looked]]:
         """What each part is looked at and repaired by, in the order in which nothing is open meanwhile: what was wrong,
         and what is wrong still."""
         return {
             Part.STATE: self._sync_state,
             Part.PROGRAMS: self._sync_programs,
-            Part.LINKS: lambda: self._sync_by_steps(Part.LINKS),
+            Part.VETHS: lambda: self._sync_veths(veths),
+            Part.LINKS: lambda: self._sync_by_steps(Part.LINKS, self._of_ports),
             Part.TABLES: self._sync_tables,
-            Part.SYSCTLS: lambda: self._sync_by_steps(Part.SYSCTLS),
+            Part.SYSCTLS: lambda: self._sync_by_steps(Part.SYSCTLS, self.of_devices),
             Part.FOREIGN: self._sync_foreign,
             Part.ADDRESSES: self._sync_addresses,
         }
 
-    def _sync_state(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _sync_state(self) -> _Looked:
         otherwise = self._otherwise_served()
         if not (self._store.interrupted() or otherwise):
             return (), ()
@@ -210,7 +226,7 @@ class Repair:
             return ""
         return f"published ports answer on localhost by other means ({found}) than they are to ({wanted})"
 
-    def _sync_tables(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _sync_tables(self) -> _Looked:
         lack = self._tables.compare()
         self._tables.repair(lack)
         if lack.skeleton or lack.missing:
@@ -221,9 +237,8 @@ class Repair:
             self._run(planner.flush_flows(filters, planner.masqueraded(attachments)))
         return lack.texts, ()
 
-    def _sync_programs(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        wanted = self.of_devices()
-        if not (wanted.hooks or wanted.localhost):
+    def _sync_programs(self) -> _Looked:
+        if not self._needs_programs():
             return (), ()
         if not self._kernel.programs.loaded():
             # New maps are empty: they get everything, before a program that reads them runs. What fails in between is
@@ -235,12 +250,22 @@ class Repair:
             self._run(self.host_addresses(wanted))
             self._entries_due = False
             return found, ()
-        outcome = self._sync_by_steps(Part.PROGRAMS, self.everything() if self._entries_due else wanted)
+        outcome = self._sync_by_steps(Part.PROGRAMS, self._of_networks if self._entries_due else self.of_devices)
         self._entries_due = False
         return outcome
 
-    def _sync_foreign(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        found, left = self._sync_by_steps(Part.FOREIGN)
+    def _sync_veths(self, veths: frozenset[IfIndex] | None) -> _Looked:
+        if not self._kernel.programs.loaded():
+            return self._sync_programs()
+        if veths is None:
+            outcome = self._sync_by_steps(Part.VETHS, lambda: self._of_veths(self._mirror.veths()))
+            self.remove_former()
+            return outcome
+        chosen = veths or self._next_veths()
+        return self._sync_by_steps(Part.VETHS, lambda: self._of_veths(chosen))
+
+    def _sync_foreign(self) -> _Looked:
+        found, left = self._sync_by_steps(Part.FOREIGN, self.of_devices)
         sources = planner.sources(self._mirror.attachments())
         if not sources:
             return found, left
@@ -249,21 +274,21 @@ class Repair:
             self._run([TrustSource(*source) for source in sorted(sources, key=str)])
         return (*found, *lost), left
 
-    def _sync_addresses(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    def _sync_addresses(self) -> _Looked:
         watched = hooks.needs_host_addresses(self.of_devices().hooks)
         # Most news are of link-local addresses, one for each new veth.
         if watched and self._kernel.links.host_addresses() != self._told_addresses:
             self._run(self.host_addresses(self.everything()))
         return (), ()
 
-    def _sync_by_steps(self, part: Part, wanted: Desired | None = None) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        if wanted is None:
-            wanted = self.of_devices() if part in _BY_USES else self._of_ports()
+    def _sync_by_steps(self, part: Part, ask: Callable[[], Desired]) -> _Looked:
+        wanted = ask()
         observed = observe(self._kernel, wanted, {part})
         found = tuple(text for _, text in complaints(wanted, observed, {part}))
         if not found:
             return (), ()
         self._put_right(part, wanted, observed)
+        wanted = ask()  # containers go while their links are looked at
         left = tuple(text for _, text in complaints(wanted, observe(self._kernel, wanted, {part}), {part}))
         return tuple(text for text in found if text not in left), left
 
@@ -280,12 +305,38 @@ class Repair:
 
     def of_devices(self) -> Desired:
         """What the devices of all attachments ask for: programs, sysctls, accepts. Quick, however many there are."""
+        _, uses, facts = self._known_uses()
+        return planner.desired((), uses, facts, self._host, gone=self._gone(use.device for use in uses))
+
+    def _known_uses(self) -> tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]]:
         version = self._store.version
         if self._uses is None or self._uses[0] != version:
             uses = self._store.all_uses()
             self._uses = (version, uses, self._store.facts({use.network for use in uses}))
-        _, uses, facts = self._uses
-        return planner.desired((), uses, facts, self._host, gone=self._gone(use.device for use in uses))
+        return self._uses
+
+    def _needs_programs(self) -> bool:
+        """Whether any attachment needs a program. Quick, however many there are."""
+        _, uses, facts = self._known_uses()
+        return hooks.needs_programs(uses, facts)
+
+    def _of_networks(self) -> Desired:
+        """What the whole state asks for, but for single host veths."""
+        return planner.without_veths(self.everything())
+
+    def _of_veths(self, veths: Collection[IfIndex]) -> Desired:
+        """What attachments ask of these host veths, as far as they are there."""
+        gone = self._gone(veths)
+        attachments = self._mirror.behind(veth for veth in veths if veth not in gone)
+        _, _, facts = self._known_uses()
+        return planner.of_veths(attachments, facts)
+
+    def _next_veths(self) -> frozenset[IfIndex]:
+        """The next few host veths, from the lowest again after the highest."""
+        every = sorted(self._mirror.veths())
+        turn = ([veth for veth in every if veth > self._looked_at] or every)[:_IN_TURN]
+        self._looked_at = turn[-1] if turn else IfIndex(0)
+        return frozenset(turn)
 
     def _of_ports(self) -> Desired:
         """What all attachments ask of their bridge ports."""
@@ -293,7 +344,10 @@ class Repair:
         return planner.of_ports(attachments, self._gone(one.device.index for one in attachments))
 
     def _gone(self, devices: Iterable[IfIndex]) -> frozenset[IfIndex]:
-        return frozenset(device for device in set(devices) if self._kernel.links.get(device) is None)
+        asked = {device for device in devices if device}
+        if len(asked) > _FEW_LINKS:
+            return frozenset(asked - {link.index for link in self._kernel.links.all_links()})
+        return frozenset(device for device in asked if self._kernel.links.get(device) is None)
 
     def _surplus(self, everything: Desired) -> Iterator[Step]:
         if not self._host.cookie and self._kernel.programs.localhost():
@@ -307,9 +361,9 @@ class Repair:
                 by_hand = hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports)
                 if by_hand or (map_name, key) in everything.entries:
                     continue
-                if map_name == "networks":
+                if map_name in _PROGRAMS_OF:
                     device = IfIndex(U32.unpack(key)[0])
-                    yield from (DetachProgram(program, device) for program in NETWORK_PROGRAMS)
+                    yield from (DetachProgram(program, device) for program in _PROGRAMS_OF[map_name])
                 yield DropEntry(map_name, key)
 
 

@@ -14,11 +14,9 @@ import errno
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from control.desired import adminchain, ruleset, spoofcheck
+from control.desired import adminchain, ruleset
 from control.desired.hooks import Use
-from control.desired.planner import guard
 from control.desired.ruleset import PLAIN
-from control.desired.spoofcheck import GuardedPort
 from control.repair.skeleton import Chains, Skeleton
 from control.state.mirror import Mirror
 from control.state.store import Store
@@ -43,7 +41,6 @@ class Lack:
     surplus: tuple[Element, ...] = ()
     """Elements that nobody asks for, or that lead elsewhere than they should."""
     admin: tuple[str, ...] = ()
-    guards: tuple[str, ...] = ()
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -55,7 +52,7 @@ class Lack:
         surplus = (
             f"no attachment asks for element {one.set_name} {{ {one.body(comment=False)} }}" for one in self.surplus
         )
-        return (*skeleton, *missing, *surplus, *self.admin, *self.guards)
+        return (*skeleton, *missing, *surplus, *self.admin)
 
 
 class Tables:
@@ -81,7 +78,6 @@ class Tables:
             lack.missing,
             lack.surplus,
             tuple(adminchain.differences(self._nft, _admin_chains(uses))),
-            tuple(spoofcheck.differences(self._nft, self.guards())),
         )
 
     def repair(self, lack: Lack) -> None:
@@ -105,8 +101,6 @@ class Tables:
         if lack.admin:
             self._nft.run(adminchain.transaction(_admin_chains(self._store.all_uses())))
             reached(Point.ADMIN_CHAINS_REPAIRED)
-        if lack.guards:
-            self.guard_ports()
 
     def replace(self) -> None:
         """Write the main table anew, and have the admin chains, in one transaction. Raises ``NftError``."""
@@ -135,15 +129,13 @@ class Tables:
             # and the first command was only to make sure of that.
             self._nft.run(Transaction(transaction.commands[1:]))
 
-    def guard_ports(self) -> None:
-        """Write the bridge table anew, if anybody needs it or there is one. Raises ``NftError``."""
-        self._nft.run(spoofcheck.rebuild(self.guards(), there=bool(self._nft.chains(Table.BRIDGE))))
-        reached(Point.GUARDS_REPLACED)
-
-    def guards(self) -> frozenset[GuardedPort]:
-        """The bridge ports that are guarded, and by which MAC."""
-        guarded = (one for one in self._mirror.attachments() if one.request.guarded_mac and one.device.port)
-        return frozenset(map(guard, guarded))
+    def remove_former(self) -> bool:
+        """Remove the table by which earlier versions checked MAC addresses, as the guard does now; whether there was
+        one. Raises ``NftError``."""
+        there = Table.BRIDGE in self._nft.tables()
+        if there:
+            self._nft.run(Transaction((add(Table.BRIDGE), delete(Table.BRIDGE))))
+        return there
 
     def _of_main(self, *, attached: bool, uses: Iterable[Use]) -> Lack:
         chains = self._skeleton.chains()

@@ -1,6 +1,6 @@
 """Attachments as documents, and back: how the state keeps them. Pure.
 
-    {"addresses":["10.11.0.2"], ... ,"schema":4}     JSON on one line
+    {"addresses":["10.11.0.2"], ... ,"schema":5}     JSON on one line
     3f9c0a...                                         and its digest
 
 A document carries its schema number and a digest, so that a byte that flipped is noticed. ``decode`` reads those of
@@ -32,10 +32,12 @@ from control.model import (
 from dataplane.doors import PortFlags
 from dataplane.types import IfIndex, Protocol
 
-SCHEMA = 4
-CONVERTIBLE = frozenset({2, 3})
-"""Earlier schemas of which nothing is missing: they had no digest, the second had neither parts nor guarded ports. The
-first did not tell which devices are routed."""
+SCHEMA = 5
+CONVERTIBLE = frozenset({2, 3, 4})
+"""Earlier schemas of which nothing is missing: up to the fourth, containers were not guarded but for the MAC of some;
+up to the third there was no digest, and the second had no parts either. The first did not tell which devices are
+routed."""
+_DIGESTED = frozenset({4, SCHEMA})
 
 _DIGEST = 16  # hexadecimal digits
 
@@ -55,7 +57,6 @@ def encode(attachment: Attachment) -> str:
             "interfaces": list(request.host_interfaces),
             "mappings": [_encode_mapping(mapping) for mapping in request.mappings],
             "netns": [request.netns, request.netns_inode],
-            "guardedMac": request.guarded_mac,
             "mac": request.mac,
             "leaseDir": request.lease_dir,
             "yielded": sorted([request.mappings.index(mapping), version] for mapping, version in attachment.yielded),
@@ -104,7 +105,7 @@ def _decoded(document: str) -> Attachment:
     schema = raw["schema"]
     if schema not in CONVERTIBLE | {SCHEMA}:
         raise DocumentError(f"schema {schema} is not {SCHEMA}")
-    if schema == SCHEMA and not digest:
+    if schema in _DIGESTED and not digest:
         raise DocumentError("not as it was written: the digest is missing")
     options, device = raw["options"], raw["device"]
     mappings = tuple(_decode_mapping(mapping) for mapping in raw["mappings"])
@@ -121,7 +122,7 @@ def _decoded(document: str) -> Attachment:
                 ingress_policy=IngressPolicy(options["ingressPolicy"]),
                 checksum=ChecksumPolicy(options["checksum"]),
                 fill_ports=tuple(options.get("fillPorts", DEFAULT_FILL_PORTS)),
-                guard=GuardPolicy(options.get("guard", GuardPolicy.OFF)),
+                guard=_decode_guard(raw),
                 conditions4=tuple(_decode_condition(one) for one in options["conditionsV4"]),
                 conditions6=tuple(_decode_condition(one) for one in options["conditionsV6"]),
                 forward_chains=tuple(ForeignChain(*one) for one in options["forwardChains"]),
@@ -130,13 +131,19 @@ def _decoded(document: str) -> Attachment:
             ),
             netns=raw["netns"][0],
             netns_inode=raw["netns"][1],
-            guarded_mac=raw.get("guardedMac", ""),
-            mac=raw.get("mac", ""),
+            mac=raw.get("guardedMac") or raw.get("mac", ""),
             lease_dir=raw.get("leaseDir", ""),
         ),
         device=Device(IfIndex(device[0]), device[1], IfIndex(device[2]), PortFlags(*raw["portFlags"]), device[3]),
         yielded=frozenset((mappings[index], version) for index, version in raw.get("yielded", ())),
     )
+
+
+def _decode_guard(raw: dict[str, Any]) -> GuardPolicy:
+    """What a container may send: up to the fourth schema anything, or nothing from another MAC than its own."""
+    if raw["schema"] == SCHEMA:
+        return GuardPolicy(raw["options"]["guard"])
+    return GuardPolicy.MAC if raw.get("guardedMac") else GuardPolicy.OFF
 
 
 def _encode_mapping(mapping: PortMapping) -> list[str | int | None]:

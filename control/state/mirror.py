@@ -9,10 +9,11 @@ Be aware: who uses it holds the state's lock. ``is_device`` and ``is_port`` may 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, ValuesView
+from collections.abc import Iterable, KeysView, Mapping, ValuesView
 from typing import TypeVar
 
 from control.desired import ruleset
+from control.desired.hooks import port_of
 from control.model import Attachment, AttachmentKey
 from control.state.database import Version
 from control.state.store import Store
@@ -37,7 +38,7 @@ class Mirror:
         self._sets: dict[str, Packed] | None = None
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
-        self._ports: Counter[IfIndex] = Counter()
+        self._veths: dict[IfIndex, dict[AttachmentKey, Attachment]] = {}
         self.readings = 0
         """How often the whole state was read: once, and each time that somebody else had changed it."""
 
@@ -45,6 +46,16 @@ class Mirror:
         """Every attachment of the state."""
         self._follow()
         return self._attachments.values()
+
+    def veths(self) -> KeysView[IfIndex]:
+        """The host veths of all attachments."""
+        self._follow()
+        return self._veths.keys()
+
+    def behind(self, veths: Iterable[IfIndex]) -> list[Attachment]:
+        """The attachments that have one of these host veths."""
+        self._follow()
+        return [one for veth in veths for one in self._veths.get(veth, {}).values()]
 
     def sets(self) -> Mapping[str, Packed]:
         """What each set of our table should hold; those that should be empty may be missing."""
@@ -82,8 +93,8 @@ class Mirror:
         return index in self._devices or name in self._names
 
     def is_port(self, index: IfIndex) -> bool:
-        """Whether a link is the bridge port of an attachment."""
-        return index in self._ports
+        """Whether a link is the host veth of an attachment."""
+        return index in self._veths
 
     def _follow(self) -> None:
         version = self._store.version
@@ -93,7 +104,11 @@ class Mirror:
         # At once, because who asks about links does not wait for the lock.
         self._devices = Counter(one.device.index for one in read.values())
         self._names = Counter(one.device.name for one in read.values())
-        self._ports = Counter(one.device.port for one in read.values() if one.device.port)
+        veths: dict[IfIndex, dict[AttachmentKey, Attachment]] = {}
+        for one in read.values():
+            if veth := port_of(one):
+                veths.setdefault(veth, {})[one.key] = one
+        self._veths = veths
         self._attachments, self._sets, self._version = read, None, version
         self.readings += 1
 
@@ -102,14 +117,18 @@ class Mirror:
         if new is not None:
             self._attachments[key] = new
             self._count(new, 1)
+            if veth := port_of(new):
+                self._veths.setdefault(veth, {})[key] = new
         if former is not None:
             self._count(former, -1)
+            if (veth := port_of(former)) and (new is None or port_of(new) != veth):
+                self._veths[veth].pop(key)
+                if not self._veths[veth]:
+                    del self._veths[veth]
 
     def _count(self, one: Attachment, by: int) -> None:
         _add_to(self._devices, one.device.index, by)
         _add_to(self._names, one.device.name, by)
-        if one.device.port:
-            _add_to(self._ports, one.device.port, by)
 
 
 def _add(sets: dict[str, Packed], elements: Iterable[Element]) -> None:

@@ -8,13 +8,15 @@
     members, routed                       addresses; device, and whether containers are routed to each other
     publish, ranges                       ports, and the address that they lead to; their group the conditions
     snat, masq_all, egress                what is masqueraded
-    networks, origins (BPF), hooks        policy, checksum mode, the network's number
-    bridge table                          the guarded MAC and its port
-    aliases, peers in namespaces          the port, and the path of the container's namespace
+    networks, containers (BPF), hooks     policy, checksum mode, the network's number
+    ports, port_addresses (BPF)           the host veth, what the container may send, its MAC, the network's number
+    fill_ports (BPF)                      UDP ports whose partial sums are completed
+    aliases, peers in namespaces          the host veth, and the path of the container's namespace
     leases                                the directory of leases
 
 Where the kernel was told nothing, what closes is assumed: the policy and mode of a device are those of all who use it,
-and a port's flags before us are those it has now, so that a DEL leaves them. A part of an interface that has no element
+what one part of an interface has guarded all have, and a port's flags before us are those it has now, so that a DEL
+leaves them. A part of an interface that has no element
 of its own is not told from its siblings; what it asked for goes with them.
 
 Be aware: the order of ports, the host address of a port where 0.0.0.0 and none mean the same, ports that another
@@ -29,14 +31,16 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv6Address
 
-from control.desired.hooks import MODES, POLICIES
+from control.desired.hooks import GUARDS, MODES, POLICIES, port_of
 from control.desired.owners import is_cut
 from control.model import (
+    DEFAULT_FILL_PORTS,
     Attachment,
     AttachmentKey,
     ChecksumPolicy,
     Claim,
     Device,
+    GuardPolicy,
     IngressPolicy,
     Options,
     PortMapping,
@@ -50,6 +54,7 @@ from dataplane.types import Address, IfIndex, Program, Protocol
 
 _POLICY_OF = {policy: name for name, policy in POLICIES.items()}
 _MODE_OF = {mode: name for name, mode in MODES.items()}
+_GUARD_OF = {level: name for name, level in GUARDS.items()}
 _ANY: dict[int, Address] = {4: IPv4Address(0), 6: IPv6Address(0)}
 _NO_LINK = IfIndex(0)
 
@@ -95,16 +100,17 @@ class _Rebuilding:
             return None
         addresses = _ordered({address for device, address in places if device == index} | led | traces.egress[key], led)
         sandbox, port = self._sandbox(key, index, addresses)
+        port = port or self._veth(index, addresses)
         link = remains.links.get(index)
         if link is None:
             self.notes.append(f"attachment {key} is of a device that is gone: dpctl gc removes it")
         elif link.kind != "bridge":
             port = _NO_LINK
         mappings, yielded = self._mappings(key, published, {address.version for address in addresses})
-        options = self._options(key, index, addresses, published)
+        veth = port or index
+        options = self._options(key, (index, veth), addresses, published)
         if is_cut(key):
             self.notes.append(f"attachment {key} has a longer name, which its runtime's next call tells")
-        port, mac = traces.guards.get(key, (port, ""))
         # What is not going to be changed need not be known.
         changed = port and (mappings or options.ingress_policy is IngressPolicy.ISOLATED)
         names = (remains.links[one].name for one in (index, port) if one in remains.links)
@@ -117,7 +123,7 @@ class _Rebuilding:
                 options,
                 netns=sandbox.path if sandbox else "",
                 netns_inode=sandbox.inode if sandbox else 0,
-                guarded_mac=mac,
+                mac=remains.ports[veth].mac if veth in remains.ports else "",
                 lease_dir=remains.lease_dir if key in remains.leased else "",
             ),
             Device(
@@ -133,10 +139,14 @@ class _Rebuilding:
     def numbers(self, found: Iterable[Attachment]) -> dict[str, int]:
         """The numbers of the networks, as far as the devices' entries tell them apart."""
         users: defaultdict[IfIndex, set[str]] = defaultdict(set)
+        numbers: dict[str, int] = {}
         for one in found:
             users[one.device.index].add(one.key.network)
+            known = {entry.network for entry in (self._remains.ports.get(port_of(one)),) if entry}
+            known = known or {number for number, address in self._remains.watched if address in one.request.addresses}
+            if len(known - {0}) == 1:  # an address may be one of several networks
+                numbers.setdefault(one.key.network, max(known))
         entries = {device: one.id for device, one in self._remains.networks.items() if not one.id & MANUAL_NETWORK}
-        numbers: dict[str, int] = {}
         # First those that have a device for themselves; of those that share one, it has the number of one of them.
         for device, number in sorted(entries.items(), key=lambda item: (len(users[item[0]]), item)):
             unnumbered = sorted(users[device] - numbers.keys())
@@ -158,8 +168,7 @@ class _Rebuilding:
         devices = {device for device, _ in places}
         devices = devices or {device for device, address in self._traces.everywhere["members"] if address in led}
         if not devices:
-            guarded, _ = self._traces.guards.get(key, (_NO_LINK, ""))
-            link = self._remains.links.get(guarded) or self._traces.aliased.get(alias_of(key))
+            link = self._traces.aliased.get(alias_of(key))
             devices = {link.master or link.index} if link else set()
         # The newest, where somebody made it anew.
         return max(devices, default=None)
@@ -179,6 +188,12 @@ class _Rebuilding:
                 if same and device in {outer.index, outer.master}:
                     return sandbox, outer.index
         return None, named.index if named is not None and named.master == device else _NO_LINK
+
+    def _veth(self, device: IfIndex, addresses: Collection[Address]) -> IfIndex:
+        """The port of a bridge that the programs know by these addresses."""
+        known = {veth for veth, address in self._remains.port_addresses if address in addresses}
+        links = (link for veth in known if (link := self._remains.links.get(veth)))
+        return max((link.index for link in links if link.master == device), default=_NO_LINK)
 
     def _mappings(
         self, key: AttachmentKey, published: Collection[Publication], versions: set[int]
@@ -208,9 +223,14 @@ class _Rebuilding:
         return tuple(order), frozenset(yielded)
 
     def _options(
-        self, key: AttachmentKey, device: IfIndex, addresses: tuple[Address, ...], published: list[Publication]
+        self,
+        key: AttachmentKey,
+        links: tuple[IfIndex, IfIndex],
+        addresses: tuple[Address, ...],
+        published: list[Publication],
     ) -> Options:
-        remains, traces = self._remains, self._traces
+        """Those of an attachment to a device, by a host veth."""
+        remains, traces, (device, veth) = self._remains, self._traces, links
         mine = traces.places[key]
         targets = {(device, one.target) for one in published}
         # Of elements that several ask for the kernel keeps the first one's comment.
@@ -219,8 +239,7 @@ class _Rebuilding:
         )
         snat = not targets or targets <= traces.everywhere["snat"]
         if masq_all:
-            led = any(one.target in remains.led for one in published)
-            snat = led or device in remains.localhost or not any(one.version == 4 for one in published)
+            snat = self._answers_on_loopback(device, published)
         owners = [traces.masqueraded.get(address) for address in addresses]
         shared = bool(owners) and all(owner and interface_of(owner) != interface_of(key) for owner in owners)
         conditions = {one.version: traces.conditions(one) or () for one in published}
@@ -229,7 +248,9 @@ class _Rebuilding:
             masq_all=masq_all,
             ip_masq=bool(traces.egress[key]) or shared,
             ingress_policy=self._policy(device),
-            checksum=self._checksum(device, published),
+            checksum=self._checksum(links, addresses, published),
+            fill_ports=self._fill_ports(links),
+            guard=self._guard(veth),
             conditions4=conditions.get(4, ()),
             conditions6=conditions.get(6, ()),
             # Where there are several, nobody knows whose each was; they stay all the same.
@@ -237,23 +258,55 @@ class _Rebuilding:
             firewalld_zone=TRUSTED if addresses and remains.trusted.issuperset(addresses) else "",
         )
 
+    def _answers_on_loopback(self, device: IfIndex, published: Collection[Publication]) -> bool:
+        """Whether published ports do, by what the programs know of them or else by the device's sysctl."""
+        ports = {
+            (one.target, one.protocol.number, mapping.container_port) for one in published for mapping in one.mappings()
+        }
+        told = {localhost for *port, localhost in self._remains.targets if tuple(port) in ports}
+        if told:
+            return True in told
+        return device in self._remains.localhost or not any(one.version == 4 for one in published)
+
     def _policy(self, device: IfIndex) -> IngressPolicy:
         if entry := self._remains.networks.get(device):
             return _POLICY_OF[entry.policy]
         hooked = (Program.ISOLATION, device) in self._remains.hooks
         return IngressPolicy.SAME_BRIDGE if hooked else IngressPolicy.OPEN
 
-    def _checksum(self, device: IfIndex, published: Iterable[Publication]) -> ChecksumPolicy:
-        entry = self._remains.networks.get(device)
+    def _checksum(
+        self, links: tuple[IfIndex, IfIndex], addresses: Collection[Address], published: Iterable[Publication]
+    ) -> ChecksumPolicy:
+        remains, (device, veth) = self._remains, links
+        entry = remains.networks.get(device)
         if entry is None:
-            return ChecksumPolicy.REPAIR if (Program.CHECKSUM, device) in self._remains.hooks else ChecksumPolicy.OFF
+            return ChecksumPolicy.REPAIR if (Program.CHECKSUM, device) in remains.hooks else ChecksumPolicy.OFF
         known = {
-            (one.target, one.protocol.number, mapping.container_port) in self._remains.origins
+            (one.target, one.protocol.number, mapping.container_port) in remains.origins
             for one in published
             for mapping in one.mappings()
-            if one.version == 4 and one.protocol is not Protocol.SCTP
+            if one.protocol is not Protocol.SCTP
         }
-        return ChecksumPolicy.OFF if known == {False} else _MODE_OF[entry.checksum]
+        # Ports tell of this part, addresses of all parts of the interface.
+        if known == {False} or (not known and not any(one in addresses for _, one in remains.watched)):
+            return ChecksumPolicy.OFF
+        mode = _MODE_OF[entry.checksum]
+        if mode is ChecksumPolicy.FILL and (Program.FILL, veth) not in remains.hooks:
+            return ChecksumPolicy.REPAIR  # it is another network of this device that fills
+        return mode
+
+    def _fill_ports(self, links: tuple[IfIndex, IfIndex]) -> tuple[int, ...]:
+        device, veth = links
+        if (Program.FILL, veth) not in self._remains.hooks:
+            return DEFAULT_FILL_PORTS
+        numbers = {one.network for one in (self._remains.ports.get(veth),) if one}
+        numbers = numbers or {one.id for one in (self._remains.networks.get(device),) if one}
+        return tuple(sorted(port for network, port in self._remains.fill_ports if network in numbers))
+
+    def _guard(self, veth: IfIndex) -> GuardPolicy:
+        if entry := self._remains.ports.get(veth):
+            return _GUARD_OF[entry.guard]
+        return GuardPolicy.FULL if (Program.GUARD, veth) in self._remains.hooks else GuardPolicy.OFF
 
 
 def _isolated_as_found(found: tuple[Attachment, ...], remains: Remains) -> tuple[Attachment, ...]:

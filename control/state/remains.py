@@ -22,9 +22,9 @@ from control.desired.owners import UNTOLD_MAIN, key_of
 from control.desired.ruleset import Group
 from control.model import AttachmentKey, PortMapping
 from control.wiring.wire import is_named
-from dataplane.abi import NetworkEntry
+from dataplane.abi import NetworkEntry, Port
 from dataplane.doors import Link, PortFlags
-from dataplane.nft.objects import Element, EtherAddress, LinkIndex, PortRange, Table
+from dataplane.nft.objects import Element, LinkIndex, PortRange
 from dataplane.types import Address, IfIndex, Program, Protocol
 
 TRUSTED = "trusted"
@@ -60,13 +60,22 @@ class Remains:
     networks: Mapping[IfIndex, NetworkEntry] = field(default_factory=dict)
     origins: frozenset[tuple[Address, int, int]] = frozenset()
     """(container's address, protocol, port) that the checksum program knows."""
+    targets: frozenset[tuple[Address, int, int, bool]] = frozenset()
+    """The same of ports that lead there, and whether loopback addresses of the host do, too."""
+    watched: frozenset[tuple[int, Address]] = frozenset()
+    """Addresses of containers whose checksums it looks at, by the number of the network, and those of all that
+    masquerade by 0."""
+    ports: Mapping[IfIndex, Port] = field(default_factory=dict)
+    """Host veths, and what their containers may send."""
+    port_addresses: frozenset[Place] = frozenset()
+    """Host veths and the addresses behind them."""
+    fill_ports: frozenset[tuple[int, int]] = frozenset()
+    """UDP ports whose partial sums are completed, by the number of the network."""
     hooks: frozenset[tuple[Program, IfIndex]] = frozenset()
     links: Mapping[IfIndex, Link] = field(default_factory=dict)
     flags: Mapping[IfIndex, PortFlags] = field(default_factory=dict)
     localhost: frozenset[IfIndex] = frozenset()
     """Devices with route_localnet."""
-    led: frozenset[Address] = frozenset()
-    """Containers' addresses that loopback addresses lead to by the programs of the cgroups' root."""
     sandboxes: tuple[Sandbox, ...] = ()
     leased: frozenset[AttachmentKey] = frozenset()
     """Those with leases in ``lease_dir``."""
@@ -102,8 +111,6 @@ class Traces:
         """By key and set."""
         self.egress: defaultdict[AttachmentKey, set[Address]] = defaultdict(set)
         self.published: defaultdict[AttachmentKey, list[Publication]] = defaultdict(list)
-        self.guards: dict[AttachmentKey, tuple[IfIndex, str]] = {}
-        """Ports and the MAC addresses that they are bound to."""
         self.everywhere: defaultdict[str, set[Place]] = defaultdict(set)
         """Places by set, whoever they are of."""
         self.masqueraded: dict[Address, AttachmentKey] = {}
@@ -122,7 +129,7 @@ class Traces:
 
     def keys(self) -> frozenset[AttachmentKey]:
         """Everybody who has left something."""
-        told = {*self.places, *self.egress, *self.published, *self.guards}
+        told = {*self.places, *self.egress, *self.published}
         interfaces = {interface_of(key) for key in told}
         aliases = (key_of(link.alias.partition(" ")[2]) for link in self.aliased.values() if is_named(link))
         silent = {replace(key, plugin=UNTOLD_MAIN) for key in aliases if key and interface_of(key) not in interfaces}
@@ -138,9 +145,7 @@ class Traces:
     def _read(self, owner: AttachmentKey, element: Element) -> None:
         name = element.set_name.rstrip("46")
         match element.key, element.value:
-            case (LinkIndex(index), EtherAddress() as mac), ():
-                self.guards[owner] = (index, str(mac))
-            case (LinkIndex(index), address), () if element.table is Table.MAIN:
+            case (LinkIndex(index), address), ():
                 place = (index, _address(address))
                 self.places[owner][name].add(place)
                 self.everywhere[name].add(place)

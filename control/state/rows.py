@@ -57,11 +57,10 @@ class Rows:
                 self._db.run(remove, key_columns)
         if attachment is not None:
             use = use_of(attachment)
-            guarded = bool(attachment.request.guarded_mac)
             digest = sha256(repr(use).encode()).hexdigest()[:16]
             self._db.run(
-                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key_columns, use.device, use.device_name, digest, bool(use.groups), guarded, encode(attachment)),
+                "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*key_columns, use.device, use.device_name, digest, bool(use.groups), encode(attachment)),
             )
             addresses = {str(address) for address in attachment.request.addresses}
             self._db.run_many(

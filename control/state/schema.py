@@ -18,7 +18,7 @@ LOST = "lost"
 _TABLES = """
 CREATE TABLE IF NOT EXISTS attachments (
     network TEXT, container TEXT, ifname TEXT, plugin TEXT,
-    device INTEGER, device_name TEXT, use TEXT, grouped INTEGER, guarded INTEGER, document TEXT,
+    device INTEGER, device_name TEXT, use TEXT, grouped INTEGER, document TEXT,
     PRIMARY KEY (network, container, ifname, plugin)
 );
 CREATE INDEX IF NOT EXISTS attachments_by_use ON attachments (use);
@@ -26,7 +26,6 @@ CREATE INDEX IF NOT EXISTS attachments_by_device ON attachments (device, use);
 CREATE INDEX IF NOT EXISTS attachments_by_device_name ON attachments (device_name, use);
 CREATE INDEX IF NOT EXISTS attachments_by_group ON attachments (grouped, use);
 CREATE INDEX IF NOT EXISTS attachments_by_container ON attachments (container);
-CREATE INDEX IF NOT EXISTS attachments_guarded ON attachments (guarded) WHERE guarded;
 CREATE TABLE IF NOT EXISTS addresses (
     address TEXT, network TEXT, container TEXT, ifname TEXT, plugin TEXT,
     PRIMARY KEY (address, network, container, ifname, plugin)

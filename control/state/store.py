@@ -18,7 +18,7 @@ Be aware: every method expects that the caller holds the state's lock (``control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -108,11 +108,6 @@ class Store:
     def all_uses(self) -> tuple[Use, ...]:
         """What all attachments ask of their devices, each distinct use once."""
         return self.recovery.mended(self._uses.all)
-
-    def guards_others(self, keys: Collection[AttachmentKey]) -> bool:
-        """Whether an attachment besides these has a guarded port."""
-        query = f"SELECT {KEY} FROM attachments WHERE guarded LIMIT ?"
-        return any(AttachmentKey(*row) not in keys for row in self._db.run(query, (len(keys) + 1,)))
 
     def holders(self, attachment: Attachment) -> Iterator[tuple[Claim, AttachmentKey]]:
         """Ports that an attachment asks for and another one holds."""

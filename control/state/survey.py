@@ -13,7 +13,6 @@ from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 
-from control.desired import spoofcheck
 from control.desired.owners import MAIN_PLUGINS, comment_of, key_of
 from control.desired.planner import route_localnet
 from control.desired.ruleset import PLAIN, SETS
@@ -22,8 +21,8 @@ from control.ipam.leases import DATA_DIR, LeaseStore, Owner
 from control.model import AttachmentKey
 from control.state.rebuild import Rebuilt, rebuilt
 from control.state.remains import TRUSTED, Remains, Sandbox, groups_of
-from dataplane import addresses, wires
-from dataplane.abi import U32, NetworkEntry, OriginKey, Target
+from dataplane import abi, addresses, wires
+from dataplane.abi import U32, NetworkEntry, OriginKey, Port, PublishedKey, Target
 from dataplane.doors import Kernel, Link, PortFlags
 from dataplane.errors import FirewalldError, KernelError, LinkError
 from dataplane.namespaces import inside
@@ -46,7 +45,8 @@ def read_back(kernel: Kernel) -> Rebuilt:
 def survey(kernel: Kernel, netns_dir: Path = NETNS_DIR, lease_dir: Path = DATA_DIR) -> Remains:
     """Ask for all that is left. Raises a ``DataplaneError``."""
     tables = kernel.nft.tables()
-    if not (tables or (kernel.programs.loaded() and any(kernel.programs.entries("networks")))):
+    maps = ("networks", "ports") if kernel.programs.loaded() else ()
+    if not (tables or any(any(kernel.programs.entries(name)) for name in maps)):
         # A wire alone is no attachment yet: the call that asks may just have made it.
         return Remains()
     there = {link.index: link for link in kernel.links.all_links()}
@@ -78,8 +78,6 @@ def _elements(kernel: Kernel, rules: str, tables: frozenset[Table]) -> Iterator[
         for version, suffix, _ in groups_of(rules):
             plain = next(group for group in PLAIN if group.version == version)
             sets += (replace(declared, name=declared.name + suffix) for declared in plain.maps())
-    if Table.BRIDGE in tables:
-        sets.append(spoofcheck.PERMITTED)
     for declared in sets:
         for held in kernel.nft.held(declared):
             try:
@@ -94,13 +92,27 @@ def _with_entries(kernel: Kernel, remains: Remains) -> Remains:
     networks = {
         IfIndex(U32.unpack(key)[0]): NetworkEntry.unpack(value) for key, value in kernel.programs.entries("networks")
     }
+    ports = {IfIndex(U32.unpack(key)[0]): Port.unpack(value) for key, value in kernel.programs.entries("ports")}
     origins = (OriginKey.unpack(key) for key, _ in kernel.programs.entries("origins"))
-    led = (Target.unpack(value) for _, value in kernel.programs.entries("published"))
     return replace(
         remains,
         networks=networks,
+        ports=ports,
+        port_addresses=frozenset(
+            abi.unpack_port_address_key(key) for key, _ in kernel.programs.entries("port_addresses")
+        ),
+        targets=frozenset(
+            (target.address, PublishedKey.unpack(key).protocol, target.port, target.localhost)
+            for key, value in kernel.programs.entries("published")
+            for target in (Target.unpack(value),)
+        ),
+        watched=frozenset(
+            (abi.unpack_container_key(key), address)
+            for key, value in kernel.programs.entries("containers")
+            if (address := abi.unpack_address(value)) is not None
+        ),
+        fill_ports=frozenset(abi.unpack_fill_key(key) for key, _ in kernel.programs.entries("fill_ports")),
         origins=frozenset((one.address, one.protocol, one.port) for one in origins),
-        led=frozenset(one.address for one in led if one.localhost),
     )
 
 

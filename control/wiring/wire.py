@@ -35,7 +35,6 @@ class BridgeOptions:
     trunk: tuple[tuple[int, int], ...] = ()
     """Ranges of VLANs that the port lets through with their tags."""
     preserve_default_vlan: bool = True
-    mac_spoof_check: bool = False
     port_isolation: bool = False
     detect_duplicates: bool = False
     container_up: bool = True

@@ -28,7 +28,6 @@ from dataplane.nft.transaction import Transaction
 
 _ERROR = re.compile(r"Error: (?:Could not process rule: )?(?P<cause>[^\n;]+)")
 _ERRNO = {os.strerror(number): number for number in errno.errorcode}
-_NO_FAMILY = frozenset({errno.EOPNOTSUPP, errno.EAFNOSUPPORT})
 
 
 class LibNftables:
@@ -45,7 +44,7 @@ class LibNftables:
         try:
             self._run(transaction, f"table {', '.join(tables)}")
         except NftError as error:
-            raise explained(error, tables) from None
+            raise explained(error) from None
 
     def generation(self) -> int:
         """How many transactions this namespace has seen, of ours and of others. Raises ``NftError``."""
@@ -196,16 +195,12 @@ def command(library: Any, text: str, verb: str, thing: str) -> str:
     return str(output)
 
 
-def explained(error: NftError, tables: tuple[Table, ...]) -> NftError:
-    """The error of a change to these tables, with what the kernel lacks where it knows no filters for bridges, and who
-    is in the way where somebody owns them."""
+def explained(error: NftError) -> NftError:
+    """The error of a change, with who is in the way where somebody owns the table."""
     if error.errno == errno.EPERM:
         hint = "the table may be owned by the agent (ownership in the settings): dpctl reconcile asks it; or stop it"
         return NftError(error.verb, error.thing, error.cause, error.errno, hint)
-    if Table.BRIDGE not in tables or error.errno not in _NO_FAMILY:
-        return error
-    hint = "checking the frames of a bridge needs a kernel with CONFIG_NF_TABLES_BRIDGE"
-    return NftError(error.verb, error.thing, error.cause, error.errno, hint)
+    return error
 
 
 def _error(errors: str, verb: str, thing: str) -> NftError:

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv6Address
 from typing import NamedTuple
 
-from dataplane.nft.objects import Atom, Comment, Element, EtherAddress, LinkIndex, Port, PortRange, Set
+from dataplane.nft.objects import Atom, Comment, Element, LinkIndex, Port, PortRange, Set
 from dataplane.types import IfIndex, Protocol
 
 
@@ -58,7 +58,7 @@ _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT of libnftnl
 
 _NUMBERS = {protocol: bytes([protocol.number]) for protocol in Protocol}
 _BY_NUMBER = {protocol.number: protocol for protocol in Protocol}
-_WIDTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 1, "inet_service": 2, "iface_index": 4, "ether_addr": 6}
+_WIDTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 1, "inet_service": 2, "iface_index": 4}
 """Bytes of each of nft's types that our elements are made of."""
 
 
@@ -152,8 +152,6 @@ def _bytes(atom: Atom, *, last: bool) -> bytes:
             return int(atom.last if last else atom.first).to_bytes(2, "big")
         case LinkIndex():
             return int(atom.index).to_bytes(4, sys.byteorder)
-        case EtherAddress():
-            return atom.octets
         case _:
             return int(atom).to_bytes(2, "big")
 
@@ -191,7 +189,5 @@ def _atom(word: str, low: bytes, high: bytes) -> Atom | None:
             return IPv6Address(low)
         case "inet_proto":
             return _BY_NUMBER.get(low[0])
-        case "iface_index":
-            return LinkIndex(IfIndex(int.from_bytes(low, sys.byteorder)))
         case _:
-            return EtherAddress(low)
+            return LinkIndex(IfIndex(int.from_bytes(low, sys.byteorder)))

@@ -30,7 +30,7 @@ class Table(StrEnum):
     ADMIN = "inet dataplane_admin"
     """Chains that users fill with rules of their own."""
     BRIDGE = "bridge dataplane"
-    """What is decided of frames, before there is an IP packet."""
+    """That of earlier versions, which compared the MAC addresses of frames in it; it is only removed."""
 
     @property
     def identity(self) -> tuple[int, str]:
@@ -72,33 +72,10 @@ class LinkIndex:
         return f'"{int(self.index):016d}"'
 
 
-@dataclass(frozen=True, slots=True)
-class EtherAddress:
-    """A MAC address. Raises ``ValueError`` unless it is six bytes."""
+Atom = Address | Protocol | Port | PortRange | LinkIndex
+"""One part of an element: an address, a protocol, a port, a range of ports or the index of a link."""
 
-    octets: bytes
-
-    def __post_init__(self) -> None:
-        if len(self.octets) != _ETHER_LEN:
-            raise ValueError(f"not a MAC address: {self.octets[:16]!r}")
-
-    @classmethod
-    def parse(cls, text: str) -> EtherAddress:
-        """``02:42:ac:11:00:02``, in either case. Raises ``ValueError``."""
-        if not _ETHER.fullmatch(text):
-            raise ValueError(f"not a MAC address: {text[:64]!r}")
-        return cls(bytes.fromhex(text.replace(":", "")))
-
-    def __str__(self) -> str:
-        return self.octets.hex(":")
-
-
-Atom = Address | Protocol | Port | PortRange | LinkIndex | EtherAddress
-"""One part of an element: an address, a protocol, a port, a range of ports, the index of a link or a MAC address."""
-
-_ATOMS = (int, PortRange, LinkIndex, EtherAddress, IPv4Address, IPv6Address, Protocol)
-_ETHER_LEN = 6
-_ETHER = re.compile(r"[0-9a-fA-F]{2}(:[0-9a-fA-F]{2}){5}")
+_ATOMS = (int, PortRange, LinkIndex, IPv4Address, IPv6Address, Protocol)
 
 MAX_COMMENT = 128
 """Bytes of a comment: NFTNL_UDATA_COMMENT_MAXLEN of libnftnl."""

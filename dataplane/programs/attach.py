@@ -17,6 +17,7 @@ changes links meanwhile; a filter takes 0.04 ms; looking takes microseconds.
 from __future__ import annotations
 
 import errno as errnos
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,37 +41,43 @@ class Hooks:
     links: Path
     """Directory of a bpffs where tcx links are pinned."""
 
-    def attach(self, program: Program, fd: int, ifindex: IfIndex) -> None:
-        """Have exactly this program there, once; one that is there is replaced atomically. Raises ``BpfError``."""
-        if self.mode is AttachMode.CLSACT or (
-            self.mode is AttachMode.AUTO and program.of_port and clsact.take(ifindex)
-        ):
-            self._attach_clsact(program, fd, ifindex)
-            return
+    def attach(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
+        """Have exactly this program there, once; one that is there is replaced atomically. Whether there was none.
+        Raises ``BpfError``."""
+        if self.mode is AttachMode.CLSACT or (self.mode is AttachMode.AUTO and program.of_port):
+            made = clsact.make(ifindex)
+            if made or self.mode is AttachMode.CLSACT or clsact.is_ours_alone(ifindex):
+                return self._attach_clsact(program, fd, ifindex, made=made)
         try:
-            self._attach_tcx(program, fd, ifindex)
+            return self._attach_tcx(program, fd, ifindex)
         except BpfError as error:
             if self.mode is AttachMode.TCX or error.errno not in _NO_TCX:
                 raise
-            self._attach_clsact(program, fd, ifindex)
+        return self._attach_clsact(program, fd, ifindex, made=clsact.make(ifindex))
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
-        """Have no copy of this program there, attached either way; a device that is gone has none."""
-        self._detach_tcx(program, ifindex)
-        self._detach_clsact(program, ifindex)
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Have no copy of this program there, attached either way; whether there was one. A device that is gone has
+        none."""
+        linked, filtered = self._detach_tcx(program, ifindex), self._detach_clsact(program, ifindex)
+        return linked or filtered
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Every copy of our programs on a device, in the order in which they run."""
         return (*(one for hook in _ATTACH_TYPES for one in _tcx(ifindex, hook)), *_clsact(ifindex))
 
-    def is_current(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
-        """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
-        copies = [hooked for hooked in self.hooked(ifindex) if hooked.program is program]
+    @staticmethod
+    def links_of(ifindex: IfIndex) -> frozenset[int]:
+        """The ids of our links on a device; none where there is no such device."""
+        return frozenset(one.link_id for hook in _ATTACH_TYPES for one in _tcx(ifindex, hook))
+
+    def is_current(self, copies: Sequence[Hooked], fd: int) -> bool:
+        """Whether ``attach`` would change nothing about one program, of which these are all copies on a device: this
+        very program is there, once, and its link is pinned."""
         if len(copies) != 1 or copies[0].program_id != syscall.program_info(fd).id:
             return False
         if copies[0].mode is AttachMode.CLSACT:
             return True
-        pin = self._pin(program, ifindex)
+        pin = self._pin(copies[0].program, copies[0].ifindex)
         return pin.exists() and self._pinned(pin).id == copies[0].link_id
 
     def sweep(self) -> None:
@@ -82,7 +89,7 @@ class Hooks:
 
     # -- tcx ----------------------------------------------------------------------------------------------------------
 
-    def _attach_tcx(self, program: Program, fd: int, ifindex: IfIndex) -> None:
+    def _attach_tcx(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
         ours = _tcx(ifindex, program.hook, strict=True)
         same = [hooked for hooked in ours if hooked.program is program]
         if same:
@@ -103,7 +110,7 @@ class Hooks:
                 reached(Point.TCX_LINKED)
                 syscall.obj_pin(link.number, self._pin(program, ifindex))
                 reached(Point.TCX_PINNED)
-        self._detach_clsact(program, ifindex)
+        return not self._detach_clsact(program, ifindex) and not same
 
     def _update(self, hooked: Hooked, fd: int) -> None:
         """Bring the program of a link up to date, and pin the link where its pin is lost."""
@@ -132,14 +139,15 @@ class Hooks:
             )
         pin.unlink(missing_ok=True)
 
-    def _detach_tcx(self, program: Program, ifindex: IfIndex) -> None:
-        for hooked in _tcx(ifindex, program.hook):
-            if hooked.program is program:
-                detach_link(hooked.link_id)
-                reached(Point.TCX_DETACHED)
+    def _detach_tcx(self, program: Program, ifindex: IfIndex) -> bool:
+        same = [hooked for hooked in _tcx(ifindex, program.hook) if hooked.program is program]
+        for hooked in same:
+            detach_link(hooked.link_id)
+            reached(Point.TCX_DETACHED)
         pin = self._pin(program, ifindex)
         if pin.exists() and not self._pinned(pin).ifindex:  # ours just now, or of a device that is gone
             pin.unlink(missing_ok=True)
+        return bool(same)
 
     def _pin(self, program: Program, ifindex: IfIndex) -> Path:
         return self.links / f"{ifindex}-{program.value}"
@@ -151,22 +159,24 @@ class Hooks:
 
     # -- clsact -------------------------------------------------------------------------------------------------------
 
-    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex) -> None:
-        clsact.attach(program, fd, ifindex)
-        for found in _clsact_filters(ifindex):
-            if found.name == program.function and (found.priority, found.handle) != clsact.place_of(program):
+    def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex, *, made: bool) -> bool:
+        same = () if made else _clsact_copies(program, ifindex)
+        clsact.attach(program, fd, ifindex, made=made)
+        for found in same:
+            if (found.priority, found.handle) != clsact.place_of(program):
                 clsact.detach(found, ifindex)  # where another version of ours put it
-        self._detach_tcx(program, ifindex)
+        return not self._detach_tcx(program, ifindex) and not same
 
     @staticmethod
-    def _detach_clsact(program: Program, ifindex: IfIndex) -> None:
-        for found in _clsact_filters(ifindex):
-            if found.name == program.function:
-                try:
-                    clsact.detach(found, ifindex)
-                except BpfError as error:
-                    if error.errno not in {errnos.ENOENT, errnos.ENODEV, errnos.EINVAL}:  # gone meanwhile
-                        raise
+    def _detach_clsact(program: Program, ifindex: IfIndex) -> bool:
+        same = _clsact_copies(program, ifindex)
+        for found in same:
+            try:
+                clsact.detach(found, ifindex)
+            except BpfError as error:
+                if error.errno not in {errnos.ENOENT, errnos.ENODEV, errnos.EINVAL}:  # gone meanwhile
+                    raise
+        return bool(same)
 
 
 def detach_link(number: int) -> None:
@@ -212,6 +222,10 @@ def _clsact(ifindex: IfIndex) -> tuple[Hooked, ...]:
         Hooked(_BY_FUNCTION[found.name], ifindex, AttachMode.CLSACT, found.program_id, 0, found.tag)
         for found in _clsact_filters(ifindex)
     )
+
+
+def _clsact_copies(program: Program, ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
+    return tuple(found for found in _clsact_filters(ifindex) if found.name == program.function)
 
 
 def _clsact_filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:

@@ -61,16 +61,26 @@ def place_of(program: Program) -> tuple[int, int]:
     return PRIORITIES[program], HANDLE
 
 
-def take(ifindex: IfIndex) -> bool:
-    """Have a clsact qdisc for filters of ours alone; False where somebody else's qdisc or filters are there, and then
-    nothing was changed. Raises ``BpfError``."""
-    return _created(ifindex) or (_is_clsact(ifindex) and not any(map(_is_foreign, _everything(ifindex))))
+def make(ifindex: IfIndex) -> bool:
+    """Make the qdisc, without filters; False where there is one, whosever it is. Raises ``BpfError``."""
+    try:
+        _send(_NEWQDISC, CREATE | EXCLUSIVE, _qdisc(ifindex), ifindex)
+    except BpfError as error:
+        if error.errno != errnos.EEXIST:
+            raise
+        return False
+    return True
 
 
-def attach(program: Program, fd: int, ifindex: IfIndex) -> None:
-    """Add or replace our filter on the program's hook, in direct-action mode. Raises ``BpfError``: ``EEXIST`` where
-    somebody else's qdisc has no such hook."""
-    if not _created(ifindex) and program.hook is Hook.EGRESS and not _is_clsact(ifindex):
+def is_ours_alone(ifindex: IfIndex) -> bool:
+    """Whether the qdisc that is there is of kind clsact, and has no filters of somebody else. Raises ``BpfError``."""
+    return _is_clsact(ifindex) and not any(map(_is_foreign, _everything(ifindex)))
+
+
+def attach(program: Program, fd: int, ifindex: IfIndex, *, made: bool) -> None:
+    """Add or replace our filter on the program's hook, in direct-action mode, of a qdisc that was ``made`` for it or is
+    somebody's. Raises ``BpfError``: ``EEXIST`` where somebody else's has no such hook."""
+    if not made and program.hook is Hook.EGRESS and not _is_clsact(ifindex):
         raise BpfError(
             "attach",
             f'"{program}" to the egress of link {ifindex}',
@@ -115,17 +125,6 @@ def _everything(ifindex: IfIndex) -> list[Filter]:
 
 def _is_foreign(found: Filter) -> bool:
     return found.name not in _BY_FUNCTION
-
-
-def _created(ifindex: IfIndex) -> bool:
-    """Make the qdisc; False where there is one, whosever it is."""
-    try:
-        _send(_NEWQDISC, CREATE | EXCLUSIVE, _qdisc(ifindex), ifindex)
-    except BpfError as error:
-        if error.errno != errnos.EEXIST:
-            raise
-        return False
-    return True
 
 
 def _is_clsact(ifindex: IfIndex) -> bool:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import errno
 import socket
 import struct
-from collections.abc import Collection, Iterable, Iterator
+from collections import defaultdict
+from collections.abc import Collection, Iterator
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
@@ -20,7 +22,10 @@ from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
 from dataplane.programs.cgroups import CgroupHooks, netns_cookie, root_if_any
-from dataplane.types import DEVICE_PROGRAMS, LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
+from dataplane.types import LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
+
+_CGROUPS = IfIndex(0)
+"""In the place of a device: the root of the cgroups."""
 
 
 class KernelPrograms:
@@ -30,7 +35,8 @@ class KernelPrograms:
         self._hooks = Hooks(mode, loading.LINKS)
         self._cgroup = CgroupHooks(loading.LINKS)
         self._descriptions: dict[str, syscall.MapInfo] = {}
-        self._held: dict[int, syscall.Fd] = {}
+        self._held: dict[IfIndex, dict[int, syscall.Fd]] = {}
+        """Links by their ids, by the devices that they are held on."""
 
     @cached_property
     def digest(self) -> str:
@@ -68,14 +74,21 @@ class KernelPrograms:
         hooked = (one.program_id for number, _ in socket.if_nameindex() for one in self.hooked(IfIndex(number)))
         return loading.prune(self.digest, {*hooked, *(link.program_id for link in self._cgroup.pinned())})
 
-    def attach(self, program: Program, ifindex: IfIndex) -> None:
-        """Hook a program to a device; one that is hooked is brought up to date. Raises ``BpfError``."""
+    def attach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Hook a program to a device; one that is hooked is brought up to date. Whether it was not hooked before.
+        Raises ``BpfError``."""
         with self._open(program.function) as pinned:
-            self._hooks.attach(program, pinned.number, ifindex)
+            new = self._hooks.attach(program, pinned.number, ifindex)
+        if ifindex in self._held:
+            self._hold(ifindex, self._hooks.links_of(ifindex))
+        return new
 
-    def detach(self, program: Program, ifindex: IfIndex) -> None:
-        """Unhook ours from a device; not hooked, or no such device, is not an error."""
-        self._hooks.detach(program, ifindex)
+    def detach(self, program: Program, ifindex: IfIndex) -> bool:
+        """Unhook ours from a device; whether it was hooked. No such device is not an error."""
+        was_hooked = self._hooks.detach(program, ifindex)
+        if ifindex in self._held:
+            self._hold(ifindex, self._hooks.links_of(ifindex))
+        return was_hooked
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         """Our programs on one device, also those whose pins are gone."""
@@ -84,23 +97,35 @@ class KernelPrograms:
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
         """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
         those that ``attach`` would not change."""
+        copies: defaultdict[Program, list[Hooked]] = defaultdict(list)
+        for one in self.hooked(ifindex):
+            copies[one.program].append(one)
         found = set()
-        for program in DEVICE_PROGRAMS:
+        for program, same in copies.items():
             with self._open(program.function) as pinned:
-                if self._hooks.is_current(program, pinned.number, ifindex):
+                if self._hooks.is_current(same, pinned.number):
                     found.add(program)
         return frozenset(found)
 
-    def hold(self, devices: Iterable[IfIndex]) -> None:
+    def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
-        when its pins are removed; and let go of the rest."""
-        hooked = {one.link_id for device in devices for one in self.hooked(device) if one.link_id}
-        hooked |= {link.id for link in self._cgroup.pinned()}
-        for gone in self._held.keys() - hooked:
-            self._held.pop(gone).close()
-        for number in hooked - self._held.keys():
+        when its pins are removed; and let go of what is not hooked to any of them. ``veths``, of which there may be
+        thousands, are asked once each: what this door hooks to them later is held, too."""
+        wanted = {*devices, *veths}
+        for gone in self._held.keys() - wanted - {_CGROUPS}:
+            for link in self._held.pop(gone).values():
+                link.close()
+        for device in {*devices, *(wanted - self._held.keys())}:
+            self._hold(device, self._hooks.links_of(device))
+        self._hold(_CGROUPS, {link.id for link in self._cgroup.pinned()})
+
+    def _hold(self, device: IfIndex, hooked: AbstractSet[int]) -> None:
+        held = self._held.setdefault(device, {})
+        for gone in held.keys() - hooked:
+            held.pop(gone).close()
+        for number in hooked - held.keys():
             with suppress(BpfError):  # detached since it was listed
-                self._held[number] = syscall.link_by_id(number)
+                held[number] = syscall.link_by_id(number)
 
     def localhost_cookie(self) -> int:
         """The number by which programs on the cgroups' root know processes of this network namespace. Changes nothing.

@@ -3,7 +3,7 @@
 chain_problems(["plugins[0]", "plugins[1]"], [portmap, bridge])    -> Finding("plugins[0]", "portmap needs prevResult")
 
 An order that no plugin can serve, ports that two publish or that no runtime will hand over, isolation without a bridge,
-masquerade twice.
+masquerade twice, a guard that others find in their way or do not tell what they change.
 """
 
 from __future__ import annotations
@@ -11,8 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from control.model import ChecksumPolicy, GuardPolicy
+from plugin import dropins
 from plugin.check.keys import FOREIGN_MAIN, HOST_LOCAL, OWN_TYPES, TYPES
 from plugin.check.singleentry import SINGLE, declares
+from plugin.errors import CniError
 from plugin.jsontext import JsonObject
 
 
@@ -40,6 +43,7 @@ def chain_problems(paths: Sequence[str], plugins: Sequence[JsonObject]) -> Itera
         yield Finding(paths[index], f"{kinds[index]} is a second main plugin; a network has one interface a container")
     yield from _port_problems(paths, plugins)
     yield from _isolation_problems(paths, plugins)
+    yield from _guard_problems(paths, plugins)
     masquerading = [index for index, entry in enumerate(plugins) if _masquerades(entry)]
     for index in masquerading[1:]:
         text = f"masquerade is asked for by {kinds[masquerading[0]]} already; say ipMasq false in one of the two"
@@ -85,6 +89,33 @@ def _isolation_problems(paths: Sequence[str], plugins: Sequence[JsonObject]) -> 
         isolates = kind == "isolation" or (kind == "firewall" and policy not in ("", "open", None))
         if isolates and not bridged:
             yield Finding(path, f"{kind} isolates bridges, and no bridge comes before it")
+
+
+def _guard_problems(paths: Sequence[str], plugins: Sequence[JsonObject]) -> Iterator[Finding]:
+    guards = (index for index, entry in enumerate(plugins) if hooks_veths(entry))
+    first = next(guards, None)
+    if first is None:
+        return
+    ours, main = str(plugins[first]["type"]), _is_main(str(plugins[first]["type"]))
+    for index, entry in enumerate(plugins[first + 1 :], first + 1):
+        if entry["type"] == "bandwidth":
+            way = 'say attach = "tcx" in the settings, or guard off' if main else f"put {ours} after it"
+            yield Finding(paths[index], f"bandwidth finds a qdisc of {ours} where it is to make its own: {way}")
+        if entry["type"] == "tuning" and ("mac" in entry or declares(entry, "mac")):
+            way = f"let {ours} have it, by capability mac" if main else f"put {ours} after it"
+            yield Finding(paths[index], f"tuning sets a MAC address that {ours} guards the container against: {way}")
+
+
+def hooks_veths(entry: JsonObject) -> bool:
+    """Whether an entry has programs on the containers' own host veths: a guard, or checksum fill."""
+    kind = str(entry["type"])
+    if kind not in TYPES or kind == HOST_LOCAL.name:
+        return False
+    try:
+        chosen = dropins.read(kind, {**entry, "name": "name", "cniVersion": "1.0.0"}).options
+    except CniError:
+        return False  # told elsewhere
+    return chosen.guard is not GuardPolicy.OFF or chosen.checksum is ChecksumPolicy.FILL
 
 
 def join(path: str, name: str) -> str:

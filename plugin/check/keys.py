@@ -76,7 +76,10 @@ _PORTS = Key(
     "runtimeConfig.portMappings", _BETTER,
     "one map element a port, or a range; a port that is taken is an error naming its holder; a host address beats all",
 )  # fmt: skip
-_CHECKSUM = Key("checksum", _OURS, "off, observe or repair: L4 checksums that NAT left stale on the way to it")
+_CHECKSUM = Key(
+    "checksum", _OURS,
+    "off, observe, repair (L4 checksums that NAT left stale on the way to it) or fill (and DHCP's that are partial)",
+)  # fmt: skip
 _FORWARD_CHAINS = Key("forwardChains", _OURS, "foreign chains that drop what they do not know, and need our accept")
 _SNAT = Key("snat", _BETTER, "localhost and hairpin, of self and neighbours; only connections that NAT rewrote")
 _MASQ_ALL = Key("masqAll", _SAME, "masquerades every connection to a published port")
@@ -103,7 +106,7 @@ BRIDGE_KEYS = (
     Key("vlan", _SAME, f"0 to 4094, not together with vlanTrunk; {_VLAN}"),
     Key("vlanTrunk", _SAME, f"tags by id, or minID and maxID; {_VLAN}"),
     Key("preserveDefaultVlan", _SAME, f"keeps VLAN 1 on the port; {_VLAN}"),
-    Key("macspoofchk", _SAME, "frames by another MAC address are dropped; nftables, a table of the bridge family"),
+    Key("macspoofchk", _BETTER, "frames by another MAC are dropped: guard mac, where guard does not say full"),
     Key("portIsolation", _SAME, "ports of the bridge do not reach each other"),
     Key("enabledad", _SAME, "waits for duplicate address detection"),
     Key("disableContainerInterface", _SAME, "the container's interface stays down; not together with ipam"),
@@ -142,6 +145,8 @@ OWN_KEYS = (
     Key("ipMasq", _OURS, "masquerade what containers send out of their network"),
     Key("ingressPolicy", _OURS, "open, same-bridge or isolated: who may reach containers directly"),
     _CHECKSUM,
+    Key("fillPorts", _OURS, "UDP ports whose partial sums checksum fill completes; 68 and 546 where it is missing"),
+    Key("guard", _OURS, "off, mac or full: nothing by other MACs or addresses than its own, no router, no DHCP server"),
     Key("conditionsV4", _OURS, "what an IPv4 connection to a published port must match besides"),
     Key("conditionsV6", _OURS, "what an IPv6 connection to a published port must match besides"),
     _FORWARD_CHAINS,

@@ -7,7 +7,8 @@
 The parts are read as each plugin reads them, and joined as the kernel joins them: what any part closes is closed, what
 any part repairs is repaired, what any part masquerades is masqueraded.
 
-Be aware: two keys are always written, ``ingressPolicy`` and ``checksum``, because their defaults are not bridge's.
+Be aware: three keys are always written, ``ingressPolicy``, ``checksum`` and ``guard``, because their defaults are not
+bridge's.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
+from control.model import ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, Options
 from plugin import dropins
 from plugin.check.keys import BRIDGE_KEYS, HOST_LOCAL, TYPES
 from plugin.config import NetConf
@@ -26,7 +27,7 @@ SINGLE = "dataplane-bridge"
 
 _REWRITTEN = {"ipMasq", "ipMasqBackend"}
 """Keys of bridge that are told anew, from all parts."""
-_POLICIES, _CHECKSUMS = list(IngressPolicy), list(ChecksumPolicy)
+_POLICIES, _CHECKSUMS, _GUARDS = list(IngressPolicy), list(ChecksumPolicy), list(GuardPolicy)
 """From the weakest to the strongest."""
 
 
@@ -119,6 +120,9 @@ def _joined(parts: Sequence[_Part]) -> JsonObject:
         entry["ipMasq"] = True
     entry["ingressPolicy"] = max((one.ingress_policy for one in chosen), key=_POLICIES.index)
     entry["checksum"] = max((one.checksum for one in chosen), key=_CHECKSUMS.index)
+    entry["guard"] = max((one.guard for one in chosen), key=_GUARDS.index)
+    if entry["checksum"] == ChecksumPolicy.FILL:
+        entry["fillPorts"] = list[Json](sorted({port for one in chosen for port in one.fill_ports}))
     if publisher is not None:
         entry |= _publishing(publisher)
     if chains := dict.fromkeys(chain for one in chosen for chain in one.forward_chains):

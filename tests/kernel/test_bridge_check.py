@@ -56,8 +56,8 @@ LOST = {
     "element": ("nft flush map inet dataplane publish4", "element publish4 {{ tcp . 8080"),
     "table": ("nft delete table inet dataplane", "table inet dataplane was wiped"),
     "rule": ("nft flush table inet dataplane", "chains or rules of table inet dataplane were altered"),
-    "spoof check": ("nft delete table bridge dataplane", "table bridge dataplane was wiped"),
-    "permitted MAC": ("nft flush set bridge dataplane permitted", "element permitted {{"),
+    "guard": ("tc filter delete dev {port} ingress", "program guard is not attached to device"),
+    "guard's qdisc": ("tc qdisc delete dev {port} clsact", "program guard is not attached to device"),
 }  # fmt: skip
 """What is taken away, and what CHECK says of it."""
 

@@ -232,8 +232,11 @@ def frames_heard(host: Host, mac: str) -> int:
     return counters(db, "Udp")["NoPorts"] - before
 
 
-def spoof_table(host: Host) -> bool:
-    return "table bridge dataplane" in host.sandbox.run("nft", "list", "tables").stdout
+def guarded(host: Host) -> list[str]:
+    """The containers of the pair whose guard is there, by their host veths' filters."""
+    programs = json.loads(host.sandbox.run(DPCTL, "bpf", "ls", "--json").stdout)["attached"]
+    veths = {one["device"] for one in programs if one["program"] == "guard"}
+    return [name for name in sorted(host.attached) if host.port(name) in veths]
 
 
 def guarded_pair(host: Host) -> None:
@@ -246,34 +249,33 @@ def guarded_pair(host: Host) -> None:
 
 
 def test_spoofed_frames_die(host: Host) -> None:
-    """Its own traffic passes, frames by another MAC do not; also after everybody's rules were flushed and put back."""
+    """Its own traffic passes, frames by another MAC do not; also after somebody's ``tc`` took the guard away and it was
+    put back. A flush of the ruleset is nothing to it."""
     guarded_pair(host)
     assert frames_heard(host, MAC) == 5
     assert frames_heard(host, STRANGER) == 0
     host.sandbox.run("nft", "flush", "ruleset")
+    assert frames_heard(host, STRANGER) == 0
+    host.sandbox.run("tc", "qdisc", "delete", "dev", host.port("web"), "clsact")
     assert frames_heard(host, STRANGER) == 5
-    assert "table bridge dataplane was wiped" in host.check()
+    assert any("program guard is not attached to device" in one for one in host.check())
     host.sandbox.run(DPCTL, "reconcile")
     assert frames_heard(host, STRANGER) == 0
     assert host.check() == []
 
 
 @pytest.mark.parametrize("verb", ["DEL", "GC"])
-def test_the_spoof_check_goes_with_its_last_user(host: Host, verb: str) -> None:
-    """The table stays while one container needs it, and then it goes."""
+def test_a_guard_goes_with_its_container(host: Host, verb: str) -> None:
+    """The neighbour's stays."""
     guarded_pair(host)
+    assert guarded(host) == ["db", "web"]
     if verb == "DEL":
         host.delete("db")
     else:
         valid = [{"containerID": "web", "ifname": "eth0"}]
         host.plugin.succeeds("GC", host.conf(ipam=IPV4) | {"cni.dev/valid-attachments": valid})
-    assert spoof_table(host)
+    assert guarded(host) == ["web"]
     assert host.check() == []
-    if verb == "DEL":
-        host.delete("web")
-    else:
-        host.plugin.succeeds("GC", host.conf(ipam=IPV4) | {"cni.dev/valid-attachments": []})
-    assert not spoof_table(host)
 
 
 # What a container must not be able to do, and what the host may not let us do
@@ -294,8 +296,10 @@ def advertisement(mac: str) -> bytes:
 
 
 def test_a_rogue_router(host: Host) -> None:
-    """A container that says it is a router changes no route and no address of the host (CVE-2020-10749)."""
+    """A container that says it is a router changes no route and no address of the host (CVE-2020-10749): the host does
+    not listen, and where somebody lets it, the guard lets no such frame pass."""
     host.add(ipam=IPV6, runtimeConfig={"mac": MAC})
+    host.add("loose", ipam=IPV6, guard="off", runtimeConfig={"mac": STRANGER})
 
     def learned() -> str:
         listed = host.sandbox.ip("-6", "route", "show", "dev", BRIDGE) + host.sandbox.ip(
@@ -305,12 +309,15 @@ def test_a_rogue_router(host: Host) -> None:
 
     for link in (BRIDGE, host.port()):
         assert host.sandbox.run("cat", f"/proc/sys/net/ipv6/conf/{link}/accept_ra").stdout.strip() == "0"
+    send_frame(host.inside("loose"), "eth0", advertisement(STRANGER))
+    time.sleep(0.2)
+    assert learned() == ""
+    host.sandbox.sysctl(f"net/ipv6/conf/{BRIDGE}/accept_ra", 2)
     send_frame(host.inside(), "eth0", advertisement(MAC))
     time.sleep(0.2)
     assert learned() == ""
-    # The proof that the frame is one that a host believes: by its own defaults.
-    host.sandbox.sysctl(f"net/ipv6/conf/{BRIDGE}/accept_ra", 2)
-    send_frame(host.inside(), "eth0", advertisement(MAC))
+    # The proof that the frame is one that a host believes: by its own defaults, and from who is not guarded.
+    send_frame(host.inside("loose"), "eth0", advertisement(STRANGER))
     wait_until(lambda: "fe80::bad" in learned(), 3, "the advertisement's effect")
 
 

@@ -24,7 +24,6 @@ from dataplane.nft.objects import (
     ChainRef,
     Comment,
     Element,
-    EtherAddress,
     LinkIndex,
     Port,
     PortRange,
@@ -206,7 +205,6 @@ ATOMS: dict[str, tuple[Atom, Atom]] = {
     "inet_proto": (Protocol.TCP, Protocol.SCTP),
     "inet_service": (Port(80), Port(65535)),
     "iface_index": (LinkIndex(IfIndex(1)), LinkIndex(IfIndex(0x01020304))),
-    "ether_addr": (EtherAddress(bytes(range(6))), EtherAddress(bytes([0xFE] * 6))),
 }
 SPAN = PortRange(Port(20000), Port(29999))
 """Two parts of an element for each of nft's types, and what an interval has in the place of a port."""
@@ -228,10 +226,7 @@ def held(nft: Nft) -> None:
     """Every set and map is read as its elements pack, comments included, and unpacks to them; what is not there holds
     nothing."""
     group = ruleset.Group(6, parse(["ip6", "saddr", "fd00::/8"], 6))
-    bridge = tuple(
-        Set(name, key, table=Table.BRIDGE)
-        for name, key in (("macs", ("ether_addr",)), ("permitted", ("iface_index", "ether_addr")))
-    )
+    bridge = (Set("guarded", ("iface_index",), table=Table.BRIDGE),)
     every = (*ruleset.SETS, *group.maps(), *bridge)
     assert all(nft.held(declared) == () for declared in every)
     nft.run(skeleton() + ruleset.regroup(frozenset(), frozenset({group})))

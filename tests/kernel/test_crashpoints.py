@@ -186,14 +186,14 @@ SCENARIOS = {
             *(Point.BRIDGE_MADE, Point.BRIDGE_UP, Point.VETH_MADE, Point.VETH_NAMED, Point.PORT_SET),
             *(Point.LEASE_BEGUN, Point.LEASE_LINKED, Point.LEASE_WRITTEN, f"{Point.LEASE_WRITTEN}:2", Point.PORT_UP),
             *(Point.BRIDGE_ADDRESSED, Point.CONTAINER_ADDRESSED, Point.CONTAINER_UP, Point.CONTAINER_ROUTED),
-            *(Point.RUN_NFT, f"{Point.RUN_NFT}:2", Point.CHANGE_COMMITTED),
+            *(Point.PUT_ENTRY, Point.ATTACH_PROGRAM, Point.RUN_NFT, Point.CHANGE_COMMITTED),
         ),
     ),
     "main del": Scenario(
         _WIRED_DEL,
         _WIRED_DEL,
         (
-            *(Point.RUN_NFT, f"{Point.RUN_NFT}:2", Point.CHANGE_COMMITTED),
+            *(Point.RUN_NFT, Point.DETACH_PROGRAM, Point.DROP_ENTRY, Point.CHANGE_COMMITTED),
             *(Point.LINK_DELETED, Point.LEASE_RELEASED, f"{Point.LEASE_RELEASED}:2"),
         ),
         before=wired("ADD"),
@@ -202,7 +202,7 @@ SCENARIOS = {
         chained("ADD"),
         _DEL,
         (
-            *(Point.CHANGE_NOTED, Point.TABLE_REPLACED, Point.GUARDS_REPLACED, Point.SKELETON_KEPT),
+            *(Point.CHANGE_NOTED, Point.TABLE_REPLACED, Point.SKELETON_KEPT),
             *(Point.PUT_ENTRY, Point.ATTACH_PROGRAM, Point.INSERT_RULES, Point.SYSCTLS_FORGOTTEN, Point.NOTES_SETTLED),
         ),
         before=chained("ADD"),

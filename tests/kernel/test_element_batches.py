@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from control.desired import ruleset, spoofcheck
+from control.desired import ruleset
 from dataplane.errors import NftError
 from dataplane.nft import batch
 from dataplane.nft.client import LibNftables
@@ -15,11 +15,9 @@ from dataplane.nft.objects import (
     Chain,
     Comment,
     Element,
-    EtherAddress,
     LinkIndex,
     Port,
     PortRange,
-    Table,
 )
 from dataplane.nft.transaction import Transaction, add, create, delete, flush
 from dataplane.types import IfIndex, Protocol
@@ -80,18 +78,6 @@ def test_an_element_is_what_nft_would_have_made(sandbox: Sandbox, element: Eleme
     assert listed(sandbox) == wanted != empty
     in_nfts_words(sandbox, Transaction((delete(element),)))
     assert listed(sandbox) == empty
-
-
-def test_the_frames_of_a_bridge_are_guarded_alike(sandbox: Sandbox) -> None:
-    """MAC addresses in the table of bridges, too."""
-    port = spoofcheck.GuardedPort(IfIndex(4711), EtherAddress.parse("02:42:ac:11:00:02"), OWNER)
-    table = ("nft", "list", "table", *Table.BRIDGE.split())
-    sandbox.call(LibNftables().run, spoofcheck.rebuild(frozenset({port}), there=False))
-    wanted = sandbox.run(*table).stdout
-    as_messages(sandbox, Transaction(tuple(map(delete, port.elements()))))
-    assert "02:42:ac:11:00:02" not in sandbox.run(*table).stdout
-    as_messages(sandbox, Transaction(tuple(map(create, port.elements()))))
-    assert sandbox.run(*table).stdout == wanted
 
 
 def test_a_set_is_flushed(sandbox: Sandbox) -> None:

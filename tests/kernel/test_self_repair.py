@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from dataplane.abi import U32
 from dataplane.programs.attach import Hooks
+from dataplane.programs.door import KernelPrograms
 from dataplane.types import NETWORK_PROGRAMS, AttachMode, IfIndex
 from support import needs, plan
 from support.netns import Sandbox, wait_until
@@ -171,14 +173,16 @@ def test_pins_that_are_removed(world: World, repairs: Repairs, leaks: None) -> N
     # The agent may pin again while it runs: then the directory is not empty.
     world.host.run("sh", "-c", "rm -r /sys/fs/bpf/dataplane* || true")
     repairs.settle("the BPF programs are not loaded")
-    assert [one["program"] for one in hooked(world)] == ["isolation", "checksum"] * 2
+    assert programs_of_networks(world) == ["isolation", "checksum"] * 2
+    assert sorted(guarded(world)) == sorted(host_veth(world.attached(name)) for name in ("web", "admin", "shop"))
 
 
 def test_a_fresh_bpffs_over_ours(world: World, repairs: Repairs, leaks: None) -> None:
     """A file system mounted over our pins hides them: the programs are loaded anew and hooked once, not twice."""
     world.host.run("mount", "-t", "bpf", "bpf", "/sys/fs/bpf")
     repairs.settle("the BPF programs are not loaded")
-    assert [one["program"] for one in hooked(world)] == ["isolation", "checksum"] * 2
+    assert programs_of_networks(world) == ["isolation", "checksum"] * 2
+    assert sorted(guarded(world)) == sorted(host_veth(world.attached(name)) for name in ("web", "admin", "shop"))
 
 
 def hooked(world: World) -> list[dict[str, object]]:
@@ -186,6 +190,16 @@ def hooked(world: World) -> list[dict[str, object]]:
     found = json.loads(world.dpctl("bpf", "ls", "--json"))["attached"]
     assert isinstance(found, list)
     return found
+
+
+def programs_of_networks(world: World) -> list[str]:
+    """Those on the networks' bridges."""
+    return [str(one["program"]) for one in hooked(world) if str(one["device"]).startswith("br-")]
+
+
+def guarded(world: World) -> list[str]:
+    """The host veths that are guarded, once for each copy of the guard."""
+    return [str(one["device"]) for one in hooked(world) if one["program"] == "guard"]
 
 
 def detach_all(device: str) -> None:
@@ -199,7 +213,34 @@ def test_programs_that_are_detached(world: World, repairs: Repairs) -> None:
     """The kernel tells nobody that a tcx link was detached: it is noticed within seconds, and hooked again."""
     world.host.call(detach_all, plan.FRONT.device)
     repairs.settle("program isolation is not attached")
-    assert len(hooked(world)) == 4
+    assert len(programs_of_networks(world)) == 4
+
+
+def wipe(veth: IfIndex) -> None:
+    """Take out what the programs know of one host veth."""
+    KernelPrograms().drop("ports", U32.pack(veth))
+
+
+GUARDS = [
+    ("tc", "filter", "del", "dev", "{veth}", "ingress"),
+    ("tc", "qdisc", "del", "dev", "{veth}", "clsact"),
+]
+
+
+@pytest.mark.parametrize("command", GUARDS, ids=[" ".join(command[1:3]) for command in GUARDS])
+def test_a_guard_that_is_taken_away(world: World, repairs: Repairs, command: tuple[str, ...]) -> None:
+    """Whatever ``tc`` does to a container's host veth, its guard is there again, and once."""
+    veth = host_veth(world.attached("shop"))
+    world.host.run(*(word.format(veth=veth) for word in command))
+    repairs.settle("program guard is not attached")
+    assert guarded(world).count(veth) == 1
+
+
+def test_entries_of_a_guard_that_are_wiped(world: World, repairs: Repairs) -> None:
+    """No event tells of it: what the guard knows of a container is there again when its turn comes."""
+    (link,) = json.loads(world.host.ip("-json", "link", "show", "dev", host_veth(world.attached("shop"))))
+    world.host.call(wipe, IfIndex(link["ifindex"]))
+    repairs.settle("BPF map ports: entry")
 
 
 def test_a_qdisc_that_is_removed(sandbox: Sandbox, tmp_path: Path) -> None:
@@ -209,7 +250,7 @@ def test_a_qdisc_that_is_removed(sandbox: Sandbox, tmp_path: Path) -> None:
     world.network(plan.FRONT)
     world.attach("web", plan.FRONT, publish("8080:80"))
     world.host.run("tc", "qdisc", "del", "dev", plan.FRONT.device, "clsact")
-    Repairs(world, 0).settle("is not attached")
+    Repairs(world, 0).settle("program isolation is not attached")
     assert {str(one["mode"]) for one in hooked(world)} == {"clsact"}
 
 

@@ -24,7 +24,9 @@ from support.netns import Place
 LEASES = Path("/var/lib/cni/networks")
 _KEPT = ("lock", "last_reserved_ip.")
 """What host-local keeps of a network without leases."""
-_ENTRIES = frozenset({"networks", "origins"})
+_ENTRIES = frozenset(
+    {"networks", "origins", "published", "containers", "ports", "port_addresses", "fill_ports", "checksum_counts"}
+)
 
 
 def residue(host: Place, environment: Mapping[str, str] | None = None) -> dict[str, list[str]]:

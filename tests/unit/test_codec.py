@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from control.conditions import parse
-from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options
+from control.model import Attachment, ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, Options
 from control.state.codec import DocumentError, decode, encode
 from support.attachments import attachment, port
 
@@ -42,7 +42,7 @@ FULL = replace(
         key=replace(_PLAIN.key, plugin="bridge"),
         netns="/run/netns/web",
         netns_inode=4711,
-        guarded_mac="02:00:00:00:00:01",
+        mac="02:00:00:00:00:01",
         lease_dir="/var/lib/cni/networks",
     ),
 )
@@ -59,6 +59,11 @@ def redone(document: str, **changed: object) -> str:
     return json.dumps(json.loads(document.partition("\n")[0]) | changed)
 
 
+def guarded_by(one: Attachment, guard: GuardPolicy) -> Attachment:
+    """The attachment with another guard."""
+    return replace(one, request=replace(one.request, options=replace(one.options, guard=guard)))
+
+
 def test_a_document_of_a_later_schema_is_refused() -> None:
     """A state of another version is not guessed at."""
     with pytest.raises(DocumentError, match="schema 99"):
@@ -66,15 +71,18 @@ def test_a_document_of_a_later_schema_is_refused() -> None:
 
 
 def test_a_document_of_an_earlier_schema_is_read() -> None:
-    """The third schema had no digest; the second, besides, no parts, guarded ports or leases."""
-    assert decode(redone(encode(FULL), schema=3)) == FULL
+    """The third schema had no digest; the second, besides, no parts or leases. None guarded more than MACs."""
+    guarded = redone(encode(FULL), schema=3, guardedMac=FULL.request.mac, mac="")
+    assert decode(guarded) == guarded_by(FULL, GuardPolicy.MAC)
     plain = attachment("plain", "10.11.0.3", port(8080))
     raw = json.loads(redone(encode(plain), schema=2, key=["front", "plain", "eth0"]))
-    for name in ("guardedMac", "leaseDir", "yielded"):
+    for name in ("mac", "leaseDir", "yielded"):
         del raw[name]
+    for name in ("fillPorts", "guard"):
+        del raw["options"][name]
     for name in ("adminChain", "firewalldZone"):
         del raw["options"][name]
-    assert decode(json.dumps(raw)) == plain
+    assert decode(json.dumps(raw)) == guarded_by(plain, GuardPolicy.OFF)
 
 
 @given(st.integers(0, len(encode(FULL)) - 1), st.integers(0, 7))

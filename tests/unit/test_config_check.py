@@ -29,6 +29,7 @@ DECLARED: JsonObject = {"capabilities": {"portMappings": True}}
 PORTMAP: JsonObject = {"type": "portmap", **DECLARED}
 DATAPLANE: JsonObject = {"type": "dataplane", **DECLARED}
 TUNING: JsonObject = {"type": "tuning", "sysctl": {}}
+BANDWIDTH: JsonObject = {"type": "bandwidth", "capabilities": {"bandwidth": True}}
 
 
 def conflist(*plugins: JsonObject, version: Any = "1.1.0", **keys: Any) -> JsonObject:
@@ -101,6 +102,10 @@ def test_a_check_changes_nothing() -> None:
         ([BRIDGE | {"ipam": {**IPAM, "range": []}}], "plugins[0].ipam.range: is ignored; did you mean 'ranges'?"),
         ([BRIDGE, PORTMAP | {"backend": "ebpf"}], "plugins[1].backend: 'ebpf' is not one of"),
         ([BRIDGE, DATAPLANE | {"ingresspolicy": "isolated"}], "plugins[1].ingresspolicy: did you mean"),
+        ([BRIDGE, DATAPLANE, BANDWIDTH], "plugins[2]: bandwidth finds a qdisc of dataplane"),
+        ([BRIDGE | {"macspoofchk": True}, BANDWIDTH], "plugins[1]: bandwidth finds a qdisc of bridge"),
+        ([BRIDGE, PORTMAP | {"checksum": "fill"}, BANDWIDTH], "plugins[2]: bandwidth finds a qdisc of portmap"),
+        ([BRIDGE, DATAPLANE, TUNING | {"mac": "x"}], "plugins[2]: tuning sets a MAC address that dataplane guards"),
         ([BRIDGE | {"vlan": 5000}], "plugins[0].vlan: 5000 is not a VLAN"),
         ([BRIDGE | {"promiscMode": True}], "plugins[0].promiscMode: cannot be set together with hairpinMode"),
         ([BRIDGE | {"ipam": {"type": "host-local"}}], "plugins[0].ipam.ranges: is missing"),
@@ -119,6 +124,10 @@ def test_problems(plugins: list[JsonObject], expected: str) -> None:
         [BRIDGE],
         [BRIDGE, DATAPLANE],
         [BRIDGE, TUNING, PORTMAP],
+        [BRIDGE, TUNING | {"mac": "x"}, BANDWIDTH, DATAPLANE],
+        [BRIDGE, DATAPLANE | {"guard": "off"}, BANDWIDTH, TUNING | {"mac": "x"}],
+        [BRIDGE, DATAPLANE, TUNING],
+        [BRIDGE, PORTMAP, BANDWIDTH],
         [{"type": "ptp", "ipMasq": True}, PORTMAP, {"type": "firewall"}],
         [BRIDGE, PORTMAP, {"type": "dataplane", "ingressPolicy": "isolated"}],
         [BRIDGE, {"type": "dataplane", "capabilities": {"portMappings": False}}],
@@ -234,6 +243,7 @@ def test_the_single_entry_of_a_chain() -> None:
         "ipMasq": True,
         "ingressPolicy": "isolated",
         "checksum": "repair",
+        "guard": "off",
         "snat": False,
         "conditionsV4": ["-s", "192.0.2.0/24"],
         "forwardChains": [

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from control.conditions import Condition
-from control.model import ChecksumPolicy, ForeignChain, IngressPolicy, Options, PortMapping
+from control.model import ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, Options, PortMapping
 from dataplane.types import Protocol
 from plugin import config, dropins
 from plugin.check.keys import TYPES
@@ -17,7 +18,8 @@ from plugin.errors import CniError, Code, ConfigError
 from plugin.jsontext import parse_object
 from support.cni import configuration, previous_result
 
-OPEN, OFF, REPAIR = IngressPolicy.OPEN, ChecksumPolicy.OFF, ChecksumPolicy.REPAIR
+OPEN, REPAIR = IngressPolicy.OPEN, ChecksumPolicy.REPAIR
+UPSTREAM = Options(ingress_policy=OPEN, checksum=ChecksumPolicy.OFF, guard=GuardPolicy.OFF)
 CHAINED = ("portmap", "firewall", "isolation", "cni-nftables-portmap", "cni-nftables-firewall")
 FOREIGN = ("bridge", *CHAINED)
 
@@ -38,16 +40,15 @@ def refused(plugin: str, **changed: Any) -> str:
     [
         ("dataplane", Options()),
         ("dataplane-bridge", Options()),
-        ("bridge", Options(ingress_policy=OPEN, checksum=OFF)),
-        ("portmap", Options(ingress_policy=OPEN, checksum=REPAIR)),
-        ("firewall", Options(ingress_policy=OPEN, checksum=OFF, admin_chain="CNI-ADMIN", firewalld_zone="trusted")),
-        ("isolation", Options(ingress_policy=IngressPolicy.SAME_BRIDGE, checksum=OFF)),
-        ("cni-nftables-portmap", Options(ingress_policy=OPEN, checksum=REPAIR, ip_masq=True)),
+        ("bridge", UPSTREAM),
+        ("portmap", replace(UPSTREAM, checksum=REPAIR)),
+        ("firewall", replace(UPSTREAM, admin_chain="CNI-ADMIN", firewalld_zone="trusted")),
+        ("isolation", replace(UPSTREAM, ingress_policy=IngressPolicy.SAME_BRIDGE)),
+        ("cni-nftables-portmap", replace(UPSTREAM, checksum=REPAIR, ip_masq=True)),
         (
             "cni-nftables-firewall",
-            Options(
-                ingress_policy=OPEN,
-                checksum=OFF,
+            replace(
+                UPSTREAM,
                 forward_chains=(
                     ForeignChain("ip", "filter", "forward", optional=True),
                     ForeignChain("ip6", "filter", "forward", optional=True),
@@ -73,7 +74,9 @@ def test_the_main_plugin_has_all_keys_of_the_chained_one(plugin: str) -> None:
         "masqAll": True,
         "ipMasq": True,
         "ingressPolicy": "isolated",
-        "checksum": "observe",
+        "checksum": "fill",
+        "fillPorts": [67, 68],
+        "guard": "mac",
         "conditionsV4": ["-s", "192.0.2.0/24"],
         "conditionsV6": ["ip6", "saddr", "fd00::/8"],
         "forwardChains": ["inet filter forward"],
@@ -81,6 +84,27 @@ def test_the_main_plugin_has_all_keys_of_the_chained_one(plugin: str) -> None:
         "firewalldZone": "dmz",
     }
     assert read(plugin, **keys).options == read("dataplane", **keys).options != Options()
+
+
+@pytest.mark.parametrize(
+    ("plugin", "keys", "expected"),
+    [
+        ("bridge", {}, "off"),
+        ("bridge", {"macspoofchk": True}, "mac"),
+        ("bridge", {"macspoofchk": True, "guard": "full"}, "full"),
+        ("bridge", {"guard": "full"}, "full"),
+        ("dataplane-bridge", {}, "full"),
+        ("dataplane-bridge", {"macspoofchk": True}, "full"),
+        ("dataplane-bridge", {"macspoofchk": True, "guard": "off"}, "mac"),
+        ("dataplane-bridge", {"macspoofchk": False, "guard": "off"}, "off"),
+        ("dataplane-bridge", {"macspoofchk": False, "guard": "mac"}, "mac"),
+        ("dataplane", {"macspoofchk": True, "guard": "off"}, "off"),
+        ("firewall", {"macspoofchk": True, "guard": "full"}, "off"),
+    ],
+)
+def test_the_stricter_of_guard_and_macspoofchk(plugin: str, keys: dict[str, Any], expected: str) -> None:
+    """Our own types guard unless they are told not to, bridge where it is told to; other types have neither key."""
+    assert read(plugin, **keys).options.guard == expected
 
 
 def test_every_key_of_portmap() -> None:
@@ -95,10 +119,10 @@ def test_every_key_of_portmap() -> None:
         conditionsV6=["ip6", "saddr", "fd00::/8"],
         checksum="observe",
     )
-    assert conf.options == Options(
+    assert conf.options == replace(
+        UPSTREAM,
         snat=False,
         masq_all=True,
-        ingress_policy=OPEN,
         checksum=ChecksumPolicy.OBSERVE,
         conditions4=(Condition("ip daddr", "!=", ("192.0.2.0/24",)),),
         conditions6=(Condition("ip6 saddr", "", ("fd00::/8",)),),

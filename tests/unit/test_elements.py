@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from dataplane.netlink import NESTED, attribute
 from dataplane.nft.elements import Held, each_held, pack, unpack
-from dataplane.nft.objects import Atom, Comment, Element, EtherAddress, LinkIndex, Port, PortRange, Set
+from dataplane.nft.objects import Atom, Comment, Element, LinkIndex, Port, PortRange, Set
 from dataplane.types import IfIndex, Protocol
 
 PORTS = st.integers(0, 0xFFFF).map(Port)
@@ -21,7 +21,6 @@ WORDS: dict[str, st.SearchStrategy[Atom]] = {
     "inet_proto": st.sampled_from(Protocol),
     "inet_service": PORTS,
     "iface_index": st.integers(1, 2**31 - 1).map(lambda number: LinkIndex(IfIndex(number))),
-    "ether_addr": st.binary(min_size=6, max_size=6).map(EtherAddress),
 }
 PUBLISH = Set("publish4", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
 RANGES4 = Set("ranges4", ("inet_proto", "inet_service"), ("ipv4_addr",), interval=True)

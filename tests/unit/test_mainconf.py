@@ -83,12 +83,12 @@ def test_every_key_is_read(plugin: str) -> None:
         hairpin=True,
         trunk=((7, 7), (100, 110), (4094, 4094), (1, 1)),
         preserve_default_vlan=False,
-        mac_spoof_check=True,
         port_isolation=True,
         detect_duplicates=True,
         container_up=False,
     )
     assert parsed.net.options.ip_masq
+    assert parsed.net.options.guard == ("mac" if plugin == "bridge" else "full")
     assert parsed.dns == {"nameservers": ["192.0.2.53"], "options": ["ndots:2"]}
     assert options(vlan=4094, promiscMode=True) == BridgeOptions(vlan=4094, promiscuous=True)
 

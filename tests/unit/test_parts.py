@@ -8,23 +8,23 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from control.errors import DeviceNotFoundError, DifferenceError, PortConflictError
-from control.model import AttachmentKey, ForeignChain, IngressPolicy, Options, PortMapping, Request
+from control.model import AttachmentKey, ForeignChain, GuardPolicy, IngressPolicy, Options, PortMapping, Request
+from dataplane.abi import U32, Port
 from dataplane.doors import PortFlags
 from dataplane.nft.objects import ChainRef, Table
+from dataplane.types import GuardLevel, Program
 from support.attachments import port
 from support.fakeworld import World
 
 KEYS = {plugin: AttachmentKey("front", "web", "eth0", plugin) for plugin in ("bridge", "portmap", "firewall")}
-OPEN = Options(ingress_policy=IngressPolicy.OPEN)
-GUARDED = "02:00:00:00:00:01"
+OPEN = Options(ingress_policy=IngressPolicy.OPEN, guard=GuardPolicy.OFF)
+MAC = "02:00:00:00:00:01"
 
 
-def part(plugin: str, options: Options, *mappings: PortMapping, mac: str = "") -> Request:
+def part(plugin: str, options: Options, *mappings: PortMapping) -> Request:
     """What one plugin of the chain asks for."""
     addresses = (IPv4Address("10.11.0.2"),)
-    return Request(
-        KEYS[plugin], addresses, ("br-front", "vethweb"), mappings, options, guarded_mac=mac
-    )  # the same interface for all
+    return Request(KEYS[plugin], addresses, ("br-front", "vethweb"), mappings, options)  # the same interface for all
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def chain(world: World) -> list[Request]:
     parts = [
         part("bridge", replace(OPEN, ip_masq=True)),
         part("portmap", OPEN, port(8080)),
-        part("firewall", Options(ingress_policy=IngressPolicy.ISOLATED)),
+        part("firewall", replace(OPEN, ingress_policy=IngressPolicy.ISOLATED)),
     ]
     for one in parts:
         world.engine.add(one)
@@ -103,30 +103,31 @@ def test_a_lost_part_is_rebuilt_with_the_others(world: World, chain: list[Reques
         world.engine.check(one)
 
 
-def test_guarded_ports(world: World, chain: list[Request]) -> None:
-    """The first guarded port makes the bridge table, the last one takes it away, and a flush is told and repaired."""
-    assert not world.doors.nft.chains(Table.BRIDGE)
-    guarded = replace(chain[0], guarded_mac=GUARDED)
-    world.engine.add(guarded)
-    assert GUARDED in world.doors.nft.table_text(Table.BRIDGE)
-    world.engine.check(guarded)
-    world.doors.nft.flush_ruleset()
-    with pytest.raises(DifferenceError, match=f"table {Table.BRIDGE} was wiped"):
-        world.engine.check(guarded)
+def test_a_guard_is_the_strictest_of_all_parts(world: World, chain: list[Request]) -> None:
+    """Each part may ask for it, and it stays until the last that does is gone; CHECK tells what others took away."""
+    veth = world.doors.links.find("vethweb")
+    assert veth is not None
+
+    def level() -> GuardLevel | None:
+        found = dict(world.doors.programs.entries("ports"))
+        hooked = [one.program for one in world.doors.programs.hooked(veth.index)]
+        assert hooked == [Program.GUARD] * len(found)
+        return Port.unpack(found[U32.pack(veth.index)]).guard if found else None
+
+    assert level() is None
+    checked = replace(chain[0], mac=MAC, options=replace(chain[0].options, guard=GuardPolicy.MAC))
+    guarded = replace(chain[2], mac=MAC, options=replace(chain[2].options, guard=GuardPolicy.FULL))
+    for one, expected in ((checked, GuardLevel.MAC), (guarded, GuardLevel.FULL)):
+        world.engine.add(one)
+        assert level() is expected
+    world.doors.programs.detach(Program.GUARD, veth.index)
+    with pytest.raises(DifferenceError, match=f"program guard is not attached to device {veth.index}"):
+        world.engine.check(chain[1])
     assert world.engine.reconcile()[1] == []
-    world.engine.check(guarded)
-    second = world.doors.links.link("vethdb", "veth", world.bridge.index)
-    other = replace(
-        guarded,
-        key=AttachmentKey("front", "db", "eth0", "bridge"),
-        addresses=(IPv4Address("10.11.0.3"),),
-        host_interfaces=("br-front", second.name),
-    )
-    world.engine.add(other)
     world.engine.delete(guarded.key)
-    world.engine.check(other)
-    world.engine.delete(other.key)
-    assert not world.doors.nft.chains(Table.BRIDGE)
+    assert level() is GuardLevel.MAC
+    world.engine.delete(checked.key)
+    assert level() is None
 
 
 def test_admin_chains(world: World, chain: list[Request]) -> None:

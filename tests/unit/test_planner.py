@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address
+from itertools import permutations
+
+import pytest
 
 from control.desired.hooks import HostWide, NetworkFacts, use_of
 from control.desired.planner import Desired, desired, flow_filters, plan
-from control.model import Attachment, ChecksumPolicy, ForeignChain, IngressPolicy, Options
-from dataplane.abi import U32, NetworkEntry, Origin, OriginKey
+from control.model import (
+    Attachment,
+    AttachmentKey,
+    ChecksumPolicy,
+    Device,
+    ForeignChain,
+    GuardPolicy,
+    IngressPolicy,
+    Options,
+)
+from dataplane.abi import U32, NetworkEntry, Origin, OriginKey, Port, fill_key, port_address_key
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.steps import (
     AttachProgram,
@@ -22,12 +35,12 @@ from dataplane.steps import (
     SetSysctl,
     Step,
 )
-from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program, Protocol
+from dataplane.types import ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, Program, Protocol
 from support.attachments import attachment, port
 
 MARK = 1 << 27
 FACTS = {"front": NetworkFacts(1), "back": NetworkFacts(2)}
-BRIDGE = IfIndex(10)
+BRIDGE, VETH = IfIndex(10), IfIndex(20)
 
 
 def state(*attachments: Attachment, facts: dict[str, NetworkFacts] | None = None) -> Desired:
@@ -48,6 +61,7 @@ def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -
     assert steps(AttachProgram, of=made) == [
         AttachProgram(Program.ISOLATION, BRIDGE),
         AttachProgram(Program.CHECKSUM, BRIDGE),
+        AttachProgram(Program.GUARD, VETH),
     ]
     network = NetworkEntry(1, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
     assert PutEntry("networks", U32.pack(BRIDGE), network.pack()) in made
@@ -55,11 +69,11 @@ def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -
     assert PutEntry("origins", origin.pack(), Origin(None, 8080).pack()) in made
 
 
-def test_the_second_attachment_attaches_nothing() -> None:
-    """Programs are hooked once per network, never per container."""
+def test_the_second_attachment_attaches_to_its_own_veth_alone() -> None:
+    """A network's programs are hooked once, and not per container."""
     first, second = attachment("web", "10.11.0.2"), attachment("db", "10.11.0.3", port(5432), veth=21)
     made = plan(state(first), state(first, second), MARK)
-    assert not steps(AttachProgram, DetachProgram, of=made)
+    assert steps(AttachProgram, DetachProgram, of=made) == [AttachProgram(Program.GUARD, IfIndex(21))]
     assert SetPortFlags(IfIndex(21), PortFlags(hairpin=True)) in made
 
 
@@ -77,12 +91,15 @@ def test_the_last_detachment_takes_everything_back() -> None:
     assert steps(DetachProgram, of=made) == [
         DetachProgram(Program.ISOLATION, BRIDGE),
         DetachProgram(Program.CHECKSUM, BRIDGE),
+        DetachProgram(Program.GUARD, VETH),
     ]
     assert {step.map_name for step in made if isinstance(step, DropEntry)} == {
         "networks",
         "origins",
         "published",
         "containers",
+        "ports",
+        "port_addresses",
     }
     assert SetSysctl(name, "0", optional=True) in made
     assert [type(step) for step in made].index(RunNft) < [type(step) for step in made].index(DetachProgram)
@@ -98,11 +115,87 @@ def test_undoing_a_transaction_is_its_opposite() -> None:
 
 
 def test_an_open_network_without_checksums_needs_no_bpf() -> None:
-    """Whoever turns both off needs neither bcc nor a bpffs."""
-    options = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF)
+    """Whoever turns all of it off needs neither bcc nor a bpffs."""
+    options = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF, guard=GuardPolicy.OFF)
     made = plan(state(), state(attachment("web", "10.11.0.2", port(8080), options=options)), MARK)
     assert not steps(LoadPrograms, AttachProgram, of=made)
     assert not [step for step in made if isinstance(step, PutEntry) and step.map_name != "origins"]
+
+
+MAC = "02:00:00:00:00:02"
+
+
+def guarded(one: Attachment, guard: GuardPolicy, checksum: ChecksumPolicy = ChecksumPolicy.REPAIR) -> Attachment:
+    """The attachment with a MAC and this guard."""
+    options = replace(one.options, guard=guard, checksum=checksum)
+    return replace(one, request=replace(one.request, mac=MAC, options=options))
+
+
+def veths(*attachments: Attachment) -> tuple[set[Program], list[Port], set[bytes]]:
+    """The programs on the host veth, its entry, and the keys of its addresses."""
+    found = state(*attachments)
+    assert {device for program, device in found.hooks if program.of_port} <= {VETH}
+    return (
+        {program for program, _ in found.hooks if program.of_port},
+        [Port.unpack(value) for (name, _), value in found.entries.items() if name == "ports"],
+        {key for name, key in found.entries if name == "port_addresses"},
+    )
+
+
+@pytest.mark.parametrize("level", [GuardLevel.MAC, GuardLevel.FULL])
+def test_a_guarded_container_is_known_by_its_veth(level: GuardLevel) -> None:
+    """The guard knows network, MAC and addresses of the container behind the veth."""
+    one = guarded(attachment("web", "10.11.0.2 fd00:11::2"), GuardPolicy[level.name])
+    keys = {port_address_key(VETH, address) for address in one.request.addresses}
+    assert veths(one) == ({Program.GUARD}, [Port(1, level, MAC)], keys)
+
+
+def test_a_container_that_is_not_guarded_leaves_its_veth_alone() -> None:
+    """Neither program nor entry."""
+    assert veths(guarded(attachment("web", "10.11.0.2"), GuardPolicy.OFF)) == (set(), [], set())
+
+
+def test_the_strictest_part_of_an_interface_guards_it() -> None:
+    """In whichever order the parts come: what one lets pass another may not."""
+    bare = attachment("web", "10.11.0.2")
+    parts = [guarded(bare, guard) for guard in (GuardPolicy.OFF, GuardPolicy.FULL, GuardPolicy.MAC)]
+    keys = [AttachmentKey("front", "web", "eth0", plugin) for plugin in ("bridge", "portmap", "firewall")]
+    parts = [replace(one, request=replace(one.request, key=key)) for one, key in zip(parts, keys, strict=True)]
+    for order in permutations(parts):
+        assert veths(*order)[:2] == ({Program.GUARD}, [Port(1, GuardLevel.FULL, MAC)])
+
+
+def test_without_addresses_none_is_wrong() -> None:
+    """On a network of layer 2 nobody knows the container's addresses: its MAC is guarded, and nothing else."""
+    assert veths(guarded(attachment("vm", ""), GuardPolicy.FULL))[1] == [Port(1, GuardLevel.MAC, MAC)]
+
+
+def test_the_host_veth_of_a_routed_network_is_its_device() -> None:
+    """Behind ptp, network and container have one device between them."""
+    one = guarded(attachment("web", "10.11.0.2", veth=0), GuardPolicy.FULL)
+    routed = replace(one, device=Device(VETH, "veth0", routed=True))
+    assert veths(routed)[0] == {Program.GUARD}
+    assert {device for _, device in state(routed).hooks} == {VETH}
+
+
+def test_filling_is_done_on_every_veth_of_the_network() -> None:
+    """By mode fill, of conflist or operator, and guarded or not; another network on the bridge is left alone."""
+    web = guarded(attachment("web", "10.11.0.2"), GuardPolicy.OFF, ChecksumPolicy.FILL)
+    assert veths(web)[0] == {Program.FILL}
+    made = state(web, guarded(attachment("db", "10.11.0.3", network="back", veth=21), GuardPolicy.OFF))
+    assert {device for program, device in made.hooks if program is Program.FILL} == {VETH}
+    assert {key for name, key in made.entries if name == "fill_ports"} == {fill_key(1, 68), fill_key(1, 546)}
+    told = {**FACTS, "back": NetworkFacts(2, ChecksumPolicy.FILL)}
+    other = attachment("db", "10.11.0.3", network="back", veth=21)
+    assert (Program.FILL, IfIndex(21)) in state(other, facts=told).hooks
+
+
+def test_a_veth_that_is_gone_is_asked_nothing() -> None:
+    """Of a container that died only the entries stay, until its DEL."""
+    one = attachment("web", "10.11.0.2")
+    left = desired([one], [use_of(one)], FACTS, HostWide(MARK), gone=frozenset({VETH}))
+    assert not [program for program, _ in left.hooks if program.of_port]
+    assert left.entries == state(one).entries
 
 
 def test_two_networks_on_one_device_get_the_stricter_of_both() -> None:

@@ -19,18 +19,19 @@ from control.desired.owners import comment_of, key_of, known_as
 from control.desired.ruleset import Group
 from control.engine import Engine
 from control.errors import PortConflictError
-from control.model import AttachmentKey, ChecksumPolicy, IngressPolicy, Options, PortMapping, Request
+from control.model import AttachmentKey, ChecksumPolicy, GuardPolicy, IngressPolicy, Options, PortMapping, Request
 from control.state.rebuild import rebuilt
 from control.state.remains import Remains, Sandbox, groups_of
 from control.state.survey import survey
 from control.wiring.wire import alias_of
 from dataplane.doors import Link, PortFlags
 from dataplane.fakes import FakeDoors
-from dataplane.nft.objects import Table
 from dataplane.types import Address, IfIndex, Protocol
 from support.attachments import key, port, request
 from support.fakeworld import World
 
+OFF = GuardPolicy.OFF
+MAPS = ("networks", "origins", "containers", "ports", "port_addresses", "fill_ports")
 POLICIES = {"front": IngressPolicy.SAME_BRIDGE, "back": IngressPolicy.ISOLATED, "shared": IngressPolicy.OPEN}
 BRIDGES = {"front": "br-front", "back": "br-back", "shared": "br-front"}
 CONDITIONS = (
@@ -54,6 +55,8 @@ options = st.builds(
     masq_all=st.booleans(),
     ip_masq=st.booleans(),
     checksum=st.sampled_from(ChecksumPolicy),
+    fill_ports=st.sampled_from([(68, 546), (67,), ()]),
+    guard=st.sampled_from(GuardPolicy),
     conditions4=st.sampled_from([(), (), *CONDITIONS]),
     conditions6=st.sampled_from([(), CONDITIONS6]),
 )
@@ -131,7 +134,7 @@ def requests_of(one: Asked, doors: FakeDoors) -> list[Request]:
     closing = one.parts[-1]
     found = []
     for plugin in one.parts:
-        chosen = one.options if plugin == publishing else Options(ingress_policy=IngressPolicy.OPEN)
+        chosen = one.options if plugin == publishing else Options(guard=GuardPolicy.MAC if one.guarded else OFF)
         chosen = replace(chosen, ingress_policy=policy if plugin == closing else IngressPolicy.OPEN)
         found.append(
             Request(
@@ -140,7 +143,7 @@ def requests_of(one: Asked, doors: FakeDoors) -> list[Request]:
                 (bridge.name, name),
                 one.mappings if plugin == publishing else (),
                 chosen,
-                guarded_mac=f"02:00:00:00:00:{number:02x}" if one.guarded and plugin.endswith("bridge") else "",
+                mac=f"02:00:00:00:00:{number:02x}" if one.guarded else "",
             )
         )
     return found
@@ -148,12 +151,10 @@ def requests_of(one: Asked, doors: FakeDoors) -> list[Request]:
 
 def picture(doors: FakeDoors) -> dict[str, object]:
     """All that the kernel holds of ours."""
-    maps = {
-        name: dict(doors.programs.entries(name)) if doors.programs.loaded() else {} for name in ("networks", "origins")
-    }
+    maps = {name: dict(doors.programs.entries(name)) if doors.programs.loaded() else {} for name in MAPS}
     links = doors.links.all_links()
     return {
-        "tables": {table: sorted(doors.nft.table_text(table).splitlines()) for table in (Table.MAIN, Table.BRIDGE)},
+        "table": sorted(doors.nft.table_text().splitlines()),
         "maps": maps,
         "hooks": sorted((one.ifindex, one.program) for link in links for one in doors.programs.hooked(link.index)),
         "flags": {link.name: doors.links.port_flags(link.index) for link in links if link.master},
@@ -190,10 +191,9 @@ def test_losing_the_state_changes_nothing_in_the_kernel(chosen: list[Asked]) -> 
                 engine.delete(gone)
             assert engine.attachments() == []
         left = picture(doors)
-        assert left["maps"] == {"networks": {}, "origins": {}}
+        assert left["maps"] == {name: {} for name in MAPS}
         assert left["hooks"] == []
-        assert not [line for line in left["tables"][Table.MAIN] if "comment" in line]  # type: ignore[index]
-        assert left["tables"][Table.BRIDGE] == []  # type: ignore[index]
+        assert not [line for line in left["table"] if "comment" in line]  # type: ignore[attr-defined]
         assert all(value == "0" for name, value in doors.sysctls.values.items() if name.endswith("/route_localnet"))
 
 
@@ -223,29 +223,40 @@ def test_what_is_read_back_is_what_was_asked_for(world: World) -> None:
     lose(world)
     (found,) = world.engine.attachments()
     by_text = sorted(before.request.mappings, key=lambda one: (one.protocol, one.host_port))
-    # Which of a bridge's ports is the container's, only its namespace tells.
     assert found == replace(
         before,
-        request=replace(before.request, mappings=tuple(by_text), host_interfaces=("br-front",)),
-        device=replace(before.device, port=IfIndex(0), port_flags=PortFlags()),
+        request=replace(before.request, mappings=tuple(by_text)),
+        device=replace(before.device, port_flags=PortFlags(hairpin=True, isolated=True)),
     )
 
 
-def test_a_guarded_port(world: World) -> None:
-    """MAC, port and the port's flags as they are now come back."""
+@pytest.mark.parametrize("guard", GuardPolicy)
+def test_a_guarded_veth(world: World, guard: GuardPolicy) -> None:
+    """What the container may send, its MAC, its veth and the veth's flags as they are now come back; of one that is
+    not guarded, only its namespace tells which of the bridge's ports is its own."""
     veth = world.doors.links.link("vethweb", "veth", world.bridge.index)
-    guarded = replace(
-        request("web", "10.11.0.2", port(8080), interfaces=("br-front", veth.name)),
-        key=AttachmentKey("front", "web", "eth0", "bridge"),
-        guarded_mac="02:00:00:00:00:01",
-    )
-    world.engine.add(guarded)
+    asked_for = request("web", "10.11.0.2", port(8080), interfaces=("br-front", veth.name))
+    asked_for = replace(asked_for, mac="02:00:00:00:00:01", options=Options(guard=guard))
+    world.engine.add(asked_for)
     (before,) = world.engine.attachments()
     lose(world)
-    flags = PortFlags(hairpin=True, isolated=False)
-    assert world.engine.attachments() == [replace(before, device=replace(before.device, port_flags=flags))]
+    (found,) = world.engine.attachments()
+    if guard is GuardPolicy.OFF:
+        assert (found.device.port, found.request.mac, found.options.guard) == (0, "", guard)
+    else:
+        flags = PortFlags(hairpin=True, isolated=False)
+        assert found == replace(before, device=replace(before.device, port_flags=flags))
     world.engine.delete(key("nobody"))
-    world.engine.check(guarded)
+    world.engine.check(asked_for)
+
+
+@pytest.mark.parametrize("ports", [(68, 546), (67,), ()])
+def test_a_network_that_fills(world: World, ports: tuple[int, ...]) -> None:
+    """Mode and ports come back."""
+    options = Options(checksum=ChecksumPolicy.FILL, fill_ports=ports, guard=GuardPolicy.OFF)
+    world.attach("web", "10.11.0.2", options=options)
+    lose(world)
+    assert [one.options for one in world.engine.attachments()] == [options]
 
 
 def test_a_check_after_a_loss_compares_with_the_kernel(world: World) -> None:
@@ -455,13 +466,14 @@ def test_a_state_of_a_later_version_is_read_back(world: World, capsys: pytest.Ca
 
 def test_a_state_of_an_earlier_version_is_taken_over(world: World) -> None:
     """All that it knew is there, also what the kernel could not tell."""
-    web = world.attach("web", "10.11.0.2", port(8080), options=Options(firewalld_zone="trusted"))
+    options = Options(firewalld_zone="trusted", guard=OFF)
+    web = world.attach("web", "10.11.0.2", port(8080), options=options)
     world.engine.set_checksum_mode("front", ChecksumPolicy.OBSERVE)
     before, networks = world.engine.attachments(), world.engine.networks()
     world.engine.close()
     with closing(sqlite3.connect(world.directory / "state.db", isolation_level=None)) as database:
         (document,) = database.execute("SELECT document FROM attachments").fetchone()
-        old = document.partition("\n")[0].replace('"schema":4', '"schema":3')
+        old = document.partition("\n")[0].replace('"schema":5', '"schema":3')
         database.execute("UPDATE attachments SET document = ?", (old,))
         database.execute("DROP TABLE rebuilt")
         database.execute("DROP TABLE former")
@@ -470,7 +482,8 @@ def test_a_state_of_an_earlier_version_is_taken_over(world: World) -> None:
     with engine_on(world.doors, world.directory) as engine:
         assert engine.attachments() == before
         assert engine.networks() == networks
-        engine.check(web)
+        # It guarded nobody; who runs already is guarded from the next ADD on.
+        engine.check(replace(web, options=replace(options, guard=GuardPolicy.FULL), mac="02:00:00:00:00:01"))
         assert engine.reconcile() == ([], [])
     assert world.doors.nft.generation() == generation
 

@@ -66,6 +66,7 @@ def test_transactions_elsewhere_concern_only_what_we_have_elsewhere() -> None:
     ("event", "part"),
     [
         (HookChanged(BRIDGE), Part.PROGRAMS),
+        (HookChanged(PORT), Part.VETHS),
         (HookChanged(IfIndex(0)), Part.PROGRAMS),
         (PinsChanged(), Part.PROGRAMS),
         (ForwardingChanged(IfIndex(0)), Part.SYSCTLS),
@@ -92,6 +93,28 @@ def test_changes_of_our_links_are_gathered_for_a_moment(event: Event) -> None:
 def test_links_of_others_are_none_of_our_business(event: Event) -> None:
     """A busy host makes and deletes links all the time, and the agent sleeps."""
     Playbook().hears(event).waits(LOOK_EVERY)
+
+
+def test_filters_of_a_containers_veth_have_that_one_looked_at() -> None:
+    """A thousand containers are not asked for one of them; what is heard while a look runs is looked at next."""
+    reconciler = Reconciler(Roster(), 0.0)
+    first = reconciler.next(0.0)
+    assert first is not None
+    assert first.veths is None, "at the start all are looked at"
+    reconciler.hear(HookChanged(PORT), 0.1)
+    reconciler.ended(first, Outcome(), 0.2)
+    second = reconciler.next(0.2)
+    assert second is not None
+    assert (second.parts, second.veths) == (frozenset({Part.VETHS}), frozenset({PORT}))
+    reconciler.ended(second, Outcome(failed={Part.VETHS: "it failed"}), 0.3)
+    again = reconciler.next(0.3 + RETRIES[0])
+    assert again is not None
+    assert again.veths is None
+    reconciler.ended(again, Outcome(), 1.0)
+    due = reconciler.next(LOOK_EVERY + 0.3 + RETRIES[0])
+    assert due is not None
+    assert due.parts == UNANNOUNCED
+    assert due.veths == frozenset(), "those in turn"
 
 
 def test_an_address_of_the_host_goes_to_the_checksum_program() -> None:

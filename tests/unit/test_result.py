@@ -31,6 +31,24 @@ def test_the_container_and_its_host_side() -> None:
     assert previous.host_interfaces == ("br-front", "veth0a1b2c3d")
 
 
+@pytest.mark.parametrize(
+    ("written", "read"),
+    [
+        ("02:00:00:00:00:03", "02:00:00:00:00:03"),
+        ("0A:00:27:00:00:FF", "0a:00:27:00:00:ff"),
+        ("", ""),
+        ("00:00:00:00:00:00", ""),
+        ("80:00:02:08:fe:80:00:00:00:00:00:00:00:11:22:33:44:55:66:77", ""),
+        ("not a MAC", ""),
+    ],
+)
+def test_the_mac_of_the_containers_interface(written: str, read: str) -> None:
+    """In one spelling; of an interface that is none of Ethernet nothing is known."""
+    others = [HOST | {"mac": "02:00:00:00:00:01"}, {"name": "eth1", "sandbox": "/x", "mac": "02:00:00:00:00:99"}]
+    made = previous_result(interfaces=[*others, CONTAINER | {"mac": written}], ips=[])
+    assert result.parse(made, "eth0").mac == read
+
+
 def test_addresses_of_other_interfaces_are_not_ours() -> None:
     """Of several interfaces only CNI_IFNAME's addresses count, and those that name no interface."""
     previous = result.parse(

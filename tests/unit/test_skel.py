@@ -96,6 +96,7 @@ def test_add_asks_for_the_attachment(netns: int) -> None:
         options=Options(masq_all=True),
         netns="/run/netns/web",
         netns_inode=request.netns_inode,
+        mac="02:00:00:00:00:03",
     )
     assert request.netns_inode > 0
 

@@ -22,7 +22,15 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from control.desired import ruleset
 from control.engine import STATE_FILE, Engine
 from control.errors import DifferenceError, PortConflictError
-from control.model import AttachmentKey, ChecksumPolicy, ForeignChain, IngressPolicy, Options, Request
+from control.model import (
+    AttachmentKey,
+    ChecksumPolicy,
+    ForeignChain,
+    GuardPolicy,
+    IngressPolicy,
+    Options,
+    Request,
+)
 from dataplane import crashpoints
 from dataplane.crashpoints import Point
 from dataplane.doors import Link, PortFlags
@@ -30,7 +38,7 @@ from dataplane.errors import ForeignChainError, NftError
 from dataplane.fakes import FakeDoors
 from dataplane.nft.objects import TABLE, Element, Port
 from dataplane.nft.transaction import Transaction, create, delete
-from dataplane.types import Protocol
+from dataplane.types import PORT_PROGRAMS, Program, Protocol
 from support.attachments import key, port, request
 from support.fakeworld import World
 
@@ -40,6 +48,8 @@ CHAIN = ForeignChain("inet", "filter", "forward")
 STRANGER = IPv4Address("10.99.0.9")
 """Where elements lead that nobody asked for."""
 
+MAPS = ("networks", "origins", "published", "containers", "ports", "port_addresses", "fill_ports")
+
 containers = st.sampled_from(sorted(CONTAINERS))
 ports = st.lists(st.sampled_from([8080, 8081, 8082]), unique=True, max_size=3)
 protocols = st.sampled_from(["tcp", "udp"])
@@ -48,6 +58,7 @@ options = st.builds(
     ip_masq=st.booleans(),
     ingress_policy=st.sampled_from(IngressPolicy),
     checksum=st.sampled_from(ChecksumPolicy),
+    guard=st.sampled_from(GuardPolicy),
     forward_chains=st.sampled_from([(), (CHAIN,)]),
     admin_chain=st.sampled_from(["", "admins"]),
 )
@@ -200,6 +211,13 @@ class EngineAgainstModel(RuleBasedStateMachine):
         self.doors.programs.unload()
         self.damaged = True
 
+    @rule(name=containers, program=st.sampled_from(PORT_PROGRAMS))
+    def remove_filter(self, name: str, program: Program) -> None:
+        """``tc filter del`` on a container's host veth."""
+        if name in self.veths:
+            self.doors.programs.detach(program, self.veths[name].index)
+            self.damaged = True
+
     @rule()
     def transact(self) -> None:
         """Somebody changes a table of their own."""
@@ -265,6 +283,19 @@ class EngineAgainstModel(RuleBasedStateMachine):
             assert self._elements() == _bare(wanted)
 
     @invariant()
+    def containers_are_guarded(self) -> None:
+        """Each host veth has the programs that its attachment asks for, and no others."""
+        if self.damaged:
+            return
+        for name, veth in self.veths.items():
+            asked = self.model.get(self._key(name))
+            hooked = {one.program for one in self.doors.programs.hooked(veth.index)}
+            wanted = asked is not None and asked.options.guard is not GuardPolicy.OFF
+            assert (Program.GUARD in hooked) == wanted
+            wanted = asked is not None and asked.options.checksum is ChecksumPolicy.FILL
+            assert (Program.FILL in hooked) == wanted
+
+    @invariant()
     def nothing_is_left_of_nobody(self) -> None:
         """After the last DEL: no element, program, entry, flag, sysctl or rule, and no row."""
         if self.model or self.damaged:
@@ -275,7 +306,7 @@ class EngineAgainstModel(RuleBasedStateMachine):
             if link.master:
                 assert self.doors.links.port_flags(link.index) == PortFlags(hairpin=False, isolated=False)
         if self.doors.programs.loaded():
-            assert [one for name in ("networks", "origins") for one in self.doors.programs.entries(name)] == []
+            assert [one for name in MAPS for one in self.doors.programs.entries(name)] == []
         assert [name for name, value in self.doors.sysctls.values.items() if "localnet" in name and value == "1"] == []
         assert self.doors.nft.foreign_chain(ruleset.chain_ref(CHAIN)) == [("drop", "theirs")]
         assert self._rows() == []

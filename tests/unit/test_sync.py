@@ -11,14 +11,14 @@ import pytest
 
 from control.desired.ruleset import chain_ref
 from control.engine import Engine
-from control.model import ForeignChain, IngressPolicy, Options
-from control.repair.reconciler import ALL, Outcome, Part
+from control.model import ForeignChain, IngressPolicy, Options, Request
+from control.repair.reconciler import ALL, EVERYTHING, UNANNOUNCED, Outcome, Part
 from dataplane.abi import U32
 from dataplane.doors import PortFlags
 from dataplane.errors import BpfError, NftError
-from dataplane.nft.objects import Element, Port
+from dataplane.nft.objects import Element, Port, Table
 from dataplane.nft.transaction import Transaction, add, delete
-from dataplane.types import NETWORK_PROGRAMS, Program, Protocol
+from dataplane.types import NETWORK_PROGRAMS, IfIndex, Program, Protocol
 from support.attachments import key, port, request
 from support.fakeworld import World
 
@@ -108,6 +108,93 @@ def test_programs_sysctls_and_flags_come_back(world: World) -> None:
     assert not world.engine.problems()
 
 
+def veth_of(world: World, made: Request) -> IfIndex:
+    """A container's host veth."""
+    link = world.doors.links.find(made.host_interfaces[1])
+    assert link is not None
+    return link.index
+
+
+def test_the_guard_of_one_container_comes_back(world: World) -> None:
+    """Program and entries of the veth that was heard of, and nothing is asked of any other."""
+    web, other = world.attach("web", "10.11.0.2"), world.attach("db", "10.11.0.3")
+    veths = [veth_of(world, one) for one in (web, other)]
+    for veth in veths:
+        world.doors.programs.detach(Program.GUARD, veth)
+        world.doors.programs.drop("ports", U32.pack(veth))
+    found = world.engine.sync(frozenset({Part.VETHS}), frozenset(veths[:1])).found
+    assert found == {
+        Part.VETHS: (
+            f"program guard is not attached to device {veths[0]}",
+            f"BPF map ports: entry {U32.pack(veths[0]).hex()} is wiped",
+        )
+    }
+    assert [bool(world.doors.programs.hooked(veth)) for veth in veths] == [True, False]
+    assert sync(world, Part.VETHS)
+    assert not world.engine.problems()
+
+
+def test_a_look_that_is_merely_due_is_at_some_in_turn(world: World) -> None:
+    """However many containers there are, it takes as long; and in the end each was looked at."""
+    veths = [veth_of(world, world.attach(f"c{number}", f"10.11.0.{number}")) for number in range(2, 102)]
+    for veth in veths:
+        world.doors.programs.detach(Program.GUARD, veth)
+    found = [len(world.engine.sync(UNANNOUNCED, frozenset()).found.get(Part.VETHS, ())) for _ in range(5)]
+    assert found == [32, 32, 32, 4, 0]
+    assert not world.engine.problems()
+
+
+def test_a_container_that_died_is_no_trouble_to_others(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A veth that is gone, or goes while it is looked at, stops no repair, and no ADD of another container."""
+    gone, going = world.attach("gone", "10.11.0.2"), world.attach("going", "10.11.0.3")
+    world.doors.links.remove(veth_of(world, gone))
+    assert world.engine.sync(ALL) == Outcome()
+    veth = veth_of(world, going)
+    attach = world.doors.programs.attach
+
+    def refuse(program: Program, ifindex: IfIndex) -> bool:
+        if ifindex == veth:
+            world.doors.links.remove(veth)
+            raise BpfError.from_errno("attach", "program guard", errno.ENODEV)
+        return attach(program, ifindex)
+
+    monkeypatch.setattr(world.doors.programs, "attach", refuse)
+    world.doors.programs.unload()
+    late = world.attach("late", "10.11.0.4", port(8080))
+    assert [one.program for one in world.doors.programs.hooked(veth_of(world, late))] == [Program.GUARD]
+    assert not world.engine.problems()
+    for one in (gone, going, late):
+        world.engine.delete(one.key)
+    assert not world.engine.problems()
+
+
+def test_the_table_of_earlier_versions_goes_once_the_guard_is_there(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A host that is upgraded has its MAC addresses guarded by one or the other all the time."""
+    web = world.attach("web", "10.11.0.2")
+    world.doors.programs.unload()
+    world.doors.nft.run(Transaction((add(Table.BRIDGE),)))
+    with monkeypatch.context() as patched:
+        attach = world.doors.programs.attach
+
+        def refuse(program: Program, ifindex: IfIndex) -> bool:
+            if program is Program.GUARD:
+                raise BpfError.from_errno("attach", "program guard", errno.ENOMEM)
+            return attach(program, ifindex)
+
+        patched.setattr(world.doors.programs, "attach", refuse)
+        assert world.engine.sync(EVERYTHING).failed
+    assert Table.BRIDGE in world.doors.nft.tables()
+    assert world.engine.sync(EVERYTHING).found
+    assert Table.BRIDGE not in world.doors.nft.tables()
+    world.doors.nft.run(Transaction((add(Table.BRIDGE),)))
+    world.doors.programs.unload()
+    world.engine.add(web)
+    assert Table.BRIDGE not in world.doors.nft.tables()
+    assert not world.engine.problems()
+
+
 def test_lost_programs_are_loaded_with_all_their_entries(world: World) -> None:
     """Without pins everything that the programs read is written anew."""
     world.attach("web", "10.11.0.2", port(8080))
@@ -126,6 +213,16 @@ def test_entries_that_were_taken_out_come_back(world: World) -> None:
             world.doors.programs.drop(name, entry)
     assert set(world.engine.sync(ALL).found) == {Part.PROGRAMS}
     assert {name: dict(world.doors.programs.entries(name)) for name in before} == before
+
+
+def test_two_addresses_that_add_up_to_the_same_are_no_trouble(world: World) -> None:
+    """Of 10.11.0.4 and 10.13.0.2 the checksum program keeps one; nobody complains of the other."""
+    masqueraded = Options(ip_masq=True)
+    both = [world.attach("web", "10.11.0.4", options=masqueraded), world.attach("db", "10.13.0.2", options=masqueraded)]
+    for one in both:
+        world.engine.check(one)
+    assert not world.engine.problems()
+    assert world.engine.sync(ALL) == Outcome()
 
 
 def test_entries_that_could_not_be_written_are_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
