@@ -14,7 +14,7 @@ from control.desired.hooks import HostWide, NetworkFacts, attachment_entries, de
 from control.desired.planner import Desired, desired, plan
 from control.engine import Engine
 from control.localhost import Localhost, Means, choose
-from control.model import Attachment, ChecksumPolicy, IngressPolicy, Options
+from control.model import Attachment, ChecksumPolicy, GuardPolicy, IngressPolicy, Options
 from control.repair.observation import complaints, observe, there
 from control.repair.reconciler import EVERYTHING, Part
 from control.settings import LocalhostMode, Settings, SettingsError, read_settings
@@ -39,7 +39,7 @@ COOKIE = 4711
 CGROUPS, NFT, OFF = HostWide(1, COOKIE), HostWide(1), HostWide(1, localnet=False)
 FACTS = {"front": NetworkFacts(1), "back": NetworkFacts(2)}
 ROUTE_LOCALNET = "net/ipv4/conf/br-front/route_localnet"
-BARE = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF)
+BARE = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF, guard=GuardPolicy.OFF)
 """A network that needs no program of its own."""
 
 
