@@ -318,7 +318,7 @@ class Repair:
     def _needs_programs(self) -> bool:
         """Whether any attachment needs a program. Quick, however many there are."""
         _, uses, facts = self._known_uses()
-        return hooks.needs_programs(uses, facts)
+        return hooks.needs_programs(uses, facts) or bool(hooks.localhost_programs(uses, self._host))
 
     def _of_networks(self) -> Desired:
         """What the whole state asks for, but for single host veths."""

@@ -89,6 +89,7 @@ def _run(attach: str, as_json: bool) -> int:
         say("\nTried, and seen:")
         show(tried.traffic_rows(world))
         show(tried.checksum_rows(kernel))
+        show(tried.guard_rows(world, kernel))
         show(tried.state_rows(world))
         with _agent():
             show(tried.repair_rows(lambda: _dpctl("events", "--kind", "repaired", "-n", "1")))

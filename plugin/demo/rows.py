@@ -6,12 +6,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 from pathlib import Path
 
-from dataplane.abi import U32, ChecksumCounts
+from dataplane.abi import U32, U64, ChecksumCounts
 from dataplane.doors import Kernel
 from dataplane.types import IfIndex
-from plugin.demo.traffic import Answer, ask, knock
+from plugin.demo.traffic import Answer, ask, knock, send
 from plugin.demo.world import CLIENT_ADDRESS, ELSEWHERE_ADDRESS, HOST, HOST_ADDRESS, NETNS, World
 from plugin.errors import CniError
 
@@ -25,6 +26,8 @@ STALE_SYN = bytes.fromhex(
 _FLIPPED = 14 + 20 + 14  # a byte of the TCP window
 
 NOTHING = "nothing"
+LEFT = ("networks", "origins", "published", "containers", "ports", "port_addresses")
+"""Maps that must be empty once nobody is attached."""
 
 _REPAIRED_WITHIN, _PAUSE = 10.0, 0.05  # seconds
 
@@ -48,6 +51,7 @@ def traffic_rows(world: World) -> Iterator[Row]:
     yield _asked("published port, from outside", NETNS / "client", HOST_ADDRESS, 8080, Answer("web", CLIENT_ADDRESS))
     yield _asked("published port, from the host", HOST, HOST_ADDRESS, 8080, Answer("web", HOST_ADDRESS))
     yield _asked("published port, by localhost", HOST, "127.0.0.1", 8080, Answer("web", gateway))
+    yield _asked("published port, by localhost", HOST, "::1", 8080, Answer("web", gateway))
     for bridged in (0, 1):
         Path("/proc/sys/net/bridge/bridge-nf-call-iptables").write_text(str(bridged), encoding="ascii")
         note = f"(bridge-nf-call-iptables {bridged})"
@@ -73,6 +77,13 @@ def checksum_rows(kernel: Kernel) -> Iterator[Row]:
     flipped = bytearray(STALE_SYN)
     flipped[_FLIPPED] ^= 1
     yield _knocked("the same, one bit corrupted", kernel, bytes(flipped), "no answer, repaired 0, corrupt 1")
+
+
+def guard_rows(world: World, kernel: Kernel) -> Iterator[Row]:
+    """A container that tells its neighbours that the gateway is here."""
+    before = _guarded(kernel)
+    send(NETNS / "shop", "eth0", _gratuitous_arp(world.macs["shop"], "10.88.0.1"))
+    yield Row("ARP of a container: the gateway is me", "dropped 1", f"dropped {_guarded(kernel) - before}")
 
 
 def state_rows(world: World) -> Iterator[Row]:
@@ -119,7 +130,7 @@ def residue_rows(world: World, kernel: Kernel, devices: dict[str, IfIndex]) -> I
         f"{program.program} on {name}" for name, index in devices.items() for program in kernel.programs.hooked(index)
     ]
     yield Row("left after DEL: BPF programs", NOTHING, ", ".join(hooked) or NOTHING)
-    entries = [name for name in ("networks", "origins") for _ in kernel.programs.entries(name)]
+    entries = [name for name in LEFT for _ in kernel.programs.entries(name)]
     yield Row("left after DEL: BPF map entries", NOTHING, ", ".join(entries) or NOTHING)
     yield Row("left after DEL: leases", NOTHING, ", ".join(world.leases()) or NOTHING)
 
@@ -140,6 +151,17 @@ def _knocked(what: str, kernel: Kernel, frame: bytes, expected: str) -> Row:
         f"corrupt {after.corrupt - before.corrupt}"
     )
     return Row(f"{what}: 0xd776 for 0xd8b9", expected, seen)
+
+
+def _gratuitous_arp(mac: str, address: str) -> bytes:
+    """An answer that nobody asked for (RFC 826): the address is at this MAC."""
+    own, claimed = bytes.fromhex(mac.replace(":", "")), IPv4Address(address).packed
+    everybody = b"\xff" * 6
+    return everybody + own + bytes.fromhex("0806 0001 0800 06 04 0002") + own + claimed + everybody + claimed
+
+
+def _guarded(kernel: Kernel) -> int:
+    return sum(int(U64.unpack(packets)[0]) for _, packets in kernel.programs.entries("guard_drops"))
 
 
 def _counts(kernel: Kernel, key: bytes) -> ChecksumCounts:

@@ -35,6 +35,14 @@ except OSError:
     pass
 """
 
+_SEND = """
+import socket, sys
+device, frame = sys.argv[1:]
+with socket.socket(socket.AF_PACKET, socket.SOCK_RAW) as out:
+    out.bind((device, 0))
+    out.send(bytes.fromhex(frame))
+"""
+
 # Sends a frame out of a device and waits for a SYN/ACK to the sequence number it carries.
 _KNOCK = """
 import socket, struct, sys, time
@@ -94,6 +102,11 @@ def ask(netns: Path, address: str, port: int, timeout: float = 0.7) -> Answer | 
     """Connect from a namespace; None when nothing answers in time, or the connection is refused."""
     said = _output(netns, _ASK, address, str(port), str(timeout))
     return Answer(**json.loads(said)) if said else None
+
+
+def send(netns: Path, device: str, frame: bytes) -> None:
+    """Send a raw frame from a namespace, bit for bit."""
+    _output(netns, _SEND, device, frame.hex())
 
 
 def knock(netns: Path, device: str, frame: bytes, wait: float = 0.7) -> bool:

@@ -69,6 +69,7 @@ class World:
         self._driver = Driver(plugins, directory / "cache")
         self._conflists = {name: self._write_conflist(name) for name in _BRIDGES}
         self.addresses: dict[str, str] = {}
+        self.macs: dict[str, str] = {}
 
     def build(self) -> None:
         """Make the links outside and attach all containers, through the conflists."""
@@ -81,6 +82,7 @@ class World:
         for container in CONTAINERS:
             result = self._driver.add(*self._attachment(container))
             self.addresses[container.name] = _address(result)
+            self.macs[container.name] = _mac(result)
 
     def check(self) -> None:
         """CHECK every attachment. Raises the plugin's error."""
@@ -139,6 +141,10 @@ class World:
 
 def _address(result: Mapping[str, Any]) -> str:
     return str(result["ips"][0]["address"]).partition("/")[0]
+
+
+def _mac(result: Mapping[str, Any]) -> str:
+    return next(str(one["mac"]) for one in result["interfaces"] if one.get("sandbox"))
 
 
 def _ip(*words: str) -> None:
