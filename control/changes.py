@@ -62,7 +62,8 @@ class Changes:
         """What a key is to become; None: nothing."""
         old = self._store.get(key)
         ours = [one for one in (old, new) if one is not None]
-        others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *self._store.siblings(key))))
+        same = (one for one in self._store.of_container(key.container) if one.key != key)
+        others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 

@@ -70,6 +70,8 @@ PORT_MAPS = frozenset({"ports", "port_addresses"})
 
 _PRESENT = U32.pack(1)
 """The value of an entry that is a member of a set."""
+_ELSEWHERE = U32.pack(2)
+"""That of an address of the container that another interface of it has."""
 _EVERY_IPV4 = IPv4Address("0.0.0.0")
 
 
@@ -312,8 +314,13 @@ def port_entries(
 ) -> dict[tuple[str, bytes], bytes]:
     """``ports`` and ``port_addresses``. Of the parts of one interface, the strictest counts.
 
-    The addresses are told whatever the level: they say whose port it is, to whoever reads a lost state back.
+    All addresses of a container are its own on each of its interfaces: what is answered to one may leave by another.
+    They are told whatever the level: they say whose port it is, to whoever reads a lost state back.
     """
+    attachments = tuple(attachments)
+    held: defaultdict[str, dict[Address, None]] = defaultdict(dict)
+    for one in attachments:
+        held[one.key.container] |= dict.fromkeys(one.request.addresses)
     ports: dict[IfIndex, Port] = {}
     addresses: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
@@ -323,8 +330,9 @@ def port_entries(
             continue
         other = ports.get(port, Port(number, GuardLevel.OFF))
         ports[port] = Port(min(number, other.network), max(level, other.guard), one.request.mac or other.mac)
-        for address in one.request.addresses:
-            addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT
+        for address in held[one.key.container]:
+            here = address in one.request.addresses
+            addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT if here else _ELSEWHERE
     return {("ports", U32.pack(port)): entry.pack() for port, entry in ports.items()} | addresses
 
 

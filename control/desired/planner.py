@@ -10,7 +10,7 @@ device. ADD, its repetition, DEL and the rollback of each are all this one funct
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -18,6 +18,7 @@ from control.desired import adminchain, hooks, ruleset, zones
 from control.desired.hooks import Entries, HostWide, NetworkFacts, Use
 from control.desired.ruleset import Group
 from control.model import Attachment, ForeignChain, IngressPolicy
+from dataplane.abi import U32
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.nft.objects import Element
 from dataplane.nft.transaction import Transaction
@@ -119,12 +120,21 @@ def of_ports(attachments: Iterable[Attachment], gone: frozenset[IfIndex]) -> Des
     return replace(desired((), (), {}, HostWide(0)), ports=ports)
 
 
-def of_veths(attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]) -> Desired:
-    """What attachments ask of their host veths alone: programs, and what is in their maps for them."""
+def of_veths(
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts], veths: Collection[IfIndex]
+) -> Desired:
+    """What all attachments of some containers ask of these host veths: programs, and what is in their maps for them."""
     attachments = tuple(attachments)
-    nothing = desired((), (), {}, HostWide(0))
+    asked = {hooks.port_of(one) for one in attachments}.intersection(veths)
+    begins = {U32.pack(veth) for veth in asked}
     return replace(
-        nothing, hooks=hooks.port_programs(attachments, facts), entries=hooks.port_entries(attachments, facts)
+        desired((), (), {}, HostWide(0)),
+        hooks=frozenset(hook for hook in hooks.port_programs(attachments, facts) if hook[1] in asked),
+        entries={
+            entry: value
+            for entry, value in hooks.port_entries(attachments, facts).items()
+            if entry[1][: U32.size] in begins
+        },
     )
 
 

@@ -326,10 +326,9 @@ class Repair:
 
     def _of_veths(self, veths: Collection[IfIndex]) -> Desired:
         """What attachments ask of these host veths, as far as they are there."""
-        gone = self._gone(veths)
-        attachments = self._mirror.behind(veth for veth in veths if veth not in gone)
         _, _, facts = self._known_uses()
-        return planner.of_veths(attachments, facts)
+        living = frozenset(veths) - self._gone(veths)
+        return planner.of_veths(self._mirror.behind(living), facts, living)
 
     def _next_veths(self) -> frozenset[IfIndex]:
         """The next few host veths, from the lowest again after the highest."""

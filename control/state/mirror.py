@@ -38,7 +38,8 @@ class Mirror:
         self._sets: dict[str, Packed] | None = None
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
-        self._veths: dict[IfIndex, dict[AttachmentKey, Attachment]] = {}
+        self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
+        self._containers: dict[str, dict[AttachmentKey, None]] = {}
         self.readings = 0
         """How often the whole state was read: once, and each time that somebody else had changed it."""
 
@@ -53,9 +54,10 @@ class Mirror:
         return self._veths.keys()
 
     def behind(self, veths: Iterable[IfIndex]) -> list[Attachment]:
-        """The attachments that have one of these host veths."""
+        """All attachments of the containers that have one of these host veths."""
         self._follow()
-        return [one for veth in veths for one in self._veths.get(veth, {}).values()]
+        containers = {key.container for veth in veths for key in self._veths.get(veth, ())}
+        return [self._attachments[key] for container in containers for key in self._containers.get(container, ())]
 
     def sets(self) -> Mapping[str, Packed]:
         """What each set of our table should hold; those that should be empty may be missing."""
@@ -104,10 +106,12 @@ class Mirror:
         # At once, because who asks about links does not wait for the lock.
         self._devices = Counter(one.device.index for one in read.values())
         self._names = Counter(one.device.name for one in read.values())
-        veths: dict[IfIndex, dict[AttachmentKey, Attachment]] = {}
+        veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
+        self._containers = {}
         for one in read.values():
+            self._containers.setdefault(one.key.container, {})[one.key] = None
             if veth := port_of(one):
-                veths.setdefault(veth, {})[one.key] = one
+                veths.setdefault(veth, {})[one.key] = None
         self._veths = veths
         self._attachments, self._sets, self._version = read, None, version
         self.readings += 1
@@ -117,14 +121,15 @@ class Mirror:
         if new is not None:
             self._attachments[key] = new
             self._count(new, 1)
+            self._containers.setdefault(key.container, {})[key] = None
             if veth := port_of(new):
-                self._veths.setdefault(veth, {})[key] = new
+                self._veths.setdefault(veth, {})[key] = None
         if former is not None:
             self._count(former, -1)
             if (veth := port_of(former)) and (new is None or port_of(new) != veth):
-                self._veths[veth].pop(key)
-                if not self._veths[veth]:
-                    del self._veths[veth]
+                _take(self._veths, veth, key)
+            if new is None:
+                _take(self._containers, key.container, key)
 
     def _count(self, one: Attachment, by: int) -> None:
         _add_to(self._devices, one.device.index, by)
@@ -137,6 +142,12 @@ def _add(sets: dict[str, Packed], elements: Iterable[Element]) -> None:
         # Whoever came first is the element's owner, as in the kernel.
         held = sets.setdefault(element.set_name, {})
         held.setdefault(packed.key, (packed.value, Printed(element, element.body())))
+
+
+def _take(index: dict[T, dict[AttachmentKey, None]], place: T, key: AttachmentKey) -> None:
+    index[place].pop(key)
+    if not index[place]:
+        del index[place]
 
 
 def _add_to(counter: Counter[T], value: T, by: int) -> None:

@@ -21,7 +21,7 @@ of its own is not told from its siblings; what it asked for goes with them.
 
 Be aware: the order of ports, the host address of a port where 0.0.0.0 and none mean the same, ports that another
 interface of the container holds, an operator's checksum mode, ``forwardChains``, and zones of firewalld other than
-"trusted" are told by nothing.
+"trusted" are told by nothing; nor, where its name had to be cut, that a container has two interfaces.
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def _with_entries(kernel: Kernel, remains: Remains) -> Remains:
         networks=networks,
         ports=ports,
         port_addresses=frozenset(
-            abi.unpack_port_address_key(key) for key, _ in kernel.programs.entries("port_addresses")
+            abi.unpack_port_address_key(key)
+            for key, value in kernel.programs.entries("port_addresses")
+            if value == U32.pack(1)  # 2: another interface of the container has it
         ),
         targets=frozenset(
             (target.address, PublishedKey.unpack(key).protocol, target.port, target.localhost)

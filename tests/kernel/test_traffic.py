@@ -68,8 +68,9 @@ def test_a_published_port_is_reached_from_everywhere(
 
 
 def test_localhost_reaches_a_published_port_and_nobody_elses(world: World) -> None:
-    """127.0.0.1 works on the host; a neighbour that sends 127/8 on the wire reaches nothing of the host."""
-    world.network(plan.FRONT)
+    """127.0.0.1 works on the host; a neighbour that sends 127/8 on the wire reaches nothing of the host, guarded or
+    not."""
+    world.network(plan.FRONT, guard="off")
     web = world.attach("web", plan.FRONT, publish("8080:80"))
     world.serve(web)
     serve(world.host, "private", "tcp", 9999, "127.0.0.1")
@@ -258,9 +259,9 @@ def test_isolated_keeps_neighbours_apart_and_published_ports_open(sandbox: Sandb
 
 
 def test_open_networks_reach_each_other(world: World) -> None:
-    """open: no isolation, and no program where checksums are off as well."""
+    """open: no isolation, and no program where checksums and guard are off as well."""
     for network in (plan.FRONT, plan.BACK):
-        world.network(network, ingressPolicy="open", checksum="off")
+        world.network(network, ingressPolicy="open", checksum="off", guard="off")
     web = world.attach("web", plan.FRONT)
     admin = world.attach("admin", plan.BACK)
     world.serve(web)

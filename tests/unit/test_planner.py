@@ -150,6 +150,23 @@ def test_a_guarded_container_is_known_by_its_veth(level: GuardLevel) -> None:
     assert veths(one) == ({Program.GUARD}, [Port(1, level, MAC)], keys)
 
 
+def test_a_container_may_send_from_its_address_on_another_network() -> None:
+    """What is answered to one of its addresses may leave by another of its interfaces."""
+    one = attachment("web", "10.11.0.2")
+    other = attachment("web", "10.12.0.2", network="back", device=11, veth=21)
+    other = replace(other, request=replace(other.request, key=replace(other.key, ifname="eth1")))
+    found = state(one, other).entries
+    held = {key: value for (name, key), value in found.items() if name == "port_addresses"}
+    own, elsewhere = U32.pack(1), U32.pack(2)
+    ((first,), (second,)) = (made.request.addresses for made in (one, other))
+    assert held == {
+        port_address_key(VETH, first): own,
+        port_address_key(VETH, second): elsewhere,
+        port_address_key(IfIndex(21), first): elsewhere,
+        port_address_key(IfIndex(21), second): own,
+    }
+
+
 def test_a_container_that_is_not_guarded_leaves_its_veth_alone() -> None:
     """Neither program nor entry."""
     assert veths(guarded(attachment("web", "10.11.0.2"), GuardPolicy.OFF)) == (set(), [], set())

@@ -118,7 +118,8 @@ def host() -> FakeDoors:
 
 def requests_of(one: Asked, doors: FakeDoors) -> list[Request]:
     """What the plugins of its chain ask for; its link is made."""
-    container = f"{'c' * 120 if one.long else 'c'}{one.container}"
+    # One whose name is cut is not known to have another interface.
+    container = f"{'c' * 120}{one.network}{one.container}{one.second:d}" if one.long else f"c{one.container}"
     ifname = "eth1" if one.second else "eth0"
     name = f"veth{one.network}{one.container}{one.second:d}"
     bridge = doors.links.find(BRIDGES[one.network])
