@@ -96,7 +96,7 @@ struct host_address_key { /* host_addresses -> struct address: the host's own, l
 };
 _Static_assert(sizeof(struct host_address_key) == 4, "struct host_address_key");
 
-struct container_key { /* containers -> struct address: those of one network; of all that masquerade, network 0 */
+struct container_key { /* containers -> struct address: those of one network */
 	__u32 network;
 	__u16 sum; /* as above */
 	__u8 family;
@@ -183,7 +183,7 @@ struct port {
 };
 _Static_assert(sizeof(struct port) == 12, "struct port");
 
-/* port_addresses: an address of a container's port -> 1. */
+/* port_addresses: an address that a container may send from by a port -> 1; 2 where another port of it has it. */
 struct port_address_key {
 	__u32 ifindex;
 	struct address addr;

@@ -47,7 +47,7 @@ BPF_F_TABLE("hash", struct container_key, struct address, containers, MAX_CONTAI
 /* ifindex of a container's host veth -> what its container may send */
 BPF_F_TABLE("hash", __u32, struct port, ports, MAX_PORTS, BPF_F_NO_PREALLOC);
 
-/* a host veth and an address -> 1: its container's own */
+/* a host veth and an address -> 1: its container's own; 2: that of another interface of the container */
 BPF_F_TABLE("hash", struct port_address_key, __u32, port_addresses, MAX_PORT_ADDRESSES, BPF_F_NO_PREALLOC);
 
 /* a network and a UDP destination port -> 1: partial sums are completed */

@@ -213,7 +213,7 @@ def host_address_key(address: Address) -> bytes:
 
 
 def container_key(network: int, address: Address) -> bytes:
-    """``struct container_key``; network 0: of all networks that masquerade."""
+    """``struct container_key``."""
     return CONTAINER_KEY.pack(network, folded(address), address.version)
 
 

@@ -247,7 +247,7 @@ def attachment_entries(
     return (
         _origin_entries(watched)
         | _published_entries(dict.fromkeys([*watched, *reached]))
-        | _container_entries(watched, _masqueraded(attachments), facts)
+        | _container_entries(watched, facts)
         | port_entries(attachments, facts)
     )
 
@@ -288,25 +288,19 @@ def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, byt
     return entries
 
 
-def _masqueraded(attachments: Iterable[Attachment]) -> frozenset[Address]:
-    """The addresses that are masqueraded, by whichever part of their interface."""
-    return frozenset(address for one in attachments if one.options.ip_masq for address in one.request.addresses)
-
-
 def _container_entries(
-    attachments: Iterable[Attachment], masqueraded: frozenset[Address], facts: Mapping[str, NetworkFacts]
+    attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts]
 ) -> dict[tuple[str, bytes], bytes]:
     """``containers``.
 
-    Be aware: of two addresses that add up to the same, the map keeps one, and loses both with it until the next look at
-    everything. That costs a proof, and no packet that would have been right.
+    Be aware: of two addresses of a network that add up to the same, the map keeps one, and loses both with it until the
+    next look at everything. That costs a proof, and no packet that would have been right.
     """
-    entries: dict[tuple[str, bytes], bytes] = {}
-    for one in attachments:
-        for address in one.request.addresses:
-            for network in [facts[one.key.network].id] + [0] * (address in masqueraded):
-                entries["containers", abi.container_key(network, address)] = abi.pack_address(address)
-    return entries
+    return {
+        ("containers", abi.container_key(facts[one.key.network].id, address)): abi.pack_address(address)
+        for one in attachments
+        for address in one.request.addresses
+    }
 
 
 def port_entries(
