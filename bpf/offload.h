@@ -22,6 +22,12 @@ enum summed {
 #define IP_SUMMED_MASK 3
 #define KERNEL_ENOTSUPP 524 /* of the kernel's own, not in errno.h */
 
+/*
+ * By number, for bcc takes the name for bpf_probe_read(), which this kind of program must not call, where it does not find
+ * it in /proc/kallsyms: so for whoever lacks CAP_SYSLOG.
+ */
+static long (*read_kernel)(void *to, __u32 size, const void *from) = (void *)BPF_FUNC_probe_read_kernel;
+
 /* Without BTF, SUMMED_NONE says "NONE or PARTIAL". */
 static __always_inline enum summed summed(struct __sk_buff *skb)
 {
@@ -30,7 +36,7 @@ static __always_inline enum summed summed(struct __sk_buff *skb)
 
 	if (skb->gso_size)
 		return SUMMED_PARTIAL;
-	bpf_probe_read_kernel(&bits, sizeof(bits), (char *)skb + IP_SUMMED_BYTE);
+	read_kernel(&bits, sizeof(bits), (char *)skb + IP_SUMMED_BYTE);
 	return (bits >> IP_SUMMED_SHIFT) & IP_SUMMED_MASK;
 #else
 	if (skb->gso_size)

@@ -167,7 +167,7 @@ def counted(nft: Nft) -> None:
         assert nft.chains(table) == {}
     nft.run(ruleset.skeleton(ruleset.DEFAULT_MARK, ()) + adminchain.transaction(["CNI-ADMIN"]))
     main = nft.chains()
-    assert (main["publish_in"], main["publish_host"], main["forward"]) == (2, 4 + 2, 2)
+    assert (main["publish_in"], main["publish_host"], main["forward"]) == (2, 4 + 2, 3)
     assert main.keys() == {chain.name for chain in ruleset.CHAINS}
     assert nft.chains(Table.ADMIN) == {"CNI-ADMIN": 0}
     assert nft.chains(Table.BRIDGE) == {}

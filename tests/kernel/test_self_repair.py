@@ -251,7 +251,7 @@ def test_a_qdisc_that_is_removed(sandbox: Sandbox, tmp_path: Path) -> None:
     world.attach("web", plan.FRONT, publish("8080:80"))
     world.host.run("tc", "qdisc", "del", "dev", plan.FRONT.device, "clsact")
     Repairs(world, 0).settle("program isolation is not attached")
-    assert {str(one["mode"]) for one in hooked(world)} == {"clsact"}
+    assert {str(one["mode"]) for one in hooked(world) if one["device"]} == {"clsact"}
 
 
 @pytest.mark.parametrize("version", [4, 6])

@@ -33,6 +33,7 @@ CHAINED: dict[str, dict[str, Any]] = {
 publishing = pytest.mark.parametrize("host", ["dataplane", "portmap"], indirect=True)
 """For what only plugins can show that publish ports."""
 
+MAC = "02:00:00:00:00:03"
 MODERN = [version for version in SUPPORTED_VERSIONS if version >= "0.3.0"]
 """Versions whose results hold interfaces."""
 
@@ -52,13 +53,14 @@ class Host:
         address = f"{plan.FRONT.host4(number)}/24"
         device = device or f"veth{name}"[:15]
         self.sandbox.plug(plan.FRONT.device, device, place, ifname, address)
+        place.ip("link", "set", ifname, "address", MAC)
         gateway = str(plan.FRONT.gateway4)
         return {
             "cniVersion": "1.1.0",
             "interfaces": [
                 {"name": plan.FRONT.device, "mac": "02:00:00:00:00:01", "mtu": 1500},
                 {"name": device, "mac": "02:00:00:00:00:02"},
-                {"name": ifname, "mac": "02:00:00:00:00:03", "sandbox": place.path},
+                {"name": ifname, "mac": MAC, "sandbox": place.path},
             ],
             "ips": [{"address": address, "gateway": gateway, "interface": 2}],
             "routes": [{"dst": "0.0.0.0/0", "gw": gateway, "mtu": 1400}],

@@ -100,7 +100,9 @@ class Resident:
     def hooked(self) -> list[tuple[str, str, int]]:
         """Our programs on all devices: device, program, and its ID."""
         listed = json.loads(self.dpctl("bpf", "ls", "--json"))["attached"]
-        return sorted((str(one["device"]), str(one["program"]), int(one["program_id"])) for one in listed)
+        return sorted(
+            (str(one["device"]), str(one["program"]), int(one["program_id"])) for one in listed if one["device"]
+        )
 
     def usage(self) -> Usage:
         """What the agent's process takes now."""

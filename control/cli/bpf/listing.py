@@ -71,6 +71,7 @@ def attachment_json(one: Attachment, inventory: Inventory, names: Names) -> Json
         "link_pin": one.link_pin or None,
         "digest": one.digest or None,
         "flaws": inventory.flaws(one),
+        "program_id": one.about.id,
         **_program_json(one.about),
     }
 
