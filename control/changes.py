@@ -73,7 +73,8 @@ class Changes:
 
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
-            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
+            wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
+            return replace(wanted, ports={port: use for port, use in wanted.ports.items() if port not in gone})
 
         before, after = state(old), state(new)
         return Change(key, old, new, before if new is None else self._as_found(before, after), after)

@@ -101,6 +101,22 @@ def test_a_port_whose_holder_is_gone_can_be_freed(world: World) -> None:
     world.attach("other", "10.11.0.3", port(8080))
 
 
+@pytest.mark.parametrize("container", ["web", "next"])
+def test_a_bridge_port_that_went_without_a_del_keeps_nobody_waiting(world: World, container: str) -> None:
+    """Neither its own container's other interface, nor whoever has its address now."""
+    gone = world.attach("web", "10.11.0.2", port(8080))
+    (stale,) = world.engine.attachments()
+    world.doors.links.remove(stale.device.port)
+    world.doors.links.link("vethnew", "veth", world.bridge.index)
+    late = request(container, "10.11.0.2", port(9090), network="back", interfaces=("br-front", "vethnew"))
+    world.engine.add(late)
+    world.engine.check(late)
+    assert world.published(9090, "10.11.0.2")
+    for one in (late, gone):
+        world.engine.delete(one.key)
+    assert world.engine.problems() == []
+
+
 def test_a_host_address_and_the_wildcard_do_not_conflict(world: World) -> None:
     """One host address may be published beside the wildcard, and each only once."""
     world.attach("web", "10.11.0.2", port(8080))
