@@ -116,7 +116,7 @@ class Use:
     forward_chains: tuple[ForeignChain, ...]
     admin_chain: str
     guarded: bool
-    """What containers send is looked at, on their own host veths."""
+    """What containers send is looked at, on their own host veths; nothing is where these are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def use_of(attachment: Attachment) -> Use:
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
         forward_chains=options.forward_chains,
         admin_chain=options.admin_chain,
-        guarded=options.guard is not GuardPolicy.OFF,
+        guarded=options.guard is not GuardPolicy.OFF and bool(port_of(attachment)),
     )
 
 

@@ -8,7 +8,17 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from control.errors import DeviceNotFoundError, DifferenceError, PortConflictError
-from control.model import AttachmentKey, ForeignChain, GuardPolicy, IngressPolicy, Options, PortMapping, Request
+from control.model import (
+    AttachmentKey,
+    ChecksumPolicy,
+    ForeignChain,
+    GuardPolicy,
+    IngressPolicy,
+    Options,
+    PortMapping,
+    Request,
+)
+from control.repair.reconciler import EVERYTHING, Outcome
 from dataplane.abi import U32, Port
 from dataplane.doors import PortFlags
 from dataplane.nft.objects import ChainRef, Table
@@ -187,6 +197,20 @@ def test_a_container_without_an_end_on_the_host(world: World) -> None:
     world.engine.add(request)
     assert world.published(8080, "10.11.0.2")
     world.engine.delete(request.key)
+
+
+def test_nobody_is_guarded_whose_port_is_not_known(world: World) -> None:
+    """A network that needs no program but the guard needs none, and no repair, where there is nothing to guard."""
+    asked = part("portmap", replace(OPEN, guard=GuardPolicy.FULL, checksum=ChecksumPolicy.OFF), port(8080))
+    world.doors.links.routes[asked.addresses[0]] = world.bridge
+    request = replace(asked, host_interfaces=())
+    world.engine.add(request)
+    assert not world.doors.programs.loaded()
+    before = len(world.doors.nft.log)
+    world.engine.add(request)
+    assert world.engine.sync(EVERYTHING) == Outcome()
+    assert not world.doors.programs.loaded()
+    assert len(world.doors.nft.log) == before
 
 
 def on_second_network(*mappings: PortMapping, address: str = "10.12.0.2") -> Request:
