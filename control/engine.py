@@ -101,7 +101,9 @@ class Engine:
                     self.store.keep_fact(_MARK_FACT, str(self._mark))
             self.localhost = choose(self._localhost_mode(settings), kernel.programs)
             """How processes of the host reach published ports by loopback addresses."""
-            if self.store.fact(LOCALHOST_FACT) != self.localhost.means and not any(self.store.attachments()):
+            former = self.store.fact(LOCALHOST_FACT)
+            # Programs of the cgroups outlive the last attachment: they are taken off when there is one again.
+            if former not in {self.localhost.means, Means.CGROUPS} and not any(self.store.attachments()):
                 self.store.keep_fact(LOCALHOST_FACT, self.localhost.means)
         self._skeleton = Skeleton(kernel.nft, self.store)
         self.mirror = Mirror(self.store)

@@ -304,6 +304,20 @@ def test_a_host_without_containers_changes_nothing(tmp_path: Path, doors: FakeDo
     assert not doors.programs.localhost()
 
 
+def test_programs_that_outlived_the_last_container_go_with_the_next(tmp_path: Path, doors: FakeDoors) -> None:
+    """Settings that change while nobody is attached leave no program on the cgroups' root behind."""
+    with engine(tmp_path, doors) as former:
+        world = World(former, doors, doors.links.all_links()[0], tmp_path)
+        former.delete(world.attach("web", "10.11.0.2", port(8080)).key)
+    assert doors.programs.localhost()
+    with engine(tmp_path, doors, Settings(localhost=LocalhostMode.OFF)) as agent:
+        World(agent, doors, doors.links.all_links()[0], tmp_path).attach("db", "10.11.0.3", port(5432))
+        agent.sync(EVERYTHING)
+        assert not agent.sync(EVERYTHING).found
+        assert not agent.problems()
+    assert not doors.programs.localhost()
+
+
 def test_settings_that_cannot_be_read_keep_the_means(tmp_path: Path, doors: FakeDoors) -> None:
     """A DEL must work, and is no reason to change how the others are reached."""
     with engine(tmp_path, doors) as before:
