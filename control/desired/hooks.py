@@ -320,13 +320,15 @@ def port_entries(
     for one in attachments:
         port, level, number = port_of(one), level_of(one), facts[one.key.network].id
         filled = mode_of(use_of(one), facts) is ChecksumMode.FILL
+    here: defaultdict[IfIndex, set[Address]] = defaultdict(set)
         if not port or not (level or filled):
             continue
+        here[port_of(one)].update(one.request.addresses)
         other = ports.get(port, Port(number, GuardLevel.OFF))
-        ports[port] = Port(min(number, other.network), max(level, other.guard), one.request.mac or other.mac)
+        ports[port] = Port(min(number, other.network), max(level, other.guard), max(one.request.mac, other.mac))
         for address in held[one.key.container]:
-            here = address in one.request.addresses
-            addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT if here else _ELSEWHERE
+            value = _PRESENT if address in here[port] else _ELSEWHERE
+            addresses["port_addresses", abi.port_address_key(port, address)] = value
     return {("ports", U32.pack(port)): entry.pack() for port, entry in ports.items()} | addresses
 
 
