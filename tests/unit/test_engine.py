@@ -270,6 +270,30 @@ def test_the_checksum_mode_of_a_network_changes_at_once(world: World) -> None:
         world.engine.set_checksum_mode("nowhere", ChecksumPolicy.OFF)
 
 
+def test_what_is_filled_on_a_routed_network_outlives_a_container(world: World) -> None:
+    """Its containers have a device each, and the UDP ports together."""
+    filled = Options(checksum=ChecksumPolicy.FILL)
+    for number in (2, 3):
+        veth = world.doors.links.link(f"ptp{number}")
+        world.engine.add(request(f"c{number}", f"10.11.0.{number}", interfaces=(veth.name,), options=filled))
+    before = dict(world.doors.programs.entries("fill_ports"))
+    assert len(before) == 2
+    world.engine.delete(key("c2"))
+    assert dict(world.doors.programs.entries("fill_ports")) == before
+    world.engine.delete(key("c3"))
+    assert dict(world.doors.programs.entries("fill_ports")) == {}
+
+
+def test_whose_address_is_shared_is_not_known_in_full(world: World) -> None:
+    """Networks may have the same addresses: CHECK does not judge what others of these are published by, too."""
+    world.attach("web", "10.11.0.2 fd00:11::2", port(8081))
+    world.attach("shop", "fd00:11::2", port(8080))
+    third = world.attach("third", "10.11.0.2")
+    world.engine.check(third)
+    world.engine.delete(third.key)
+    assert world.engine.problems() == []
+
+
 def test_teardown_leaves_nothing(world: World) -> None:
     """``dpctl uninstall`` removes table, programs, entries and state."""
     world.attach("web", "10.11.0.2", port(8080))

@@ -140,6 +140,31 @@ def test_a_guard_is_the_strictest_of_all_parts(world: World, chain: list[Request
     assert level() is None
 
 
+def test_a_container_that_is_there_again_without_a_del(world: World, chain: list[Request]) -> None:
+    """Its parts are asked for one by one, while those that were not yet have the port that is gone."""
+    former = world.doors.links.find("vethweb")
+    assert former is not None
+    world.doors.links.remove(former.index)
+    world.doors.links.link("vethweb", "veth", world.bridge.index)
+    for one in chain:
+        world.engine.add(one)
+    for one in chain:
+        world.engine.check(one)
+    assert flags(world) == PortFlags(hairpin=True, isolated=True)
+    assert world.engine.problems() == []
+
+
+def test_addresses_that_a_later_part_knows(world: World, chain: list[Request]) -> None:
+    """Whichever part was asked for last: what any of them has is on this interface."""
+    later = replace(chain[1], addresses=(*chain[1].addresses, IPv4Address("10.11.0.77")))
+    first = replace(chain[0], options=replace(OPEN, guard=GuardPolicy.FULL))
+    for one in (later, first):
+        world.engine.add(one)
+        world.engine.check(one)
+    assert set(dict(world.doors.programs.entries("port_addresses")).values()) == {U32.pack(1)}
+    assert world.engine.problems() == []
+
+
 def test_admin_chains(world: World, chain: list[Request]) -> None:
     """An admin chain comes with the first network that names it and stays; uninstall takes it while it is empty."""
     asked = replace(chain[2], options=replace(chain[2].options, admin_chain="CNI-ADMIN"))
