@@ -349,9 +349,12 @@ class Repair:
         return frozenset(device for device in asked if self._kernel.links.get(device) is None)
 
     def _surplus(self, everything: Desired) -> Iterator[Step]:
-        if not self._host.cookie and self._kernel.programs.localhost():
+        loaded = self._kernel.programs.loaded()
+        # A host on which there never were any may not even let us ask.
+        led = loaded or self._store.fact(LOCALHOST_FACT) == "cgroups"
+        if led and not self._host.cookie and self._kernel.programs.localhost():
             yield DetachLocalhost()
-        if not self._kernel.programs.loaded():
+        if not loaded:
             return
         ports = self._kernel.programs.entries("ports")
         manual_ports = {key for key, value in ports if hooks.is_manual("ports", value)}
