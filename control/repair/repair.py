@@ -250,7 +250,13 @@ class Repair:
             self._run(self.host_addresses(wanted))
             self._entries_due = False
             return found, ()
-        outcome = self._sync_by_steps(Part.PROGRAMS, self._of_networks if self._entries_due else self.of_devices)
+        outcome: _Looked = ((), ())
+        if not self._entries_due:
+            outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
+        # Pins that went while that was looked at were made anew just now, and their maps are empty.
+        if self._entries_due or any(outcome):
+            more, left = self._sync_by_steps(Part.PROGRAMS, self._of_networks)
+            outcome = (*outcome[0], *more), left
         self._entries_due = False
         return outcome
 
