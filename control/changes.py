@@ -13,8 +13,8 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from control.desired import planner
-from control.desired.hooks import HostWide, port_of, use_of
+from control.desired import hooks, planner
+from control.desired.hooks import HostWide, mode_of, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -27,6 +27,7 @@ from dataplane.apply import apply, apply_all
 from dataplane.doors import Kernel
 from dataplane.errors import DataplaneError, ForeignChainError, NftError
 from dataplane.steps import DeleteRules, InsertRules, RunNft, SetSysctl, Step
+from dataplane.types import ChecksumMode
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,18 +63,29 @@ class Changes:
         """What a key is to become; None: nothing."""
         old = self._store.get(key)
         ours = [one for one in (old, new) if one is not None]
-        same = (one for one in self._store.of_container(key.container) if one.key != key)
+        same = [one for one in self._store.of_container(key.container) if one.key != key]
         others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
-        # Of one whose container is gone without a DEL, the host veth went with it.
-        veths = {port_of(one) for one in others} - {port_of(one) for one in ours}
-        gone = frozenset(veth for veth in veths if veth and self._kernel.links.get(veth) is None)
+        # UDP ports that are filled are a network's, not a device's: whoever else is on it as a rule asks for the same.
+        fills = any(mode_of(use_of(one), facts) is ChecksumMode.FILL for one in ours)
+        filled = hooks.fill_entries(map(use_of, self._store.fellows(key)), facts) if fills else {}
+
+        # Of one whose container is gone without a DEL, the host veth went with it. Ours had another one before that.
+        veths = {port_of(one) for one in (*others, *ours)} - {port_of(one) for one in ours[-1:]}
+        missing = frozenset(veth for veth in veths if veth and self._kernel.links.get(veth) is None)
+        gone = missing - {port_of(one) for one in ours}
+
+        ends = {port_of(one) for one in (*ours, *same)}
+        addresses = {address for one in ours for address in one.request.addresses}
 
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
-            return planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
+            wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
+            told = planner.told_in_full(wanted, ends, addresses)
+            ports = {port: use for port, use in wanted.ports.items() if port not in missing}
+            return replace(told, entries={**told.entries, **filled}, ports=ports)
 
         before, after = state(old), state(new)
         return Change(key, old, new, before if new is None else self._as_found(before, after), after)

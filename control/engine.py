@@ -35,7 +35,7 @@ from control.errors import (
 from control.ipam.leases import LeaseStore, Owner
 from control.localhost import Means, choose
 from control.lock import locked, locked_attachment
-from control.model import Attachment, AttachmentKey, ChecksumPolicy, Request
+from control.model import Attachment, AttachmentKey, ChecksumPolicy, GuardPolicy, Request
 from control.repair.differences import differences
 from control.repair.reconciler import EVERYTHING, Outcome, Part, merged
 from control.repair.repair import LOCALHOST_FACT, Repair
@@ -101,7 +101,9 @@ class Engine:
                     self.store.keep_fact(_MARK_FACT, str(self._mark))
             self.localhost = choose(self._localhost_mode(settings), kernel.programs)
             """How processes of the host reach published ports by loopback addresses."""
-            if self.store.fact(LOCALHOST_FACT) != self.localhost.means and not any(self.store.attachments()):
+            former = self.store.fact(LOCALHOST_FACT)
+            # Programs of the cgroups outlive the last attachment: they are taken off when there is one again.
+            if former not in {self.localhost.means, Means.CGROUPS} and not any(self.store.attachments()):
                 self.store.keep_fact(LOCALHOST_FACT, self.localhost.means)
         self._skeleton = Skeleton(kernel.nft, self.store)
         self.mirror = Mirror(self.store)
@@ -410,8 +412,9 @@ class Engine:
             yield f"attachment {request.key} is not known here: it was removed, or never added"
             return
         asked = request.options
-        if not stored.request.mac:
-            # Of an earlier version, which guarded nobody: what a running container may send is left as it is.
+        if not stored.request.mac or (stored.options.guard, asked.guard) == (GuardPolicy.MAC, GuardPolicy.FULL):
+            # Of an earlier version, which guarded nobody, or nothing but a MAC: what a running container may send is
+            # left as it is.
             asked = replace(asked, guard=stored.options.guard)
         if stored.request.mappings != request.mappings or stored.options != asked:
             yield f"attachment {request.key} was added with other settings than these"

@@ -116,7 +116,7 @@ class Use:
     forward_chains: tuple[ForeignChain, ...]
     admin_chain: str
     guarded: bool
-    """What containers send is looked at, on their own host veths."""
+    """What containers send is looked at, on their own host veths; nothing is where these are not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +149,7 @@ def use_of(attachment: Attachment) -> Use:
         groups=tuple(sorted(groups - set(PLAIN), key=lambda group: (group.version, group.suffix))),
         forward_chains=options.forward_chains,
         admin_chain=options.admin_chain,
-        guarded=options.guard is not GuardPolicy.OFF,
+        guarded=options.guard is not GuardPolicy.OFF and bool(port_of(attachment)),
     )
 
 
@@ -213,7 +213,6 @@ def device_entries(
     hold for both."""
     uses = tuple(uses)
     devices: dict[IfIndex, NetworkEntry] = {}
-    filled: set[bytes] = set()
     for use in uses:
         entry = NetworkEntry(facts[use.network].id, POLICIES[use.policy], mode_of(use, facts), use.masquerades)
         other = devices.get(use.device, entry)
@@ -223,18 +222,26 @@ def device_entries(
             checksum=max(entry.checksum, other.checksum),
             masquerades=entry.masquerades or other.masquerades,
         )
-        if mode_of(use, facts) is ChecksumMode.FILL:
-            filled |= {abi.fill_key(facts[use.network].id, port) for port in use.fill_ports}
     active = {
         device: entry
         for device, entry in devices.items()
         if entry.policy is not IsolationPolicy.OPEN or entry.checksum is not ChecksumMode.OFF
     }
     entries = {("networks", U32.pack(device)): entry.pack() for device, entry in active.items()}
-    entries |= {("fill_ports", key): _PRESENT for key in filled}
+    entries |= fill_entries(uses, facts)
     if entries or (host.cookie and any(use.localhost for use in uses)):
         entries["settings", U32.pack(0)] = HostSettings(host.mark, host.cookie).pack()
     return entries
+
+
+def fill_entries(uses: Iterable[Use], facts: Mapping[str, NetworkFacts]) -> dict[tuple[str, bytes], bytes]:
+    """``fill_ports``."""
+    return {
+        ("fill_ports", abi.fill_key(facts[use.network].id, port)): _PRESENT
+        for use in uses
+        if mode_of(use, facts) is ChecksumMode.FILL
+        for port in use.fill_ports
+    }
 
 
 def attachment_entries(
@@ -313,8 +320,10 @@ def port_entries(
     """
     attachments = tuple(attachments)
     held: defaultdict[str, dict[Address, None]] = defaultdict(dict)
+    here: defaultdict[IfIndex, set[Address]] = defaultdict(set)
     for one in attachments:
         held[one.key.container] |= dict.fromkeys(one.request.addresses)
+        here[port_of(one)].update(one.request.addresses)
     ports: dict[IfIndex, Port] = {}
     addresses: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
@@ -323,10 +332,10 @@ def port_entries(
         if not port or not (level or filled):
             continue
         other = ports.get(port, Port(number, GuardLevel.OFF))
-        ports[port] = Port(min(number, other.network), max(level, other.guard), one.request.mac or other.mac)
+        ports[port] = Port(min(number, other.network), max(level, other.guard), max(one.request.mac, other.mac))
         for address in held[one.key.container]:
-            here = address in one.request.addresses
-            addresses["port_addresses", abi.port_address_key(port, address)] = _PRESENT if here else _ELSEWHERE
+            value = _PRESENT if address in here[port] else _ELSEWHERE
+            addresses["port_addresses", abi.port_address_key(port, address)] = value
     return {("ports", U32.pack(port)): entry.pack() for port, entry in ports.items()} | addresses
 
 

@@ -18,7 +18,7 @@ from control.desired import adminchain, hooks, ruleset, zones
 from control.desired.hooks import Entries, HostWide, NetworkFacts, Use
 from control.desired.ruleset import Group
 from control.model import Attachment, ForeignChain, IngressPolicy
-from dataplane.abi import U32
+from dataplane.abi import ADDRESS, U32, pack_address
 from dataplane.doors import FlowFilter, PortFlags
 from dataplane.nft.objects import Element
 from dataplane.nft.transaction import Transaction
@@ -136,6 +136,17 @@ def of_veths(
             if entry[1][: U32.size] in begins
         },
     )
+
+
+def told_in_full(wanted: Desired, veths: Collection[IfIndex], addresses: Collection[Address]) -> Desired:
+    """The same, of the maps that several attachments may have an entry in together only what is about these host
+    veths and containers' addresses, all of whose attachments are known."""
+    ends, hosts = {U32.pack(veth) for veth in veths}, {pack_address(address) for address in addresses}
+
+    def is_told(name: str, key: bytes) -> bool:
+        return key[: U32.size] in ends if name in hooks.PORT_MAPS else name != "origins" or key[: ADDRESS.size] in hosts
+
+    return replace(wanted, entries={entry: value for entry, value in wanted.entries.items() if is_told(*entry)})
 
 
 def without_veths(wanted: Desired) -> Desired:

@@ -250,7 +250,13 @@ class Repair:
             self._run(self.host_addresses(wanted))
             self._entries_due = False
             return found, ()
-        outcome = self._sync_by_steps(Part.PROGRAMS, self._of_networks if self._entries_due else self.of_devices)
+        outcome: _Looked = ((), ())
+        if not self._entries_due:
+            outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
+        # Pins that went while that was looked at were made anew just now, and their maps are empty.
+        if self._entries_due or any(outcome):
+            more, left = self._sync_by_steps(Part.PROGRAMS, self._of_networks)
+            outcome = (*outcome[0], *more), left
         self._entries_due = False
         return outcome
 
@@ -349,9 +355,12 @@ class Repair:
         return frozenset(device for device in asked if self._kernel.links.get(device) is None)
 
     def _surplus(self, everything: Desired) -> Iterator[Step]:
-        if not self._host.cookie and self._kernel.programs.localhost():
+        loaded = self._kernel.programs.loaded()
+        # A host on which there never were any may not even let us ask.
+        led = loaded or self._store.fact(LOCALHOST_FACT) == "cgroups"
+        if led and not self._host.cookie and self._kernel.programs.localhost():
             yield DetachLocalhost()
-        if not self._kernel.programs.loaded():
+        if not loaded:
             return
         ports = self._kernel.programs.entries("ports")
         manual_ports = {key for key, value in ports if hooks.is_manual("ports", value)}

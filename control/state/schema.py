@@ -76,7 +76,9 @@ def _make_tables(connection: sqlite3.Connection) -> None:
 
 def _convert(connection: sqlite3.Connection) -> None:
     """Keep all that an earlier version knew. Its documents go into ``former``, from where ``Recovery`` takes them."""
-    connection.execute("CREATE TABLE former AS SELECT document FROM attachments")
+    # The fourth schema has the table, with whatever a conversion left that nobody has taken from there yet.
+    connection.execute("CREATE TABLE IF NOT EXISTS former (document TEXT)")
+    connection.execute("INSERT INTO former SELECT document FROM attachments")
     for table in ("attachments", "addresses", "ports"):
         connection.execute(f"DROP TABLE {table}")
     _make_tables(connection)

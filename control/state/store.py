@@ -41,6 +41,7 @@ _HOLDER = f"SELECT {KEY} FROM ports WHERE port_group = ? AND address = ? AND pro
 _UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _ANY_UNUSED = "SELECT 1 FROM networks WHERE name NOT IN (SELECT network FROM attachments) LIMIT 1"
 _FACTS = "SELECT id, checksum FROM networks WHERE name = ?"
+_A_FEW = 8
 _FORGOTTEN_BY_CLEAR = ("attachments", "addresses", "ports", "networks", "sysctls", "facts", "rebuilt")
 
 
@@ -96,6 +97,14 @@ class Store:
     def of_container(self, container: str) -> tuple[Attachment, ...]:
         """All attachments of a container."""
         return tuple(self.recovery.read(_OF_CONTAINER, (container,)))
+
+    def fellows(self, key: AttachmentKey) -> tuple[Attachment, ...]:
+        """A few of the other attachments of the same network."""
+        query = (
+            "SELECT document FROM attachments WHERE network = ? AND NOT (container = ? AND ifname = ? AND plugin = ?)"
+            f" LIMIT {_A_FEW}"
+        )
+        return tuple(self.recovery.read(query, columns(key)))
 
     def uses(self, devices: Iterable[Device], key: AttachmentKey | None = None) -> tuple[Use, ...]:
         """What attachments other than ``key`` ask of these devices; and whoever asks for condition groups.

@@ -101,6 +101,22 @@ def test_a_port_whose_holder_is_gone_can_be_freed(world: World) -> None:
     world.attach("other", "10.11.0.3", port(8080))
 
 
+@pytest.mark.parametrize("container", ["web", "next"])
+def test_a_bridge_port_that_went_without_a_del_keeps_nobody_waiting(world: World, container: str) -> None:
+    """Neither its own container's other interface, nor whoever has its address now."""
+    gone = world.attach("web", "10.11.0.2", port(8080))
+    (stale,) = world.engine.attachments()
+    world.doors.links.remove(stale.device.port)
+    world.doors.links.link("vethnew", "veth", world.bridge.index)
+    late = request(container, "10.11.0.2", port(9090), network="back", interfaces=("br-front", "vethnew"))
+    world.engine.add(late)
+    world.engine.check(late)
+    assert world.published(9090, "10.11.0.2")
+    for one in (late, gone):
+        world.engine.delete(one.key)
+    assert world.engine.problems() == []
+
+
 def test_a_host_address_and_the_wildcard_do_not_conflict(world: World) -> None:
     """One host address may be published beside the wildcard, and each only once."""
     world.attach("web", "10.11.0.2", port(8080))
@@ -252,6 +268,30 @@ def test_the_checksum_mode_of_a_network_changes_at_once(world: World) -> None:
     assert entry[5] == 1
     with pytest.raises(EngineError, match="no attachment on network"):
         world.engine.set_checksum_mode("nowhere", ChecksumPolicy.OFF)
+
+
+def test_what_is_filled_on_a_routed_network_outlives_a_container(world: World) -> None:
+    """Its containers have a device each, and the UDP ports together."""
+    filled = Options(checksum=ChecksumPolicy.FILL)
+    for number in (2, 3):
+        veth = world.doors.links.link(f"ptp{number}")
+        world.engine.add(request(f"c{number}", f"10.11.0.{number}", interfaces=(veth.name,), options=filled))
+    before = dict(world.doors.programs.entries("fill_ports"))
+    assert len(before) == 2
+    world.engine.delete(key("c2"))
+    assert dict(world.doors.programs.entries("fill_ports")) == before
+    world.engine.delete(key("c3"))
+    assert dict(world.doors.programs.entries("fill_ports")) == {}
+
+
+def test_whose_address_is_shared_is_not_known_in_full(world: World) -> None:
+    """Networks may have the same addresses: CHECK does not judge what others of these are published by, too."""
+    world.attach("web", "10.11.0.2 fd00:11::2", port(8081))
+    world.attach("shop", "fd00:11::2", port(8080))
+    third = world.attach("third", "10.11.0.2")
+    world.engine.check(third)
+    world.engine.delete(third.key)
+    assert world.engine.problems() == []
 
 
 def test_teardown_leaves_nothing(world: World) -> None:

@@ -220,6 +220,25 @@ def test_a_host_that_cannot_have_programs_still_serves(
         made.delete(key("never"))
 
 
+def test_a_host_that_lets_nobody_ask_of_programs_is_served(
+    tmp_path: Path, doors: FakeDoors, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where bpf(2) is refused, what needs no program comes and goes, and is looked after."""
+
+    def refuse() -> int:
+        raise BpfError.from_errno("query", "the root of the cgroups", errno.EPERM)
+
+    monkeypatch.setattr(doors.programs, "localhost_cookie", refuse)
+    monkeypatch.setattr(doors.programs, "localhost", refuse)
+    with engine(tmp_path, doors) as made:
+        world = World(made, doors, doors.links.all_links()[0], tmp_path)
+        web = world.attach("web", "10.11.0.2", port(8080), options=BARE)
+        assert made.problems() == []
+        assert not made.sync(EVERYTHING).failed
+        made.delete(web.key)
+    assert not world.published(8080, "10.11.0.2")
+
+
 @pytest.mark.parametrize("mode", LocalhostMode)
 def test_the_means_are_a_setting(tmp_path: Path, mode: LocalhostMode) -> None:
     """By their names, and by nothing else."""
@@ -301,6 +320,20 @@ def test_a_host_without_containers_changes_nothing(tmp_path: Path, doors: FakeDo
     for settings in (Settings(), Settings(localhost=LocalhostMode.NFT), Settings()):
         with engine(tmp_path, doors, settings) as asked:
             assert asked.problems() == []
+    assert not doors.programs.localhost()
+
+
+def test_programs_that_outlived_the_last_container_go_with_the_next(tmp_path: Path, doors: FakeDoors) -> None:
+    """Settings that change while nobody is attached leave no program on the cgroups' root behind."""
+    with engine(tmp_path, doors) as former:
+        world = World(former, doors, doors.links.all_links()[0], tmp_path)
+        former.delete(world.attach("web", "10.11.0.2", port(8080)).key)
+    assert doors.programs.localhost()
+    with engine(tmp_path, doors, Settings(localhost=LocalhostMode.OFF)) as agent:
+        World(agent, doors, doors.links.all_links()[0], tmp_path).attach("db", "10.11.0.3", port(5432))
+        agent.sync(EVERYTHING)
+        assert not agent.sync(EVERYTHING).found
+        assert not agent.problems()
     assert not doors.programs.localhost()
 
 

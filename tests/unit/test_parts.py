@@ -8,7 +8,17 @@ from ipaddress import IPv4Address, ip_address
 import pytest
 
 from control.errors import DeviceNotFoundError, DifferenceError, PortConflictError
-from control.model import AttachmentKey, ForeignChain, GuardPolicy, IngressPolicy, Options, PortMapping, Request
+from control.model import (
+    AttachmentKey,
+    ChecksumPolicy,
+    ForeignChain,
+    GuardPolicy,
+    IngressPolicy,
+    Options,
+    PortMapping,
+    Request,
+)
+from control.repair.reconciler import EVERYTHING, Outcome
 from dataplane.abi import U32, Port
 from dataplane.doors import PortFlags
 from dataplane.nft.objects import ChainRef, Table
@@ -130,6 +140,31 @@ def test_a_guard_is_the_strictest_of_all_parts(world: World, chain: list[Request
     assert level() is None
 
 
+def test_a_container_that_is_there_again_without_a_del(world: World, chain: list[Request]) -> None:
+    """Its parts are asked for one by one, while those that were not yet have the port that is gone."""
+    former = world.doors.links.find("vethweb")
+    assert former is not None
+    world.doors.links.remove(former.index)
+    world.doors.links.link("vethweb", "veth", world.bridge.index)
+    for one in chain:
+        world.engine.add(one)
+    for one in chain:
+        world.engine.check(one)
+    assert flags(world) == PortFlags(hairpin=True, isolated=True)
+    assert world.engine.problems() == []
+
+
+def test_addresses_that_a_later_part_knows(world: World, chain: list[Request]) -> None:
+    """Whichever part was asked for last: what any of them has is on this interface."""
+    later = replace(chain[1], addresses=(*chain[1].addresses, IPv4Address("10.11.0.77")))
+    first = replace(chain[0], options=replace(OPEN, guard=GuardPolicy.FULL))
+    for one in (later, first):
+        world.engine.add(one)
+        world.engine.check(one)
+    assert set(dict(world.doors.programs.entries("port_addresses")).values()) == {U32.pack(1)}
+    assert world.engine.problems() == []
+
+
 def test_admin_chains(world: World, chain: list[Request]) -> None:
     """An admin chain comes with the first network that names it and stays; uninstall takes it while it is empty."""
     asked = replace(chain[2], options=replace(chain[2].options, admin_chain="CNI-ADMIN"))
@@ -187,6 +222,20 @@ def test_a_container_without_an_end_on_the_host(world: World) -> None:
     world.engine.add(request)
     assert world.published(8080, "10.11.0.2")
     world.engine.delete(request.key)
+
+
+def test_nobody_is_guarded_whose_port_is_not_known(world: World) -> None:
+    """A network that needs no program but the guard needs none, and no repair, where there is nothing to guard."""
+    asked = part("portmap", replace(OPEN, guard=GuardPolicy.FULL, checksum=ChecksumPolicy.OFF), port(8080))
+    world.doors.links.routes[asked.addresses[0]] = world.bridge
+    request = replace(asked, host_interfaces=())
+    world.engine.add(request)
+    assert not world.doors.programs.loaded()
+    before = len(world.doors.nft.log)
+    world.engine.add(request)
+    assert world.engine.sync(EVERYTHING) == Outcome()
+    assert not world.doors.programs.loaded()
+    assert len(world.doors.nft.log) == before
 
 
 def on_second_network(*mappings: PortMapping, address: str = "10.12.0.2") -> Request:

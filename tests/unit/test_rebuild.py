@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
+from hashlib import sha256
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
@@ -465,7 +467,7 @@ def test_a_state_of_a_later_version_is_read_back(world: World, capsys: pytest.Ca
     assert "its schema is 99" in capsys.readouterr().err
 
 
-def test_a_state_of_an_earlier_version_is_taken_over(world: World) -> None:
+def test_a_state_of_the_third_schema_is_taken_over(world: World) -> None:
     """All that it knew is there, also what the kernel could not tell."""
     options = Options(firewalld_zone="trusted", guard=OFF)
     web = world.attach("web", "10.11.0.2", port(8080), options=options)
@@ -487,6 +489,33 @@ def test_a_state_of_an_earlier_version_is_taken_over(world: World) -> None:
         engine.check(replace(web, options=replace(options, guard=GuardPolicy.FULL), mac="02:00:00:00:00:01"))
         assert engine.reconcile() == ([], [])
     assert world.doors.nft.generation() == generation
+
+
+@pytest.mark.parametrize("mac", ["", "02:00:00:00:00:01"])
+def test_a_state_of_the_fourth_schema_is_taken_over(world: World, mac: str) -> None:
+    """Running containers are checked, repaired and removed as before: guarded by their MAC, or not at all."""
+    guard = GuardPolicy.MAC if mac else OFF
+    web = world.attach("web", "10.11.0.2", port(8080), options=Options(guard=guard))
+    world.engine.close()
+    with closing(sqlite3.connect(world.directory / "state.db", isolation_level=None)) as database:
+        (document,) = database.execute("SELECT document FROM attachments").fetchone()
+        raw = json.loads(document.partition("\n")[0])
+        raw |= {"schema": 4, "guardedMac": mac}
+        raw["options"] = {name: value for name, value in raw["options"].items() if name not in {"guard", "fillPorts"}}
+        del raw["mac"]
+        old = json.dumps(raw)
+        database.execute("UPDATE attachments SET document = ?", (f"{old}\n{sha256(old.encode()).hexdigest()[:16]}",))
+        database.execute("ALTER TABLE attachments ADD COLUMN guarded INTEGER")
+        database.execute("CREATE INDEX attachments_guarded ON attachments (guarded) WHERE guarded")
+        database.execute("DELETE FROM facts WHERE name = 'localhost'")
+        database.execute("PRAGMA user_version = 4")
+    with engine_on(world.doors, world.directory) as engine:
+        (found,) = engine.attachments()
+        assert (found.options.guard, found.request.mac) == (guard, mac)
+        engine.reconcile()
+        engine.check(replace(web, options=Options(), mac="02:00:00:00:00:01"))
+        engine.delete(web.key)
+        assert engine.problems() == []
 
 
 def test_a_host_on_which_nothing_is_attached(tmp_path: Path) -> None:

@@ -203,6 +203,25 @@ def test_lost_programs_are_loaded_with_all_their_entries(world: World) -> None:
     assert not world.engine.problems()
 
 
+def test_pins_that_go_while_they_are_looked_at(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Programs that are loaded anew by the repair of something smaller get all entries, too."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+    names = ("networks", "origins", "published", "containers")
+    before = {name: dict(world.doors.programs.entries(name)) for name in names}
+    world.doors.programs.detach(Program.CHECKSUM, world.bridge.index)
+    load, unload = world.doors.programs.load, world.doors.programs.unload
+
+    def load_anew() -> None:
+        monkeypatch.setattr(world.doors.programs, "load", load)
+        unload()
+        load()
+
+    monkeypatch.setattr(world.doors.programs, "load", load_anew)
+    assert world.engine.sync(frozenset({Part.PROGRAMS})).found
+    assert {name: dict(world.doors.programs.entries(name)) for name in names} == before
+    world.engine.delete(web.key)
+
+
 def test_entries_that_were_taken_out_come_back(world: World) -> None:
     """A look at everything is one at each entry that the programs read."""
     world.attach("web", "10.11.0.2", port(8080))
