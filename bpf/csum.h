@@ -224,8 +224,11 @@ static __always_inline int csum_error(struct __sk_buff *skb, struct scratch *scr
 		left -= CSUM_CHUNK;
 	}
 
-	left &= CSUM_CHUNK - 1; /* already so; tells the verifier */
 	if (left) {
+		/* At least 1 and at most CSUM_CHUNK; before Linux 6.8 the verifier learns nothing from "not 0". */
+		left--;
+		KEEP_AS_WRITTEN(left);
+		left = (left & (CSUM_CHUNK - 1)) + 1;
 		if (bpf_skb_load_bytes(skb, at, scratch->bytes, left))
 			return -1;
 		scratch->bytes[left] = 0;

@@ -5,8 +5,8 @@
  * Hook     root of the cgroups: connect, sendmsg, recvmsg and getpeername of sockets, of IPv4 and of IPv6
  * Reads    settings, published, peers
  * Writes   peers; the address that a process names (connect, sendmsg), and the one it is told (recvmsg, getpeername)
- * Verdict  REFUSE (EPERM) where a published port is asked for by a socket that is bound to a loopback address, which
- *          could send to no container; PROCEED in every other case
+ * Verdict  REFUSE (EPERM) where a published port is asked for by a socket that is bound to an address that cannot
+ *          send there, such as a loopback address; PROCEED in every other case
  *
  *     connect(127.0.0.1:8080)  ->  10.88.0.2:80       sendto, of a datagram socket that is not connected, the same
  *     recvfrom: 10.88.0.2:80   ->  127.0.0.1:8080     getpeername the same
@@ -15,6 +15,8 @@
  * be left stale, and nothing of 127.0.0.0/8 leaves lo (CVE-2020-8558). The container sees the host's address in its
  * network. A socket belongs to the host when it is in the host's network namespace, whichever cgroup made it: that of a
  * container asks for its own loopback, and gets it.
+ *
+ * No address (0.0.0.0, ::) is loopback to the kernel, and so it is here; the process is told so.
  *
  * An address of IPv6 is given to IPv4, which an IPv6 socket reaches as ::ffff:a.b.c.d, where no container is published
  * at it.
@@ -33,9 +35,6 @@
 
 #define REFUSE 0 /* EPERM */
 #define PROCEED 1
-#ifndef AF_INET6
-#define AF_INET6 10
-#endif
 
 static __always_inline int is_loopback4(__be32 ipv4)
 {
@@ -64,19 +63,30 @@ static __always_inline int is_hosts(struct bpf_sock_addr *ctx)
 	return host && host->netns_cookie && bpf_get_netns_cookie(ctx) == host->netns_cookie;
 }
 
-/* Whether the socket can send from a loopback address alone. */
-static __always_inline int is_bound_to_loopback(struct bpf_sock_addr *ctx)
+/*
+ * Whether the socket is bound to an address that cannot send to this container: a loopback address, or one of IPv6 where
+ * the container is reached by IPv4. In src_ip4 of a socket that is bound to IPv6 the kernel keeps a loopback address, too
+ * (LOOPBACK4_IPV6), so each family is asked for its own.
+ */
+static __always_inline int is_bound_elsewhere(struct bpf_sock_addr *ctx, const struct target *target)
 {
 	struct bpf_sock *sk = ctx->sk;
 
 	if (!sk)
 		return 0;
-	if (is_loopback4(sk->src_ip4))
-		return 1;
-	return sk->family == AF_INET6 && !sk->src_ip6[0] && !sk->src_ip6[1] && !sk->src_ip6[2] &&
-	       sk->src_ip6[3] == bpf_htonl(1);
+	if (is_mapped(&target->addr))
+		return is_loopback4(sk->src_ip4);
+	return !sk->src_ip6[0] && !sk->src_ip6[1] && !sk->src_ip6[2] && sk->src_ip6[3] == bpf_htonl(1);
 }
 
+/* What the kernel makes of 0.0.0.0: the address that the socket is bound to, or loopback. */
+static __always_inline __be32 anywhere4(struct bpf_sock_addr *ctx)
+{
+	struct bpf_sock *sk = ctx->sk;
+	__be32 bound = sk ? sk->src_ip4 : 0;
+
+	return bound ? bound : bpf_htonl(INADDR_LOOPBACK);
+}
 
 /* Where a call by this loopback address leads: the address itself is looked up first, then every one of its family. */
 static __always_inline struct target *target_of(struct bpf_sock_addr *ctx, const struct peer *named)
@@ -135,17 +145,20 @@ static __always_inline struct peer *remembered(struct bpf_sock_addr *ctx, const 
 
 static __always_inline int lead4(struct bpf_sock_addr *ctx)
 {
+	__be32 asked = ctx->user_ip4;
 	struct peer named = {};
 	struct target *target;
 
-	if (!is_loopback4(ctx->user_ip4))
-		return PROCEED; /* nearly every call: said by one comparison */
-	address_from_ipv4(&named.addr, ctx->user_ip4);
+	if (!asked)
+		asked = anywhere4(ctx);
+	if (!is_loopback4(asked))
+		return PROCEED; /* nearly every call: said by two comparisons */
+	address_from_ipv4(&named.addr, asked);
 	named.port = ctx->user_port;
 	target = target_of(ctx, &named);
 	if (!target || !is_mapped(&target->addr))
 		return PROCEED;
-	if (is_bound_to_loopback(ctx))
+	if (is_bound_elsewhere(ctx, target))
 		return REFUSE; /* now, and not when the process has given up waiting */
 	remember(ctx, target, &named);
 	ctx->user_ip4 = target->addr.word[3];
@@ -162,11 +175,13 @@ static __always_inline int lead6(struct bpf_sock_addr *ctx, int takes_mapped)
 		return PROCEED; /* as above */
 	named.addr.word[2] = ctx->user_ip6[2];
 	named.addr.word[3] = ctx->user_ip6[3];
+	if (address_is_zero(&named.addr))
+		named.addr.word[3] = bpf_htonl(1); /* as the kernel has it */
 	named.port = ctx->user_port;
 	target = target_of(ctx, &named);
 	if (!target || (is_mapped(&target->addr) && !takes_mapped))
 		return PROCEED;
-	if (is_bound_to_loopback(ctx))
+	if (is_bound_elsewhere(ctx, target))
 		return REFUSE; /* now, and not when the process has given up waiting */
 	remember(ctx, target, &named);
 	ctx->user_ip6[0] = target->addr.word[0];

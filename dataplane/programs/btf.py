@@ -18,10 +18,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
+from dataplane.errors import BpfError
+from dataplane.programs import syscall
+
 _STRUCT, _UNION = 4, 5  # BTF_KIND_*
 _TYPE = struct.Struct("=III")  # struct btf_type: name, info, size or type
 _MEMBER = struct.Struct("=III")  # struct btf_member: name, type, offset
 _BYTE = 8
+_PROBE_READ_KERNEL = 113  # of enum bpf_func_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +115,29 @@ def kernel_types() -> Iterator[Btf | None]:
 
 
 def definitions() -> tuple[str, ...]:
-    """The macros of ``bpf/offload.h``; none where there is no BTF: the programs then make do with what helpers tell."""
+    """The macros of ``bpf/offload.h``; none where there is no BTF, or where programs may not read the kernel's memory:
+    the programs then make do with what helpers tell."""
     with kernel_types() as types:
         field = types.bit_field("sk_buff", "ip_summed") if types else None
-    if field is None or field.width != 2 or field.offset % _BYTE + field.width > _BYTE:
+    if field is None or field.width != 2 or field.offset % _BYTE + field.width > _BYTE or not _can_read_kernel():
         return ()
     return (f"-DIP_SUMMED_BYTE={field.byte}", f"-DIP_SUMMED_SHIFT={field.shift}")
+
+
+def _can_read_kernel() -> bool:
+    """Whether the kernel loads programs that call ``bpf_probe_read_kernel()``: not where it is locked down to
+    confidentiality (kernel_lockdown(7)), or was built without tracing."""
+    code = (
+        syscall.instruction(0xBF, to=3, source=1)  # r3 = the packet
+        + syscall.instruction(0xBF, to=1, source=10)  # r1 = r10 - 8
+        + syscall.instruction(0x07, to=1, immediate=-8)
+        + syscall.instruction(0xB7, to=2, immediate=1)  # r2 = 1 byte
+        + syscall.instruction(0x85, immediate=_PROBE_READ_KERNEL)
+        + syscall.instruction(0xB7)  # return 0
+        + syscall.instruction(0x95)
+    )
+    try:
+        with syscall.program_load(code, "dp_reads_kernel"):
+            return True
+    except BpfError:
+        return False

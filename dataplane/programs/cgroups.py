@@ -191,11 +191,15 @@ class CgroupHooks:
         if about is None or about.name != program.function:
             return False
         for map_id in about.map_ids:
-            with syscall.map_by_id(map_id) as opened:
-                info = syscall.map_info(opened.number)
-                if info.name == "settings" and info.value_size == SETTINGS.size:
-                    raw = syscall.map_lookup(opened.number, info, U32.pack(0))
-                    return raw is not None and HostSettings.unpack(raw).netns_cookie == netns_cookie()
+            try:
+                with syscall.map_by_id(map_id) as opened:
+                    info = syscall.map_info(opened.number)
+                    if info.name == "settings" and info.value_size == SETTINGS.size:
+                        raw = syscall.map_lookup(opened.number, info, U32.pack(0))
+                        return raw is not None and HostSettings.unpack(raw).netns_cookie == netns_cookie()
+            except BpfError as error:
+                if error.errno != errno.ENOENT:  # detached since it was listed
+                    raise
         return False
 
     def _pin(self, program: Program) -> Path:

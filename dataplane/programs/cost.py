@@ -92,20 +92,11 @@ def reference_code() -> bytes:
     """A loop that the verifier walks through turn by turn: r0 counts to ``_REFERENCE_LOOPS``."""
     return b"".join(
         (
-            _instruction(0xB7, 0, 0, 0, 0),  # r0 = 0
-            _instruction(_ALU64_ADD_K, 0, 0, 0, 1),  # r0 += 1
-            _instruction(0xA5, 0, 0, -2, _REFERENCE_LOOPS),  # if r0 < ... goto the line above
-            _instruction(_EXIT, 0, 0, 0, 0),
+            syscall.instruction(0xB7),  # r0 = 0
+            syscall.instruction(_ALU64_ADD_K, immediate=1),  # r0 += 1
+            syscall.instruction(0xA5, offset=-2, immediate=_REFERENCE_LOOPS),  # if r0 < ... goto the line above
+            syscall.instruction(_EXIT),
         )
-    )
-
-
-def _instruction(code: int, to: int, source: int, offset: int, immediate: int) -> bytes:
-    registers = to << 4 | source if sys.byteorder == "big" else source << 4 | to
-    return (
-        bytes((code, registers))
-        + offset.to_bytes(2, sys.byteorder, signed=True)
-        + immediate.to_bytes(4, sys.byteorder, signed=True)
     )
 
 

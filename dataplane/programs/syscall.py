@@ -14,6 +14,7 @@ import errno as errnos
 import os
 import platform
 import struct
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import IntEnum
@@ -512,6 +513,16 @@ def enable_stats() -> Fd:
 # -- programs without a compiler --------------------------------------------------------------------------------------
 
 _SCHED_CLS, _PROG_ARRAY = 3, 3  # of enum bpf_prog_type, and of enum bpf_map_type
+
+
+def instruction(code: int, to: int = 0, source: int = 0, offset: int = 0, immediate: int = 0) -> bytes:
+    """A ``struct bpf_insn``."""
+    registers = to << 4 | source if sys.byteorder == "big" else source << 4 | to
+    return (
+        bytes((code, registers))
+        + offset.to_bytes(2, sys.byteorder, signed=True)
+        + immediate.to_bytes(4, sys.byteorder, signed=True)
+    )
 
 
 def program_load(instructions: bytes, name: str) -> Fd:

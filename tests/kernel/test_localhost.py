@@ -187,6 +187,44 @@ def test_a_socket_that_is_bound_to_loopback_is_told_at_once(world: World) -> Non
     assert isinstance(talk(world.host, "127.0.0.1", 9999, bound="127.0.0.1"), Talk)
 
 
+def test_a_socket_that_is_bound_to_another_address_of_the_host_is_led(world: World) -> None:
+    """It can send to a container of its family from there; to one of the other family it cannot, and is told: EPERM."""
+    world.network(plan.FRONT)
+    served(world, "web", TCP, UDP)
+    own = {"127.0.0.1": str(plan.FRONT.gateway4), "::1": str(plan.FRONT.gateway6)}
+    for protocol, connected in WAYS:
+        for address, bound in own.items():
+            asked = address, PORT[protocol]
+            found = talk(world.host, *asked, protocol, connected=connected, bound=bound)
+            assert found == Talk("web", bound, asked, asked), (asked, protocol, connected)
+    world.detach("web")
+    single_stack(world, 4)
+    served(world, "four", TCP)
+    with_ipv6 = "fd00:77::1"
+    world.host.run("ip", "address", "add", f"{with_ipv6}/128", "dev", "lo", "nodad")
+    try:
+        assert talk(world.host, "::1", PORT["tcp"], bound=with_ipv6) == "EPERM"
+    finally:
+        world.host.run("ip", "address", "delete", f"{with_ipv6}/128", "dev", "lo")
+
+
+def test_no_address_is_loopback(world: World) -> None:
+    """0.0.0.0 and :: lead where 127.0.0.1 and ::1 do, as without a container, and the process is told that it asked
+    those; a socket that is bound to an address asks that one by 0.0.0.0."""
+    world.network(plan.FRONT)
+    served(world, "web", TCP, UDP)
+    for none, loopback in (("0.0.0.0", "127.0.0.1"), ("::", "::1")):
+        for protocol, connected in WAYS:
+            asked = loopback, PORT[protocol]
+            found = talk(world.host, none, PORT[protocol], protocol, connected=connected)
+            assert found == Talk("web", gateway(loopback), asked, asked), (none, protocol, connected)
+    assert talk(world.host, "0.0.0.0", PORT["tcp"], bound="127.0.0.1") == "EPERM"
+    serve(world.host, "own", "tcp", 9997, str(plan.FRONT.gateway4))
+    own = talk(world.host, "0.0.0.0", 9997, bound=str(plan.FRONT.gateway4))
+    assert isinstance(own, Talk)
+    assert own.server == "own"
+
+
 @pytest.mark.parametrize("options", [{"snat": False}, {"conditionsV4": ["meta", "mark", "!=", "0x1"]}])
 def test_ports_that_are_not_for_localhost(world: World, options: dict[str, object]) -> None:
     """snat false switches it off, and so do conditions, which are about packets: outside the port answers."""

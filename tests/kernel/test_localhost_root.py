@@ -10,12 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from dataplane.programs import syscall
+from dataplane.programs import cgroups, syscall
 from dataplane.programs.cgroups import CgroupHooks
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.loading import LINKS
 from dataplane.types import LOCALHOST_PROGRAMS, Program
-from support import plan
+from support import needs, plan
 from support.cgroups import Cgroup
 from support.loopback import (
     MOUNTED,
@@ -320,3 +320,11 @@ def test_an_agent_takes_the_means_of_its_settings(world: World) -> None:
     resident.again(signal.SIGTERM)
     assert world.host.call(route_localnet) == []
     assert answers(world, "::1")
+
+
+def test_a_program_that_went_while_it_was_looked_at_is_nobodys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The programs of other namespaces on the same root come and go, and their maps with them."""
+    needs.root()
+    gone = syscall.ProgramInfo(0, "", Program.CONNECT4.function, 0, 0, 0, map_ids=(2**31 - 1,))
+    monkeypatch.setattr(cgroups, "program_of", lambda _number: gone)
+    assert not CgroupHooks(LINKS).serves_us(0, Program.CONNECT4)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import sys
 from pathlib import Path
 
 import pytest
 
-from dataplane.programs import btf
+from dataplane.errors import BpfError
+from dataplane.programs import btf, syscall
 from support import needs
 
 SIZES = {"little": 5, "big": 1}
@@ -22,6 +24,7 @@ def test_a_bit_field_is_in_a_byte() -> None:
 
 def test_the_running_kernel_is_asked() -> None:
     """Members are found by name, in anonymous unions and structs as well; what is not there is None."""
+    needs.root()
     needs.that(Path("/sys/kernel/btf/vmlinux").exists(), "a kernel with BTF (CONFIG_DEBUG_INFO_BTF)")
     with btf.kernel_types() as types:
         assert types
@@ -42,4 +45,14 @@ def test_without_libbpf_there_are_no_definitions(monkeypatch: pytest.MonkeyPatch
         raise OSError(f"{name}: cannot open shared object file")
 
     monkeypatch.setattr(ctypes, "CDLL", missing)
+    assert btf.definitions() == ()
+
+
+def test_a_kernel_that_refuses_to_be_read_is_asked_by_helpers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where lockdown takes bpf_probe_read_kernel() away, the programs are compiled without it, and load."""
+
+    def refused(_code: bytes, name: str) -> syscall.Fd:
+        raise BpfError.from_errno("load", f'BPF program "{name}"', errno.EINVAL)
+
+    monkeypatch.setattr(syscall, "program_load", refused)
     assert btf.definitions() == ()

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 
 from dataplane.programs.budget import BudgetError, Row, Where, excesses, quickest, read_budget, rewritten, text_of
-from dataplane.programs.cost import Cost, _instruction, stack_depth
+from dataplane.programs.cost import Cost, stack_depth
 from dataplane.programs.source import MAPS, ORDER, source_directory
+from dataplane.programs.syscall import instruction
 from dataplane.types import Program
 
 HERE = Where("0.26.0", "6.18")
@@ -115,7 +116,7 @@ def test_the_stack_is_what_is_reached_below_the_frame_pointer(
     code: list[tuple[int, int, int, int, int]], depth: int
 ) -> None:
     """Directly, or by what is computed from it."""
-    assert stack_depth(b"".join(_instruction(*one) for one in code)) == depth
+    assert stack_depth(b"".join(instruction(*one) for one in code)) == depth
 
 
 # -- what is written about them ---------------------------------------------------------------------------------------
