@@ -462,7 +462,7 @@ def test_what_is_no_frame_is_refused(sandbox: Sandbox, tmp_path: Path) -> None:
         ("xx yy", "could not read line 1: not hex digits"),
         ("0011", "the kernel takes no frame of 2 bytes here"),
         (f"@{cooked}", "without its Ethernet header"),
-        ("@/nonexistent", "/nonexistent No such file"),
+        ("@/nonexistent", 'could not read frame "/nonexistent": it is no hex text, and there is no such file'),
     ):
         status, out, err = run(sandbox, "test", "isolation", given)
         assert (status, out) == (1, "")
