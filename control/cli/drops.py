@@ -6,12 +6,13 @@ It reads the programs' maps and the state, and needs no agent. Where there is no
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
 
 import click
 
-from control.cli.output import json_option, print_json, print_table
-from control.drops import Counted, Drop, Known, Party, ago, drops, last_packet, protocol_name
+from control.cli.output import WIDTH, json_option, print_json, print_table
+from control.drops import Counted, Drop, Dropper, Known, Party, ago, drops, last_packet, protocol_name
 from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine, running_kernel
 from dataplane.abi import GUARD_DROP_KEY, NETWORK_PAIR, U64, GuardReason, Offender
 from dataplane.doors import Programs
@@ -99,18 +100,32 @@ def _number(value: bytes) -> int:
 
 def _print(found: list[Drop]) -> None:
     print_table(
-        ("BY", "FROM", "TO", "PACKETS", "LAST", "PACKET", "WHY"),
+        ("BY", "FROM", "TO", "REASON", "PACKETS", "LAST", "PACKET"),
         [
-            (one.dropper, one.source, one.destination, one.packets, ago(one.age), last_packet(one), one.why)
+            (one.dropper, one.source, one.destination, one.reason, one.packets, ago(one.age), last_packet(one))
             for one in found
         ],
     )
-    by_advice: dict[str, dict[str, None]] = {}
+    click.echo("\nwhy, and what to do")
+    for (whose, why, advice), receivers in _alike(found).items():
+        to = f" to {', '.join(receivers)}" if receivers else ""
+        click.echo(_wrapped(f"{whose}{to}: {why}", 2))
+        click.echo(_wrapped(advice, 6))
+
+
+def _alike(found: list[Drop]) -> dict[tuple[str, str, str], dict[str, None]]:
+    """What differs in the receiver alone is said once; of guard, whom it was for does not matter."""
+    alike: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in found:
-        by_advice.setdefault(one.advice, {})[f"{one.source} to {one.destination}"] = None
-    click.echo("\nwhat to do")
-    for advice, whose in by_advice.items():
-        click.echo(f"  {', '.join(whose)}:\n      {advice}")
+        receivers = alike.setdefault((str(one.source), one.why, one.advice), {})
+        if one.dropper is Dropper.ISOLATION:
+            receivers[str(one.destination)] = None
+    return alike
+
+
+def _wrapped(text: str, indent: int) -> str:
+    first, rest = " " * indent, " " * (indent + 2)
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False)
 
 
 def _line(one: Drop) -> str:
