@@ -112,9 +112,11 @@ def status(need_agent: bool, as_json: bool) -> int:
 def ps(as_json: bool) -> None:
     """Attachments: containers, their addresses, ports and policies."""
     with open_engine() as engine:
-        attachments = engine.attachments()
+        attachments, networks = engine.attachments(), engine.networks()
+    by_hand = {name: facts.checksum for name, facts in networks.items()}
     if as_json:
-        print_json({"attachments": [_described(one) for one in attachments]})
+        described = [_described(one) | {"checksum_override": by_hand.get(one.key.network)} for one in attachments]
+        print_json({"attachments": described})
         return
     print_table(
         ("NETWORK", "CONTAINER", "IFNAME", "PLUGIN", "DEVICE", "POLICY", "GUARD", "CHECKSUM", "ADDRESSES", "PORTS"),
@@ -127,7 +129,7 @@ def ps(as_json: bool) -> None:
                 one.device.name,
                 one.options.ingress_policy,
                 one.options.guard,
-                one.options.checksum,
+                by_hand.get(one.key.network) or one.options.checksum,
                 " ".join(map(str, one.request.addresses)),
                 " ".join(f"{mapping}->{mapping.container_port}" for mapping in one.request.mappings) or "-",
             )
