@@ -244,7 +244,7 @@ def _guarded(key: tuple[IfIndex, GuardReason], packets: int, last: Offender | No
     owner = known.ports.get(port)
     source = Party(owner.network, owner.container, last.source if last else None) if owner else Party(GONE)
     level = GuardPolicy.OFF if reason is GuardReason.SOURCE_MAC else GuardPolicy.MAC
-    network = f"network {source.network}" if owner else "its network"
+    change = f'"guard": "{level}" in the conflist of network {source.network} allows it, {_MEANT[reason]}'
     return Drop(
         dropper=Dropper.GUARD,
         source=source,
@@ -254,7 +254,7 @@ def _guarded(key: tuple[IfIndex, GuardReason], packets: int, last: Offender | No
         packets=packets,
         last=last,
         age=_age(last, now_ns),
-        advice=f'look at what it runs; "guard": "{level}" in the conflist of {network} allows it, {_MEANT[reason]}',
+        advice=f"look at what it runs; {change}" if owner else "nothing: that container is gone",
     )
 
 

@@ -81,7 +81,8 @@ def test_what_is_not_known_is_not_made_up() -> None:
     assert (last_packet(one), ago(one.age)) == ("-", "-")
     frame = Offender(NOW, None, None, 0, 0, 0, MAC)
     assert last_packet(isolated((2, 1), frame)) == f"a frame from {MAC}"
-    assert str(guarded(GuardReason.ARP, index=99).source) == "gone"
+    gone = guarded(GuardReason.ARP, index=99)
+    assert (str(gone.source), gone.advice) == ("gone", "nothing: that container is gone")
 
 
 @pytest.mark.parametrize("reason", GuardReason)
