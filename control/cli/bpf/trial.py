@@ -139,7 +139,7 @@ def _run(program: int, frame: bytes, ifindex: IfIndex, ingress: IfIndex, mark: i
     except BpfError as error:
         if error.errno != errno.EINVAL:
             raise
-        reason = f"the kernel takes no frame of {len(frame)} bytes here: 14 at least, and less than a page"
+        reason = f"the kernel takes no frame of {len(frame)} bytes here: 15 at least, and less than a page"
         raise BpfError("run", "the program", reason, error.errno) from error
 
 
