@@ -103,9 +103,9 @@ ENTRIES: dict[str, tuple[bytes, bytes, dict[str, object]]] = {
         {"address": "0.1.0.2", "family": 4, "sum": "0x0003"},
     ),
     "containers": (
-        abi.container_key(0, WEB4),
+        abi.container_key(3, WEB4),
         abi.pack_address(WEB4),
-        {"network": "all that masquerade", "container": "web", "address": "10.11.0.2", "family": 4, "sum": "0x0a0d"},
+        {"network": "front", "container": "web", "address": "10.11.0.2", "family": 4, "sum": "0x0a0d"},
     ),
     "ports": (
         U32.pack(VETH),

@@ -125,7 +125,7 @@ def _container(entry: _Entry) -> Row:
     network, total, family = abi.CONTAINER_KEY.unpack(entry.key)
     address = abi.unpack_address(entry.value)
     return {
-        "network": entry.names.network(network) or "all that masquerade",
+        "network": entry.names.network(network),
         "container": entry.names.container(address),
         "address": _text(address),
         "family": family,
