@@ -32,6 +32,8 @@ OUTSIDE, BY_HAND, GONE = "outside", "by hand", "gone"
 _NANOSECONDS = 1_000_000_000
 _PROTOCOLS = {**{one.number: str(one) for one in Protocol}, 1: "icmp", 2: "igmp", 58: "icmpv6"}
 
+_ARP, _NEIGHBOUR = GuardReason.ARP.name.lower(), GuardReason.NEIGHBOUR.name.lower()
+
 REASONS = {
     GuardReason.SOURCE_MAC: "frames from a MAC that is not its own",
     GuardReason.SOURCE_ADDRESS: "packets from an address that is not its own",
@@ -52,7 +54,7 @@ _MEANT = {
     GuardReason.NEIGHBOUR: "if it is meant to hold a shared address (VRRP, keepalived)",
     GuardReason.ROUTER: "if it is meant to be this network's router",
     GuardReason.DHCP_SERVER: "if it is meant to be this network's DHCP server",
-    GuardReason.LOOPBACK: "if it is known why: such packets reach nobody who is not misconfigured",
+    GuardReason.LOOPBACK: "but nothing that works needs it to send these",
     GuardReason.UNREADABLE: "if it is meant to send them",
     GuardReason.BRIDGE: "if it is meant to be a switch",
 }
@@ -131,7 +133,7 @@ class Party:
 
     def __str__(self) -> str:
         where = f"{self.network}/{self.container[:12]}" if self.container else self.network
-        return where or str(self.address or "?")
+        return where or str(self.address or "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,16 +188,18 @@ def protocol_name(number: int) -> str:
 
 
 def last_packet(drop: Drop) -> str:
-    """The last packet in one line; of guard with its MAC, which may be what was wrong about it."""
+    """The last packet in one line. Of guard the MAC as well, where a MAC may be what was wrong about it; a frame that
+    was dropped for its MAC was not read any further."""
     last = drop.last
     if last is None:
         return "-"
     if last.source is None and last.destination is None:
-        packet = "neither IPv4 nor IPv6"
-    else:
-        ends = (endpoint(last.source, last.source_port), endpoint(last.destination, last.destination_port))
-        packet = f"{' > '.join(ends)} {protocol_name(last.protocol)}"
-    return f"{packet}, from {last.mac}" if drop.dropper is Dropper.GUARD else packet
+        return f"a frame from {last.mac}"
+    ends = (endpoint(last.source, last.source_port), endpoint(last.destination, last.destination_port))
+    if drop.reason == _ARP:
+        return f"{' > '.join(ends)} arp, from {last.mac}"
+    packet = f"{' > '.join(ends)} {protocol_name(last.protocol)}"
+    return f"{packet}, from {last.mac}" if drop.reason == _NEIGHBOUR else packet
 
 
 def ago(seconds: float | None) -> str:
@@ -240,7 +244,7 @@ def _guarded(key: tuple[IfIndex, GuardReason], packets: int, last: Offender | No
     owner = known.ports.get(port)
     source = Party(owner.network, owner.container, last.source if last else None) if owner else Party(GONE)
     level = GuardPolicy.OFF if reason is GuardReason.SOURCE_MAC else GuardPolicy.MAC
-    network = f"network {source.network}" if owner else "its network"
+    change = f'"guard": "{level}" in the conflist of network {source.network} allows it, {_MEANT[reason]}'
     return Drop(
         dropper=Dropper.GUARD,
         source=source,
@@ -250,7 +254,7 @@ def _guarded(key: tuple[IfIndex, GuardReason], packets: int, last: Offender | No
         packets=packets,
         last=last,
         age=_age(last, now_ns),
-        advice=f'look at what it runs; "guard": "{level}" in the conflist of {network} allows it, {_MEANT[reason]}',
+        advice=f"look at what it runs; {change}" if owner else "nothing: that container is gone",
     )
 
 

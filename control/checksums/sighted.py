@@ -1,7 +1,7 @@
 """What a program saw of a checksum, as one line in steady columns. Pure.
 
-    TIME      CLASS    FLOW                                    SUM -> RIGHT      DELTA   NAT        WHOSE ...
-    12:03:04  stale    192.0.2.55:40000 > 10.11.0.2:80/tcp     0xd776 -> 0xd8b9  0x0143  published  8080/tcp of ...
+    TIME      CLASS    ACTION    SUM->RIGHT      DELTA   NAT           WHOSE              FLOW
+    12:03:04  stale    repaired  0xd776->0xd8b9  0x0143  published     front/web 8080/tcp 192.0.2.55:40000 > ...
 
 A sighting comes as the JSON fields of ``control.agent.sightings``, from the agent or of this process's own.
 """
@@ -20,9 +20,9 @@ from dataplane.types import Address
 
 Fields = Mapping[str, object]
 
-HEADINGS = ("TIME", "CLASS", "FLOW", "SUM -> RIGHT", "DELTA", "NAT", "WHOSE", "ACTION")
-_WIDTHS = (8, 7, 45, 16, 6, 12, 48)  # the last column ends the line
-_ACTIONS = {"repaired": "repaired", "none": "left as it is"}
+HEADINGS = ("TIME", "CLASS", "ACTION", "SUM->RIGHT", "DELTA", "NAT", "WHOSE", "FLOW")
+_WIDTHS = (8, 7, 8, 14, 6, 12, 18)  # the last column ends the line
+_ACTIONS = {"repaired": "repaired", "none": "left"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +35,8 @@ class Whose:
     def __str__(self) -> str:
         if self.container is None:
             return "-"
-        container = f"container {self.container.container[:12]} (network {self.container.network})"
-        if self.mapping is None:
-            return container
-        return f"{self.mapping.host_port}/{self.mapping.protocol} of {container}"
+        container = f"{self.container.network}/{self.container.container[:12]}"
+        return container if self.mapping is None else f"{container} {self.mapping.host_port}/{self.mapping.protocol}"
 
 
 def heading() -> str:
@@ -59,12 +57,12 @@ def line(sighting: Fields, whose: Whose, when: float) -> str:
         (
             datetime.fromtimestamp(when).astimezone().strftime("%H:%M:%S"),
             str(sighting["kind"]),
-            f"{flow}/{name}",
-            f"{sighting['stored']} -> {sighting['correct']}",
+            _ACTIONS.get(str(sighting["action"]), str(sighting["action"])),
+            f"{sighting['stored']}->{sighting['correct']}",
             str(sighting["delta"]),
             str(sighting["translation"]) if sighting["kind"] == "stale" else "not NAT",
             str(whose),
-            _ACTIONS.get(str(sighting["action"]), str(sighting["action"])),
+            f"{flow}/{name}",
         )
     )
 

@@ -6,16 +6,20 @@ It reads the programs' maps and the state, and needs no agent. Where there is no
 from __future__ import annotations
 
 import sys
+import textwrap
 import time
+from dataclasses import replace
 
 import click
 
-from control.cli.output import json_option, print_json, print_table
-from control.drops import Counted, Drop, Known, Party, ago, drops, last_packet, protocol_name
+from control.cli.output import WIDTH, json_option, print_json, print_table
+from control.drops import Counted, Drop, Dropper, Known, Party, ago, drops, last_packet, protocol_name
 from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine, running_kernel
 from dataplane.abi import GUARD_DROP_KEY, NETWORK_PAIR, U64, GuardReason, Offender
 from dataplane.doors import Programs
-from dataplane.types import IfIndex
+from dataplane.errors import KernelError
+from dataplane.tracked import Tuple, before
+from dataplane.types import IfIndex, Protocol
 
 _INTERVAL = 1.0
 """Seconds between two looks of ``--watch``."""
@@ -29,7 +33,8 @@ def show_drops(watch: bool, seconds: float | None, as_json: bool) -> None:
     """What was dropped on the way between containers: whose it was, why, and what to do about it.
 
     Isolation drops what containers send to other networks, or to neighbours that are kept apart; guard drops what a
-    container must not send. Packets are counted since the programs were loaded, and the last of each is shown.
+    container must not send. Packets are counted since the programs were loaded, and the last of each is shown. A
+    container that is masqueraded is named for as long as conntrack knows the flow: half a minute (UDP) or two (TCP).
     """
     programs = running_kernel().programs
     if watch or seconds is not None:
@@ -66,7 +71,7 @@ def _watch(programs: Programs, seconds: float | None, *, as_json: bool) -> None:
 def _counted(programs: Programs) -> Counted:
     return Counted(
         isolated={_pair(key): _number(value) for key, value in programs.entries("isolation_drops")},
-        isolated_last={_pair(key): Offender.unpack(value) for key, value in programs.entries("offenders")},
+        isolated_last={_pair(key): _as_sent(Offender.unpack(value)) for key, value in programs.entries("offenders")},
         guarded={_reason(key): _number(value) for key, value in programs.entries("guard_drops")},
         guarded_last={_reason(key): Offender.unpack(value) for key, value in programs.entries("guard_offenders")},
     )
@@ -81,6 +86,18 @@ def _known() -> Known:
         return Known.of({}, ())
     with open_engine() as engine:
         return Known.of({facts.id: name for name, facts in engine.networks().items()}, engine.attachments())
+
+
+def _as_sent(last: Offender) -> Offender:
+    """With the sender's own address: isolation drops after masquerade, and conntrack knows for a while who it was."""
+    protocol = next((one for one in (Protocol.TCP, Protocol.UDP) if one.number == last.protocol), None)
+    if protocol is None or last.source is None or last.destination is None:
+        return last
+    try:
+        sent = before(Tuple(protocol, last.source, last.source_port, last.destination, last.destination_port))
+    except KernelError:
+        return last  # a kernel without conntrack; nothing is masqueraded there
+    return last if sent is None else replace(last, source=sent.source, source_port=sent.source_port)
 
 
 def _pair(key: bytes) -> tuple[int, int]:
@@ -99,18 +116,32 @@ def _number(value: bytes) -> int:
 
 def _print(found: list[Drop]) -> None:
     print_table(
-        ("BY", "FROM", "TO", "PACKETS", "LAST", "PACKET", "WHY"),
+        ("BY", "FROM", "TO", "REASON", "PACKETS", "LAST", "PACKET"),
         [
-            (one.dropper, one.source, one.destination, one.packets, ago(one.age), last_packet(one), one.why)
+            (one.dropper, one.source, one.destination, one.reason, one.packets, ago(one.age), last_packet(one))
             for one in found
         ],
     )
-    by_advice: dict[str, dict[str, None]] = {}
+    click.echo("\nwhy, and what to do")
+    for (whose, why, advice), receivers in _alike(found).items():
+        to = f" to {', '.join(receivers)}" if receivers else ""
+        click.echo(_wrapped(f"{whose}{to}: {why}", 2))
+        click.echo(_wrapped(advice, 6))
+
+
+def _alike(found: list[Drop]) -> dict[tuple[str, str, str], dict[str, None]]:
+    """What differs in the receiver alone is said once; of guard, whom it was for does not matter."""
+    alike: dict[tuple[str, str, str], dict[str, None]] = {}
     for one in found:
-        by_advice.setdefault(one.advice, {})[f"{one.source} to {one.destination}"] = None
-    click.echo("\nwhat to do")
-    for advice, whose in by_advice.items():
-        click.echo(f"  {', '.join(whose)}:\n      {advice}")
+        receivers = alike.setdefault((str(one.source), one.why, one.advice), {})
+        if one.dropper is Dropper.ISOLATION:
+            receivers[str(one.destination)] = None
+    return alike
+
+
+def _wrapped(text: str, indent: int) -> str:
+    first, rest = " " * indent, " " * (indent + 2)
+    return textwrap.fill(text, WIDTH, initial_indent=first, subsequent_indent=rest, break_long_words=False)
 
 
 def _line(one: Drop) -> str:

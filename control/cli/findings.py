@@ -9,11 +9,12 @@ from collections.abc import Iterator
 from control.checksums.checksum import Certainty, Finding, Verdict
 from control.checksums.frame import SumState, Transport
 from control.checksums.rewrites import Ends, Evidence, KnownMapping, Rewrite, Side, endpoint, ends_of
+from control.cli.output import WIDTH
 from control.model import ChecksumPolicy
 from dataplane.abi import Translation
 from dataplane.types import Address
 
-_INDENT, _WIDTH = 12, 110
+_INDENT = 12
 _COMMAND, _UNBROKEN = re.compile("`[^`]*`"), "\u00a0"
 _WORDS = {Certainty.PROVED: "STALE", Certainty.LIKELY: "PROBABLY STALE", Certainty.INFERRED: "PERHAPS STALE"}
 _STATES = {
@@ -36,7 +37,7 @@ def note(label: str, text: str) -> str:
     rest = " " * _INDENT
     whole = _COMMAND.sub(lambda match: match[0].replace(" ", _UNBROKEN), text)
     lines = textwrap.fill(
-        whole, _WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
+        whole, WIDTH, initial_indent=first, subsequent_indent=rest, break_on_hyphens=False, break_long_words=False
     )
     return lines.replace(_UNBROKEN, " ")
 

@@ -15,6 +15,9 @@ import click
 VERSION = 1
 """The version of all JSON output: raised when a field changes its meaning or goes; new fields may come without."""
 
+WIDTH = 110
+"""Columns that running text is wrapped to."""
+
 EXIT_PROBLEM = 3
 """Exit status of a command that did its work and found something wrong."""
 

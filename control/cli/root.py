@@ -89,8 +89,9 @@ def run(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if os.environ.get("DATAPLANE_DEBUG"):
             raise
-        where = f" {error.filename}" if error.filename else ""
-        click.echo(f"dpctl: could not complete the command:{where} {error.strerror or error}", err=True)
+        where = f"open {error.filename}" if error.filename else "complete the command"
+        root_only = "; run it as root" if isinstance(error, PermissionError) and os.geteuid() else ""
+        click.echo(f"dpctl: could not {where}: {error.strerror or error}{root_only}", err=True)
         return FAILED
     return status if isinstance(status, int) else 0
 

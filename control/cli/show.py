@@ -13,12 +13,14 @@ from importlib.metadata import entry_points
 import click
 
 from control.cli.output import EXIT_PROBLEM, json_option, print_json, print_table
+from control.desired.hooks import port_of
 from control.desired.ruleset import group_of, targets
 from control.engine import open_engine
 from control.model import Attachment, IngressPolicy
 from control.protocol.client import AgentClient, AgentUnreachableError
 from control.protocol.wire import WireError
-from dataplane.doors import Sysctls
+from dataplane.doors import Hooked, Programs, Sysctls
+from dataplane.types import IfIndex
 
 BRIDGED = ("net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 """Whether netfilter sees the packets that a bridge switches, by family."""
@@ -54,9 +56,9 @@ def status(need_agent: bool, as_json: bool) -> int:
         attachments = engine.attachments()
         networks = engine.networks()
         localhost = engine.localhost
-        hooked = {one.device.index: engine.kernel.programs.hooked(one.device.index) for one in attachments}
-        programs = sum(map(len, hooked.values()))
-        ways = sorted({str(program.mode) for found in hooked.values() for program in found})
+        hooked = _hooked(engine.kernel.programs, attachments)
+        ways = Counter(str(program.mode) for program in hooked)
+        led = len(engine.kernel.programs.localhost())
         notes = [*_unreachable(attachments, engine.kernel.sysctls), *_notes()]
     interfaces = {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
     sizes = Counter(network for network, _, _ in interfaces)
@@ -66,7 +68,7 @@ def status(need_agent: bool, as_json: bool) -> int:
                 "agent": agent,
                 "attachments": len(interfaces),
                 "ports": sum(1 for one in attachments for _ in _ports(one)),
-                "programs": {"hooked": programs, "by": ways},
+                "programs": {"hooked": len(hooked), "by": sorted(ways), "on_cgroups": led},
                 "localhost": {"by": localhost.means, "why": localhost.why},
                 "networks": [
                     {
@@ -86,7 +88,11 @@ def status(need_agent: bool, as_json: bool) -> int:
     click.echo(f"agent        {running}")
     click.echo(f"attachments  {len(interfaces)} on {len(networks)} networks")
     click.echo(f"ports        {sum(1 for one in attachments for _ in _ports(one))} published")
-    click.echo(f"programs     {programs} hooked" + (f" by {' and '.join(ways)}" if ways else ""))
+    places = [
+        *(f"{count} by {way}" for way, count in sorted(ways.items())),
+        *([f"{led} on the cgroups"] if led else []),
+    ]
+    click.echo(f"programs     {len(hooked) + led} hooked" + (f": {', '.join(places)}" if places else ""))
     click.echo(f"localhost    {localhost}")
     if localhost.why:
         click.echo(f"             {localhost.why}; then restart the agent, or dpctl reconcile where none runs")
@@ -106,12 +112,14 @@ def status(need_agent: bool, as_json: bool) -> int:
 def ps(as_json: bool) -> None:
     """Attachments: containers, their addresses, ports and policies."""
     with open_engine() as engine:
-        attachments = engine.attachments()
+        attachments, networks = engine.attachments(), engine.networks()
+    by_hand = {name: facts.checksum for name, facts in networks.items()}
     if as_json:
-        print_json({"attachments": [_described(one) for one in attachments]})
+        described = [_described(one) | {"checksum_override": by_hand.get(one.key.network)} for one in attachments]
+        print_json({"attachments": described})
         return
     print_table(
-        ("NETWORK", "CONTAINER", "IFNAME", "PLUGIN", "DEVICE", "ADDRESSES", "PORTS", "POLICY", "CHECKSUM"),
+        ("NETWORK", "CONTAINER", "IFNAME", "PLUGIN", "DEVICE", "POLICY", "GUARD", "CHECKSUM", "ADDRESSES", "PORTS"),
         [
             (
                 one.key.network,
@@ -119,10 +127,11 @@ def ps(as_json: bool) -> None:
                 one.key.ifname,
                 one.key.plugin,
                 one.device.name,
+                one.options.ingress_policy,
+                one.options.guard,
+                by_hand.get(one.key.network) or one.options.checksum,
                 " ".join(map(str, one.request.addresses)),
                 " ".join(f"{mapping}->{mapping.container_port}" for mapping in one.request.mappings) or "-",
-                one.options.ingress_policy,
-                one.options.checksum,
             )
             for one in attachments
         ],
@@ -188,6 +197,12 @@ def _unreachable(attachments: list[Attachment], sysctls: Sysctls) -> Iterator[st
         )
 
 
+def _hooked(programs: Programs, attachments: list[Attachment]) -> list[Hooked]:
+    """Our programs on the devices of networks, and on the ports of containers."""
+    devices = {one.device.index for one in attachments} | {port_of(one) for one in attachments} - {IfIndex(0)}
+    return [program for device in sorted(devices) for program in programs.hooked(device)]
+
+
 def _notes() -> list[str]:
     """What folders above this one have to say; nothing that is wrong."""
     return [note for point in entry_points(group="dataplane.notes") for note in point.load()()]
@@ -214,7 +229,9 @@ def _described(one: Attachment) -> dict[str, object]:
             for mapping in one.request.mappings
         ],
         "ingress_policy": options.ingress_policy,
+        "guard": options.guard,
         "checksum": options.checksum,
+        "fill_ports": list(options.fill_ports),
         "snat": options.snat,
         "masq_all": options.masq_all,
         "ip_masq": options.ip_masq,

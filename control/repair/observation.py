@@ -42,6 +42,8 @@ class Observed:
     """On the root of the cgroups, in any version."""
     current_localhost: frozenset[Program] = frozenset()
     """In today's version, once."""
+    names: Mapping[IfIndex, str] = field(default_factory=dict)
+    """Of devices that lack a program, for people; of a few."""
     sysctls: Mapping[str, str | None] = field(default_factory=dict)
     ports: Mapping[IfIndex, PortFlags | None] = field(default_factory=dict)
     """None: no bridge port."""
@@ -136,7 +138,9 @@ def _programs(kernel: Kernel, wanted: Desired) -> Observed:
         else:
             values = ((key, programs.get(name, key)) for key in mine)
             entries |= {(name, key): value for key, value in values if value is not None}
-    found = Observed(loaded, frozenset(hooked), frozenset(current), entries)
+    links = (kernel.links.get(device) for device in (lacking if len(lacking) <= _FEW else ()))
+    names = {link.index: link.name for link in links if link is not None}
+    found = Observed(loaded, frozenset(hooked), frozenset(current), entries, names=names)
     if not wanted.localhost:
         return found
     localhost = programs.current_localhost() if loaded else frozenset[Program]()
@@ -145,16 +149,17 @@ def _programs(kernel: Kernel, wanted: Desired) -> Observed:
 
 
 _FEW = 64
-"""Entries that are asked for one by one; more are read with their whole map."""
+"""Entries that are asked for one by one; more are read with their whole map. And devices whose names are asked for."""
 
 
 def _about_programs(wanted: Desired, observed: Observed) -> Iterator[tuple[Part, str]]:
     for program, device in sorted(wanted.hooks):
         part = Part.VETHS if program.of_port else Part.PROGRAMS
+        name = f"device {device} ({observed.names[device]})" if device in observed.names else f"device {device}"
         if (program, device) not in observed.hooked:
-            yield part, f"program {program} is not attached to device {device}"
+            yield part, f"program {program} is not attached to {name}"
         elif observed.loaded and (program, device) not in observed.current:
-            yield part, f"program {program} on device {device} is there twice, not pinned, or of another version"
+            yield part, f"program {program} on {name} is there twice, not pinned, or of another version"
     if wanted.localhost:
         yield from ((Part.PROGRAMS, text) for text in _about_localhost(wanted, observed))
     if not (wanted.entries or wanted.localhost):

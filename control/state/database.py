@@ -107,7 +107,7 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All statements within, or none of them. For changes to the attachments: another version follows."""
+        """All statements within, or none of them. For changes to what attachments ask for: another version follows."""
         self.run("BEGIN IMMEDIATE")
         try:
             yield

@@ -201,8 +201,10 @@ class Store:
         return dict(self._db.run("SELECT id, name FROM networks"))
 
     def set_checksum(self, network: str, mode: ChecksumPolicy | None) -> None:
-        """Keep an operator's checksum mode for a network."""
-        self._db.run("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
+        """Keep an operator's checksum mode for a network. A change of the state as others are: an agent that has read
+        the modes reads them again."""
+        with self._db.transaction():
+            self._db.run("UPDATE networks SET checksum = ? WHERE name = ?", (mode, network))
 
     def forget_unused(self) -> None:
         """Drop the numbers of networks that nobody is attached to."""

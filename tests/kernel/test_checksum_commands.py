@@ -11,7 +11,7 @@ import pytest
 from dataplane.types import Protocol
 from support import plan
 from support.frames import Flow, flipped, frame, seed_stale_syn
-from support.netns import Sandbox
+from support.netns import Sandbox, wait_until
 from support.traffic import send_frame
 from support.world import DPCTL, Attached, World, publish
 
@@ -61,11 +61,11 @@ def test_watch_tells_stale_from_corrupt(world: World, web: Attached) -> None:
 
 def test_watch_names_whose_it_is(world: World, web: Attached) -> None:
     """For people each finding is a line in columns, with the published port and its container; with an agent, too."""
-    whose = f"{PORT}/tcp of container web (network {plan.FRONT.name})"
+    whose = f"{plan.FRONT.name}/web {PORT}/tcp"
     send_frame(world.host, plan.FRONT.device, stale(web))
     heading, line = world.dpctl("checksum", "watch", "--count", 1, "--for", 10).splitlines()
     assert (line.index("stale"), line.index(whose)) == (heading.index("CLASS"), heading.index("WHOSE"))
-    assert line.endswith("repaired")
+    assert line.index("repaired") == heading.index("ACTION")
 
     world.start_agent()
     watch = world.host.spawn(DPCTL, "checksum", "watch", "--count", "1", env=world.environment)
@@ -99,6 +99,19 @@ def test_every_mode_can_be_chosen(world: World, web: Attached) -> None:
         world.dpctl("checksum", "mode", plan.FRONT.name, mode)
         networks = json.loads(world.dpctl("checksum", "scan", "--json", check=False))["networks"]
         assert [one["mode"] for one in networks] == [mode]
+
+
+def test_an_agent_keeps_the_mode_that_was_chosen(world: World, web: Attached) -> None:
+    """An agent that knew another mode puts back programs and entries by the one that was chosen beside it."""
+    assert web.name
+    world.start_agent()
+    world.dpctl("bpf", "detach", plan.FRONT.device, "--force")  # has the agent read the modes
+    wait_until(lambda: world.host.run(DPCTL, "status", check=False, env=world.environment).returncode == 0, 20)
+    world.dpctl("checksum", "mode", plan.FRONT.name, "observe")
+    world.dpctl("bpf", "detach", plan.FRONT.device, "--force")
+    wait_until(lambda: world.host.run(DPCTL, "status", check=False, env=world.environment).returncode == 0, 20)
+    (shown,) = json.loads(world.dpctl("bpf", "show", "networks", "--json"))["entries"]
+    assert shown["checksum"] == "observe"
 
 
 @pytest.mark.parametrize("way", ["tcx", "clsact"])

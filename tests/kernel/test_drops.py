@@ -85,6 +85,17 @@ def test_isolation_by_name(world: World) -> None:
     assert one["source"]["container"] is None, "nobody is at that address now"
 
 
+@pytest.mark.parametrize("version", [4, 6])
+def test_a_masqueraded_sender_is_named(world: World, version: int) -> None:
+    """What is dropped has the host's address as its source by then; conntrack tells whose packet it was."""
+    world.network(plan.BACK, guard="off", ingressPolicy="isolated", ipMasq=True)
+    web, admin = world.attach("web", plan.FRONT), world.attach("admin", plan.BACK)
+    assert ask(admin.netns, web.address(version), 81, timeout=0.3) is None
+    (one,) = [each for each in shown(world) if each["last"]["protocol"] == "tcp"]
+    assert one["source"] == {"network": "back", "container": "admin", "address": str(admin.address(version))}
+    assert one["last"]["source"]["address"] == str(admin.address(version))
+
+
 def test_neighbours_that_are_routed_back(world: World) -> None:
     """Within an isolated network the policy is the reason."""
     web, shop = world.attach("web", plan.BACK), world.attach("shop", plan.BACK)

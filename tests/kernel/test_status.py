@@ -52,6 +52,18 @@ def test_ready(plugin: Plugin) -> None:
     plugin.succeeds("STATUS", conf())
 
 
+def test_every_program_that_is_hooked_is_counted(plugin: Plugin) -> None:
+    """Those of networks' devices and those of containers' ports; and ps shows what the latter go by."""
+    plugin.host.namespace("web")
+    plugin.succeeds("ADD", conf())
+    said = json.loads(plugin.host.run(DPCTL, "status", "--json").stdout)["programs"]
+    listed = json.loads(plugin.host.run(DPCTL, "bpf", "ls", "--json").stdout)["attached"]
+    assert said["hooked"] == len([one for one in listed if one["device"]])
+    assert {one["program"] for one in listed} >= {"isolation", "checksum", "guard"}
+    (web,) = json.loads(plugin.host.run(DPCTL, "ps", "--json").stdout)["attachments"]
+    assert (web["guard"], web["checksum"], web["checksum_override"]) == ("full", "repair", None)
+
+
 def test_a_bpffs_that_is_read_only(plugin: Plugin) -> None:
     """Without a bpffs to write to, an ADD fails: STATUS is 50 and says so, and the ADD that is tried leaves nothing."""
     plugin.host.run("mount", "-o", "remount,ro", "/sys/fs/bpf")

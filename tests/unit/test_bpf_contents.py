@@ -150,7 +150,7 @@ ENTRIES: dict[str, tuple[bytes, bytes, dict[str, object]]] = {
         {"from_network": "back", "to_network": "by hand (lo)", "packets": 4},
     ),
     "offenders": (abi.NETWORK_PAIR.pack(3, 6), OFFENDER, {"from_network": "front", "to_network": "#6", **LAST}),
-    "guard_drops": (abi.GUARD_DROP_KEY.pack(VETH, 6), U64.pack(2), {**PORT, "reason": "dhcp-server", "packets": 2}),
+    "guard_drops": (abi.GUARD_DROP_KEY.pack(VETH, 6), U64.pack(2), {**PORT, "reason": "dhcp_server", "packets": 2}),
     "guard_offenders": (abi.GUARD_DROP_KEY.pack(VETH, 99), OFFENDER, {**PORT, "reason": "99", **LAST}),
     "peers": (
         abi.PEER_KEY.pack(77, abi.pack_address(WEB4), (80).to_bytes(2, "big")),

@@ -570,7 +570,7 @@ def test_what_is_said_of_other_frames(segment: Segment, headline: str, said: dic
 @pytest.mark.parametrize("name", ["no/such/file.hex", "seed.hex", "@d776"])
 def test_a_file_that_is_not_there_is_said_to_be_missing(name: str) -> None:
     """A word that is no hex is a file's name, and a missing file is not taken for broken hex."""
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FrameError, match="there is no such file"):
         run(name)
 
 

@@ -74,14 +74,15 @@ def test_neighbours() -> None:
 
 
 def test_what_is_not_known_is_not_made_up() -> None:
-    """Networks that went or were hooked by hand have words for names; a last packet that was evicted, or is neither
-    IPv4 nor IPv6, is said to be so."""
+    """Networks that went or were hooked by hand have words for names; a last packet that was evicted, or of which
+    only the MAC was read, is said to be so."""
     one = isolated((MANUAL_NETWORK | 7, 9))
     assert (str(one.source), str(one.destination), one.age) == ("by hand", "gone", None)
     assert (last_packet(one), ago(one.age)) == ("-", "-")
     frame = Offender(NOW, None, None, 0, 0, 0, MAC)
-    assert last_packet(isolated((2, 1), frame)) == "neither IPv4 nor IPv6"
-    assert str(guarded(GuardReason.ARP, index=99).source) == "gone"
+    assert last_packet(isolated((2, 1), frame)) == f"a frame from {MAC}"
+    gone = guarded(GuardReason.ARP, index=99)
+    assert (str(gone.source), gone.advice) == ("gone", "nothing: that container is gone")
 
 
 @pytest.mark.parametrize("reason", GuardReason)
@@ -90,7 +91,8 @@ def test_guard_says_why_and_what_allows_it(reason: GuardReason) -> None:
     one = guarded(reason, last=offender(source="10.11.0.77", destination="192.0.2.55"))
     assert (one.dropper, one.reason, one.why) == (Dropper.GUARD, reason.name.lower(), REASONS[reason])
     assert (str(one.source), str(one.destination)) == ("front/web", "192.0.2.55")
-    assert last_packet(one).endswith(f"from {MAC}")
+    assert last_packet(one).endswith(f"from {MAC}") is (reason in {GuardReason.ARP, GuardReason.NEIGHBOUR})
+    assert ("arp" in last_packet(one)) is (reason is GuardReason.ARP)
     level = "off" if reason is GuardReason.SOURCE_MAC else "mac"
     assert f'"guard": "{level}" in the conflist of network front' in one.advice
 

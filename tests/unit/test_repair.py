@@ -129,7 +129,7 @@ def test_reconcile_puts_back_and_says_what(world: World) -> None:
     world.doors.programs.put("networks", U32.pack(99), bytes(8))
     found, left = world.engine.reconcile()
     assert "table inet dataplane was wiped" in found
-    assert f"program isolation is not attached to device {world.bridge.index}" in found
+    assert f"program isolation is not attached to device {world.bridge.index} ({world.bridge.name})" in found
     assert "BPF map networks: no attachment asks for entry 63000000" in found
     assert left == world.engine.problems() == []
     assert world.published(8080, "10.11.0.2")

@@ -69,7 +69,7 @@ NUMBER = 1
         ("problem", 3, ""),
         ("failed", 1, 'dpctl: could not attach program "isolation": no such device\n'),
         ("unreachable", 4, "dpctl: could not reach the agent: connection refused\n"),
-        ("io", 1, "dpctl: could not complete the command: /nowhere No such file or directory\n"),
+        ("io", 1, "dpctl: could not open /nowhere: No such file or directory\n"),
         ("interrupt", 130, "\ndpctl: interrupted\n"),
     ],
 )

@@ -177,13 +177,13 @@ def test_the_seeds_delta() -> None:
 @pytest.mark.parametrize(
     ("event", "text"),
     [
-        (STALE, "8080/tcp of container web (network front)"),
-        (replace(STALE, origin_destination_port=80), "8080/tcp of container web (network front)"),
-        (REPLY, "8080/tcp of container web (network front)"),
-        (OUT, "container shop (network front)"),
-        (BACK, "container shop (network front)"),
-        (BOTH, "8080/tcp of container web (network front)"),
-        (CORRUPT, "container web (network front)"),
+        (STALE, "front/web 8080/tcp"),
+        (replace(STALE, origin_destination_port=80), "front/web 8080/tcp"),
+        (REPLY, "front/web 8080/tcp"),
+        (OUT, "front/shop"),
+        (BACK, "front/shop"),
+        (BOTH, "front/web 8080/tcp"),
+        (CORRUPT, "front/web"),
         (replace(CORRUPT, destination=IPv4Address("203.0.113.9")), "-"),
     ],
 )
@@ -200,12 +200,12 @@ def test_lines_are_in_columns() -> None:
     assert [at for at, _ in columns] == [match.start() for match in re.finditer(r"\S+(?: \S+)*", heading)]
     assert [text for _, text in columns[1:]] == [
         "stale",
-        f"{CLIENT}:54017 > {CONTAINER}:80/tcp",
-        "0xd776 -> 0xd8b9",
+        "repaired",
+        "0xd776->0xd8b9",
         "0x0143",
         "published",
-        "8080/tcp of container web (network front)",
-        "repaired",
+        "front/web 8080/tcp",
+        f"{CLIENT}:54017 > {CONTAINER}:80/tcp",
     ]
     corrupt = sightings.fields(CORRUPT, NAMES)
     assert "  not NAT  " in sighted.line(corrupt, sighted.whose(corrupt, KNOWN), 0.0)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from control.desired.hooks import use_of
-from control.model import AttachmentKey
+from control.model import AttachmentKey, ChecksumPolicy
 from support.attachments import port
 from support.fakeworld import World, fake_world
 
@@ -60,3 +60,12 @@ def test_each_distinct_use_is_found_once(world: World) -> None:
     alone = others[0].key
     assert {use.network for use in store.uses([device], alone)} == {use.network for use in wanted} - {alone.network}
     assert store.uses([device], AttachmentKey("front", "nobody", "eth0")) == found
+
+
+def test_an_operators_mode_is_another_state(world: World) -> None:
+    """Who has read the checksum modes, in another process as well, can tell that one was changed."""
+    world.attach("web", "10.88.0.3")
+    store = world.engine.store
+    before = store.version
+    store.set_checksum("front", ChecksumPolicy.OBSERVE)
+    assert store.version != before

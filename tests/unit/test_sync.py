@@ -122,10 +122,13 @@ def test_the_guard_of_one_container_comes_back(world: World) -> None:
     for veth in veths:
         world.doors.programs.detach(Program.GUARD, veth)
         world.doors.programs.drop("ports", U32.pack(veth))
+    link = world.doors.links.get(veths[0])
+    assert link is not None
+    name = link.name
     found = world.engine.sync(frozenset({Part.VETHS}), frozenset(veths[:1])).found
     assert found == {
         Part.VETHS: (
-            f"program guard is not attached to device {veths[0]}",
+            f"program guard is not attached to device {veths[0]} ({name})",
             f"BPF map ports: entry {U32.pack(veths[0]).hex()} is wiped",
         )
     }

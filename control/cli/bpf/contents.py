@@ -193,7 +193,7 @@ def _offender(entry: _Entry) -> Row:
 def _reason(entry: _Entry) -> Row:
     _, reason = abi.GUARD_DROP_KEY.unpack(entry.key)
     known = reason in list(GuardReason)
-    return _of_port(entry, entry.key) | {"reason": word(GuardReason(reason)) if known else str(reason)}
+    return _of_port(entry, entry.key) | {"reason": GuardReason(reason).name.lower() if known else str(reason)}
 
 
 def _guard_drops(entry: _Entry) -> Row:

@@ -53,6 +53,8 @@ def stats(watch: bool, interval: float, count: int | None, as_json: bool) -> Non
     The kernel counts runs and their time, for all BPF programs of the machine, while --watch runs. It costs some 20 to
     50 ns each run. Without it, runs are those of earlier watches, and of sysctl kernel.bpf_stats_enabled.
     """
+    if count is not None and not watch:
+        raise click.UsageError("--count is of --watch")
     programs, names = loaded("read statistics"), known_names()
     if not watch:
         sample = _sample(programs, names)

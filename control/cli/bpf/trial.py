@@ -6,11 +6,8 @@ The frame goes nowhere, but the program runs as for any packet: it counts, it re
 from __future__ import annotations
 
 import errno
-import re
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import click
 
@@ -20,6 +17,7 @@ from control.cli.bpf.contents import Row, in_words
 from control.cli.bpf.group import bpf, index_of, loaded
 from control.cli.bpf.names import Names, known_names
 from control.cli.bpf.show import map_rows
+from control.cli.frames import read_frame
 from control.cli.output import json_option, print_json
 from dataplane.abi import U32
 from dataplane.errors import BpfError
@@ -78,7 +76,7 @@ def try_program(
     programs, names = loaded(f"test {program}"), known_names()
     ifindex = index_of(device)
     ingress = index_of(ingress_device) if ingress_device else IfIndex(0)
-    frames = list(_frames(_read(frame)))
+    frames = list(_frames(read_frame(frame)))
     before = _counters(programs, names)
     with syscall.obj_get(programs.directory / chosen.function) as pinned:
         results = [(one, _run(pinned.number, one, ifindex, ingress, mark, repeat)) for one in frames]
@@ -141,19 +139,9 @@ def _run(program: int, frame: bytes, ifindex: IfIndex, ingress: IfIndex, mark: i
     except BpfError as error:
         if error.errno != errno.EINVAL:
             raise
-        reason = f"the kernel takes no frame of {len(frame)} bytes here: 14 at least, and less than a page"
+        least = "14 at least, 34 of IPv4, 54 of IPv6"
+        reason = f"the kernel takes no frame of {len(frame)} bytes here: {least}, and less than a page"
         raise BpfError("run", "the program", reason, error.errno) from error
-
-
-def _read(frame: str) -> bytes:
-    if frame == "-":
-        return sys.stdin.buffer.read()
-    path = Path(frame.removeprefix("@"))
-    # One word that is not hex is a file's name, and if it is not there, that is the error.
-    named = frame.startswith("@") or not re.fullmatch(r"[0-9a-fA-F]*|.*\s.*", frame, re.DOTALL)
-    if named or (len(frame) < 256 and path.is_file()):
-        return path.read_bytes()
-    return frame.encode()
 
 
 def _frames(raw: bytes) -> Iterator[bytes]:

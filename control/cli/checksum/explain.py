@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ipaddress
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
@@ -29,6 +28,7 @@ from control.checksums.frame import (
 from control.checksums.pcap import is_capture, read_capture
 from control.checksums.rewrites import Ends, Evidence, Knowledge, Origin
 from control.cli import findings
+from control.cli.frames import read_frame
 from control.cli.output import EXIT_PROBLEM, json_option, print_json
 from dataplane.errors import DataplaneError, KernelError
 from dataplane.types import Protocol
@@ -138,7 +138,7 @@ def explain_command(
     if capture is not None:
         frames, several = _captured(capture, count, seconds, netns), True
     else:
-        raw = pcap.read_bytes() if pcap is not None else _read(str(frame))
+        raw = pcap.read_bytes() if pcap is not None else read_frame(str(frame))
         several = pcap is not None or is_capture(raw)
         frames = _frames_of_capture(raw) if several else _frames_of_text(raw)
     known, ignorance = _knowledge(origins)
@@ -150,18 +150,6 @@ def explain_command(
     if report.broken is not None:
         raise report.broken
     ctx.exit(EXIT_PROBLEM if any(verdict.problem for verdict in report.verdicts) else 0)
-
-
-def _read(frame: str) -> bytes:
-    if frame == "-":
-        return sys.stdin.buffer.read()
-    path = Path(frame.removeprefix("@"))
-    # Hex text is long and full of spaces; asking the kernel whether it is a file may fail for that alone. One word of
-    # anything else is a file's name, and if it is not there, that is the error.
-    named = frame.startswith("@") or not re.fullmatch(r"[0-9a-fA-F]*|.*\s.*", frame, re.DOTALL)
-    if named or (len(frame) < 256 and path.is_file()):
-        return path.read_bytes()
-    return frame.encode()
 
 
 def _frames_of_text(raw: bytes) -> Iterator[_Frame]:
@@ -249,7 +237,8 @@ def _knowledge(origins: tuple[Origin, ...]) -> tuple[Knowledge, str]:
         return state.knowledge(state.attached(), addresses, origins), ""
     except (DataplaneError, OSError) as error:
         # Anybody may read the addresses; the state is root's.
-        return Knowledge(host_addresses=addresses, origins=origins), str(error)
+        reason = "only root may read them" if isinstance(error, PermissionError) else str(error)
+        return Knowledge(host_addresses=addresses, origins=origins), reason
 
 
 def _print_report(report: _Report, ignorance: str, several: bool) -> None:
