@@ -95,7 +95,9 @@ class Scene:
         assert all(one.tries > 10 for one in probed)
         devices = (plan.BACK.device, plan.FRONT.device)
         hooked = [(device, program) for device, program, _ in self.resident.hooked()]
-        assert hooked == [(device, program) for device in devices for program in ("checksum", "isolation")]
+        ours = [one for one in hooked if one[0] in devices]
+        assert ours == [(device, program) for device in devices for program in ("checksum", "isolation")]
+        assert [program for device, program in hooked if device not in devices] == ["guard"] * (1 + len(self._others))
         assert self.host.call(foreign.hooked, plan.FRONT.device) == self._foreign
 
 
