@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 from control.changes import Changes
 from control.claims import Claims, abandoned, vanished
 from control.desired import planner
-from control.desired.hooks import HostWide, NetworkFacts
+from control.desired.hooks import HostWide, NetworkFacts, port_of
 from control.desired.planner import Desired
 from control.devices import Devices
 from control.errors import (
@@ -74,6 +74,8 @@ class Watched:
     """Names by the numbers that the BPF programs know."""
     sizes: Mapping[str, int]
     """Interfaces by network."""
+    containers: Mapping[IfIndex, str]
+    """By their host veths."""
 
 
 class Engine:
@@ -219,6 +221,7 @@ class Engine:
                 frozenset(one.request.netns for one in self.mirror.attachments() if one.request.netns),
                 self.store.network_names(),
                 Counter(network for network, _, _ in _interfaces(self.mirror.attachments())),
+                {veth: one.key.container for one in self.mirror.attachments() if (veth := port_of(one))},
             )
 
     def check(self, request: Request) -> None:

@@ -25,9 +25,13 @@ def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[s
     steps = planner.plan(everything, nothing, mark, former=store.former_sysctls())
     removed = [f"attachment {one.key}" for one in store.attachments()]
     removed += [f"program {step.program} of device {step.ifindex}" for step in steps if isinstance(step, DetachProgram)]
-    removed += [f"program {program} on the root of the cgroups" for program in sorted(kernel.programs.localhost())]
     store.begin(())
-    errors = apply_all((*(step for step in steps if not isinstance(step, RunNft)), DetachLocalhost()), kernel)
+    errors: list[DataplaneError] = []
+    try:
+        removed += [f"program {program} on the root of the cgroups" for program in sorted(kernel.programs.localhost())]
+    except DataplaneError as error:
+        errors.append(error)
+    errors += apply_all((*(step for step in steps if not isinstance(step, RunNft)), DetachLocalhost()), kernel)
     try:
         removed += _remove_tables(kernel.nft, repair)
         removed += kernel.programs.unload()

@@ -69,7 +69,10 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
     errors: list[DataplaneError] = []
     for step in steps:
         try:
-            _run(step, kernel)
+            if isinstance(step, DropEntry):
+                _drop(step, kernel)  # nobody undoes it, so what it held is not asked for
+            else:
+                _run(step, kernel)
             reached(_AFTER[type(step)])
         except DataplaneError as error:
             errors.append(error)
@@ -159,6 +162,14 @@ def _attach_localhost(kernel: Kernel, programs: frozenset[Program]) -> Undo:
     new = programs - kernel.programs.localhost()
     kernel.programs.attach_localhost(programs)
     return lambda: kernel.programs.detach_localhost(new)
+
+
+def _drop(step: DropEntry, kernel: Kernel) -> None:
+    try:
+        kernel.programs.drop(step.map_name, step.key)
+    except BpfError as error:
+        if error.errno != errno.ENOENT:
+            raise
 
 
 def _drop_entry(kernel: Kernel, map_name: str, key: bytes) -> Undo:

@@ -1,7 +1,7 @@
 """What the BPF programs saw, in words and as JSON fields. Pure.
 
 sentence(event, names)    dropped a packet 10.88.0.2 > 10.99.0.3:80 (tcp): isolation, network front to back
-                          dropped a frame from 02:42:ac:11:00:02: guard, network front: its MAC is not the container's
+                          dropped a frame from 02:42:ac:11:00:02: guard, container web of network front: frames from ...
                           stale    198.51.100.7:40000 > 10.88.0.2:80  0xd776 (correct: 0xd8b9)  right for ...
 """
 
@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from control.drops import REASONS
-from dataplane.abi import MANUAL_NETWORK, Event, EventAction, EventKind, Translation
-from dataplane.types import Address, Protocol
+from dataplane.abi import MANUAL_NETWORK, Event, EventAction, EventKind, GuardReason, Translation
+from dataplane.types import Address, IfIndex, Protocol
 
 PROTOCOLS = {1: "icmp", 58: "icmpv6"} | {protocol.number: str(protocol) for protocol in Protocol}
 """Names of IP protocol numbers."""
@@ -30,8 +30,10 @@ def grouped(event: Event) -> Event:
     return event if of_checksum(event) else replace(event, time_ns=0, source_port=0)
 
 
-def sentence(event: Event, names: Mapping[int, str], count: int = 1) -> str:
-    """One line for people; ``names`` are those of networks by their numbers."""
+def sentence(
+    event: Event, names: Mapping[int, str], count: int = 1, containers: Mapping[IfIndex, str] | None = None
+) -> str:
+    """One line for people; ``names`` are those of networks by their numbers, ``containers`` by their host veths."""
     match event.kind:
         case EventKind.ISOLATED:
             networks = (
@@ -40,7 +42,9 @@ def sentence(event: Event, names: Mapping[int, str], count: int = 1) -> str:
             return f"dropped {_packets(event, count)}: isolation, {networks}"
         case EventKind.GUARDED:
             why = "" if event.guard is None else f": {REASONS[event.guard]}"
-            return f"dropped {_packets(event, count)}: guard, network {_network(event.source_network, names)}{why}"
+            network, container = _network(event.source_network, names), (containers or {}).get(event.ifindex)
+            whose = f"container {container} of network {network}" if container else f"network {network}"
+            return f"dropped {_packets(event, count)}: guard, {whose}{why}"
         case EventKind.STALE:
             done = "repaired" if event.action is EventAction.REPAIRED else "left as it is"
             return f"stale    {_sums(event)}  right for {_right_for(event)}, {done}"
@@ -48,7 +52,9 @@ def sentence(event: Event, names: Mapping[int, str], count: int = 1) -> str:
             return f"corrupt  {_sums(event)}  left as it is"
 
 
-def fields(event: Event, names: Mapping[int, str]) -> dict[str, object]:
+def fields(
+    event: Event, names: Mapping[int, str], containers: Mapping[IfIndex, str] | None = None
+) -> dict[str, object]:
     """As JSON has it."""
     common: dict[str, object] = {
         "kind": event.kind.name.lower(),
@@ -69,6 +75,7 @@ def fields(event: Event, names: Mapping[int, str]) -> dict[str, object]:
         case EventKind.GUARDED:
             return common | {
                 "source_network": _network(event.source_network, names),
+                "container": (containers or {}).get(event.ifindex),
                 "mac": event.mac,
                 "reason": None if event.guard is None else event.guard.name.lower(),
             }
@@ -96,6 +103,8 @@ def _packets(event: Event, count: int) -> str:
         return f"{packets}{sender}"
     port = f":{event.destination_port}" if event.destination_port else ""
     what = PROTOCOLS.get(event.protocol, f"protocol {event.protocol}")
+    if event.guard is GuardReason.ARP:
+        what = "arp"
     return f"{packets} {event.source} > {_host(event.destination, port)}{port} ({what}){sender}"
 
 

@@ -236,9 +236,10 @@ class Watch:
             self._history.tell(Kind.PROBLEM, str(error))
             return
         names = self._watched.networks if self._watched else {}
+        containers = self._watched.containers if self._watched else {}
         for event, count in list(found.items())[:MAX_FINDINGS]:
             kind = Kind.CHECKSUM if of_checksum(event) else Kind.DROPPED
-            details = {**fields(event, names), "count": count}
-            self._history.tell(kind, sentence(event, names, count), details=details)
+            details = {**fields(event, names, containers), "count": count}
+            self._history.tell(kind, sentence(event, names, count, containers), details=details)
         if len(found) > MAX_FINDINGS:
             self._history.tell(Kind.DROPPED, f"and {len(found) - MAX_FINDINGS} more sightings")

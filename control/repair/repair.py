@@ -40,7 +40,7 @@ LOCALHOST_FACT, _FIRST_MEANS = "localhost", "nft"
 """By which means the kernel was last set up to serve localhost; states of earlier versions do not tell."""
 _FEW_LINKS = 64
 """Links that are asked for one by one; more are listed with all others."""
-_IN_TURN = 32
+_IN_TURN = 16
 """Host veths that are looked at in turn, each time that it is merely time to look."""
 _PROGRAMS_OF = {"networks": NETWORK_PROGRAMS, "ports": PORT_PROGRAMS}
 """What is hooked to the devices that these maps know."""

@@ -44,9 +44,11 @@ class Hooks:
     def attach(self, program: Program, fd: int, ifindex: IfIndex) -> bool:
         """Have exactly this program there, once; one that is there is replaced atomically. Whether there was none.
         Raises ``BpfError``."""
-        if self.mode is AttachMode.CLSACT or (self.mode is AttachMode.AUTO and program.of_port):
-            made = clsact.make(ifindex)
-            if made or self.mode is AttachMode.CLSACT or clsact.is_ours_alone(ifindex):
+        if self.mode is AttachMode.CLSACT:
+            return self._attach_clsact(program, fd, ifindex, made=clsact.make(ifindex))
+        if self.mode is AttachMode.AUTO and program.of_port:
+            made = self._make_clsact(ifindex)
+            if made or (made is False and clsact.is_ours_alone(ifindex)):
                 return self._attach_clsact(program, fd, ifindex, made=made)
         try:
             return self._attach_tcx(program, fd, ifindex)
@@ -156,6 +158,16 @@ class Hooks:
     def _pinned(pin: Path) -> syscall.LinkInfo:
         with syscall.obj_get(pin) as link:
             return syscall.link_info(link.number)
+
+    @staticmethod
+    def _make_clsact(ifindex: IfIndex) -> bool | None:
+        """As ``clsact.make``; None where the kernel does not know the qdisc."""
+        try:
+            return clsact.make(ifindex)
+        except BpfError as error:
+            if error.errno != errnos.ENOENT:
+                raise
+            return None
 
     # -- clsact -------------------------------------------------------------------------------------------------------
 

@@ -137,6 +137,16 @@ def test_drops_in_words(event: Event, count: int, text: str) -> None:
     assert sightings.sentence(event, NAMES, count) == text
 
 
+def test_a_guards_sighting_names_the_container() -> None:
+    """Where its veth is still known; ARP is called so."""
+    event = replace(DROPPED, kind=EventKind.GUARDED, guard=GuardReason.ARP, protocol=0, mac="02:42:ac:11:00:02")
+    text = sightings.sentence(event, NAMES, 1, {event.ifindex: "web"})
+    assert "(arp)" in text
+    assert "guard, container web of network back: " in text
+    assert sightings.fields(event, NAMES, {event.ifindex: "web"})["container"] == "web"
+    assert sightings.fields(event, NAMES)["container"] is None
+
+
 @pytest.mark.parametrize("reason", list(GuardReason))
 def test_each_reason_of_the_guard_has_words(reason: GuardReason) -> None:
     """Whatever guard drops a packet for is said in words, and named in JSON."""
