@@ -80,6 +80,7 @@ def test_following_ends_with_the_agent(sandbox: Sandbox) -> None:
         sandbox.call(AgentClient().call, CniCall({"CNI_COMMAND": "nonsense"}, "{}"))
         assert "'nonsense'" in follower.stdout.readline()  # so it follows by now
         sandbox.signal(process, signal.SIGTERM)
+        process.wait(GENEROUS)  # a second signal, while it ends, would end it otherwise
         _, said = follower.communicate(timeout=GENEROUS)
     assert follower.returncode == 4
     assert said == "dpctl: could not follow the events: the agent ended, or too many follow already\n"
