@@ -16,7 +16,7 @@ from __future__ import annotations
 import socket
 import struct
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
 from dataplane.errors import LinkError
@@ -29,7 +29,7 @@ _NOT_READY, _VALID = 1 << 3, 1 << 7  # TP_STATUS_CSUMNOTREADY, TP_STATUS_CSUM_VA
 _OUTGOING = 4  # PACKET_OUTGOING
 _WITH_ETHERNET = frozenset({1, 772})  # ARPHRD_ETHER, ARPHRD_LOOPBACK
 _LONGEST = 1 << 18
-_WAIT = 0.2  # seconds until the end of the time is looked at again
+_WAIT = 0.2  # seconds until it is asked again whether to end
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,13 +47,15 @@ class Captured:
     """The link sends it; else it came in by the link."""
 
 
-def captured(name: str, seconds: float | None = None, netns: int | None = None) -> Generator[Captured, None, None]:
-    """The frames of a link, as they come, for so long or for ever; of a link in another network namespace, where its
-    descriptor is given. Raises ``LinkError``, ``KernelError``."""
+def captured(
+    name: str, seconds: float | None = None, netns: int | None = None, ended: Callable[[], bool] = lambda: False
+) -> Generator[Captured, None, None]:
+    """The frames of a link, as they come, for so long, or until ``ended``; of a link in another network namespace,
+    where its descriptor is given. Raises ``LinkError``, ``KernelError``."""
     end = None if seconds is None else time.monotonic() + seconds
     try:
         with _opened(name) if netns is None else inside(netns, lambda: _opened(name)) as reader:
-            while end is None or time.monotonic() < end:
+            while not ended() and (end is None or time.monotonic() < end):
                 try:
                     frame, beside, _, origin = reader.recvmsg(_LONGEST, socket.CMSG_SPACE(_LAYOUT.size))
                 except TimeoutError:

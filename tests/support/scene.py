@@ -97,7 +97,8 @@ class Scene:
         hooked = [(device, program) for device, program, _ in self.resident.hooked()]
         ours = [one for one in hooked if one[0] in devices]
         assert ours == [(device, program) for device in devices for program in ("checksum", "isolation")]
-        assert [program for device, program in hooked if device not in devices] == ["guard"] * (1 + len(self._others))
+        guarded = [device for device, program in hooked if program == "guard"]
+        assert len(guarded) == len(set(guarded)) == len(hooked) - len(ours) > len(self._others)
         assert self.host.call(foreign.hooked, plan.FRONT.device) == self._foreign
 
 

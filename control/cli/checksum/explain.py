@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 import re
+import signal
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -35,6 +36,7 @@ from dataplane.types import Protocol
 
 MAX_SHOWN = 20
 """How many findings of one capture are shown to people."""
+_ENDING = (signal.SIGINT, signal.SIGTERM)
 
 _ORIGIN = re.compile(r"(?:\[(?P<ipv6>[^\]]+)\]|(?P<ipv4>[0-9.]+)):(?P<port>[0-9]{1,5})")
 
@@ -168,10 +170,24 @@ def _captured(link: str, count: int | None, seconds: float | None, netns: Path |
 
     with ExitStack() as stack:
         where = None if netns is None else stack.enter_context(netns.open("rb")).fileno()
-        frames = stack.enter_context(closing(captured(link, seconds, where)))
+        ended = stack.enter_context(_told_to_end())
+        frames = stack.enter_context(closing(captured(link, seconds, where, ended)))
         for number, one in enumerate(islice(frames, count), 1):
             state = SumState.PARTIAL if one.partial else SumState.VERIFIED if one.verified else SumState.UNKNOWN
             yield _Frame(number, LinkType.ETHERNET if one.ethernet else LinkType.RAW, one.frame, state)
+
+
+@contextmanager
+def _told_to_end() -> Iterator[Callable[[], bool]]:
+    """Whether SIGINT or SIGTERM came meanwhile: they end a capture, and not what is said of it. Also where whoever
+    started this process had them ignored, as a shell does for what runs in the background."""
+    came: list[int] = []
+    former = {number: signal.signal(number, lambda number, _: came.append(number)) for number in _ENDING}
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, live: bool, keep_right: bool) -> _Report:
@@ -192,8 +208,6 @@ def _explain_all(frames: Iterator[_Frame], known: Knowledge, *, live: bool, keep
                 report.kept.append((frame.number, finding))
     except FrameError as error:
         report.broken = error
-    except KeyboardInterrupt:  # how a capture without an end is ended
-        pass
     if not report.verdicts and report.broken is None and not live:
         # Nothing to judge is no verdict of "right": the last frame's reason says why.
         report.broken = reason or NoSegmentError("no frames in what was given")
