@@ -42,7 +42,10 @@ class Listener:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._place.signal(self._process, signal.SIGTERM)
-        self.heard |= set(self._process.communicate(timeout=10)[0].splitlines())
+        # Not by communicate(), which knows nothing of half a line that readline() has read already.
+        assert self._process.stdout is not None
+        self.heard |= set(self._process.stdout.read().splitlines())
+        self._process.wait(10)
 
     def wait_for(self, token: str) -> None:
         """Until it has come by; what came before it on the same way has come by then, too."""
