@@ -23,7 +23,7 @@ from pathlib import Path
 from dataplane import abi
 from dataplane.errors import BpfError
 from dataplane.programs import clsact, loading, syscall
-from dataplane.programs.attach import Hooks
+from dataplane.programs.attach import Hooks, program_of
 from dataplane.types import LOCALHOST_PROGRAMS, AttachMode, Hook, IfIndex, Program
 
 ROOT_CGROUP = 1
@@ -143,7 +143,7 @@ def foreign(ifindex: IfIndex) -> tuple[Foreign, ...]:
                 raise
             on_hook = ()
         for one in on_hook:
-            about = _program(one.program_id)
+            about = program_of(one.program_id)
             if about and about.name not in _BY_FUNCTION:
                 found.append(Foreign(hook, How.TCX, about.name, about.id))
     found += [
@@ -205,7 +205,7 @@ def _on_devices(digests: dict[int, str], links: dict[int, str]) -> Iterator[Atta
     hooks = Hooks(AttachMode.AUTO, loading.LINKS)
     for number, _ in socket.if_nameindex():
         for one in hooks.hooked(IfIndex(number)):
-            about = _program(one.program_id)
+            about = program_of(one.program_id)
             if about:
                 yield Attachment(
                     program=one.program,
@@ -229,7 +229,7 @@ def _on_cgroups(digests: dict[int, str], links: dict[int, str]) -> list[Attachme
             if error.errno == errnos.ENOENT:  # gone since it was listed
                 continue
             raise
-        about = _program(about_link.program_id) if about_link.type == syscall.LINK_CGROUP else None
+        about = program_of(about_link.program_id) if about_link.type == syscall.LINK_CGROUP else None
         if about and about.name in _LOCALHOST and about_link.cgroup_id:
             found.append(
                 Attachment(
@@ -262,13 +262,3 @@ def _serves_here(about: syscall.ProgramInfo) -> bool:
             if error.errno != errnos.ENOENT:  # gone since it was listed
                 raise
     return False
-
-
-def _program(number: int) -> syscall.ProgramInfo | None:
-    try:
-        with syscall.program_by_id(number) as program:
-            return syscall.program_info(program.number)
-    except BpfError as error:
-        if error.errno == errnos.ENOENT:  # detached since it was listed
-            return None
-        raise
