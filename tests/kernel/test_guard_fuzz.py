@@ -43,9 +43,8 @@ from support.crafted import (
     tcp,
     udp,
 )
-from support.guarding import ALL6, DB4, DB6, LL, WEB4, WEB6, GuardBench, said
+from support.guarding import ALL6, DB4, DB6, LL, NOBODY4, NOBODY6, WEB4, WEB6, GuardBench, said
 
-NOBODY4, NOBODY6 = "0.0.0.0", "::"
 TO_DB = ethernet(ipv4(WEB4, DB4, UDP, udp(4000, 53)))
 R = GuardReason
 NONCE = bytes([14, 1]) + bytes(6)  # RFC 7527

@@ -26,9 +26,8 @@ from support.crafted import (
     nd,
     raw_mac,
 )
-from support.guarding import DB4, DB6, DB_LL, HOST4, HOST6, LL, WEB4, WEB6, GuardBench, said
+from support.guarding import DB4, DB6, DB_LL, HOST4, HOST6, LL, NOBODY4, NOBODY6, WEB4, WEB6, GuardBench, said
 
-NOBODY4, NOBODY6 = "0.0.0.0", "::"
 R = GuardReason
 
 

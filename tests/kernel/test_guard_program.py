@@ -42,11 +42,26 @@ from support.crafted import (
     tcp,
     udp,
 )
-from support.guarding import ALL6, DB4, DB6, DB_LL, HOST4, HOST6, LL, NETWORK, OWN, WEB4, WEB6, GuardBench, said
+from support.guarding import (
+    ALL6,
+    DB4,
+    DB6,
+    DB_LL,
+    HOST4,
+    HOST6,
+    LL,
+    NETWORK,
+    NOBODY4,
+    NOBODY6,
+    OWN,
+    WEB4,
+    WEB6,
+    GuardBench,
+    said,
+)
 from support.programs import DEVICE
 
 ROUTER_ALERT = b"\x94\x04\0\0"
-NOBODY4, NOBODY6 = "0.0.0.0", "::"
 TO_DB = ethernet(ipv4(WEB4, DB4, UDP, udp(4000, 53)))
 R = GuardReason
 

@@ -36,6 +36,7 @@ WEB4, WEB6 = str(FRONT.host4(2)), str(FRONT.host6(2))
 DB4, DB6 = str(FRONT.host4(3)), str(FRONT.host6(3))
 """Those of its neighbour."""
 HOST4, HOST6 = str(FRONT.gateway4), str(FRONT.gateway6)
+NOBODY4, NOBODY6 = "0.0.0.0", "::"
 LL, DB_LL, ALL6 = link_local(WEB_MAC), link_local(DB_MAC), "ff02::1"
 NETWORK = 7
 OWN = (WEB4, WEB6)
