@@ -55,10 +55,17 @@ def list_scenarios(as_json: bool) -> None:
 @click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks.")
 @click.option("--cpu", type=int, help="Start executables on this processor only.")
+@click.option(
+    "--peer",
+    "peers",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    multiple=True,
+    help="A directory of other plugins to compare with; may be given more than once. [default: /usr/lib/cni]",
+)
 @click.option("--many", is_flag=True, help="cni_latency: 10,000 containers with a port each, not 100 with 100.")
 @json_option
 def run(
-    scenarios: tuple[str, ...], out: Path, seed: int, cpu: int | None, *,
+    scenarios: tuple[str, ...], out: Path, seed: int, cpu: int | None, peers: tuple[Path, ...], *,
     quick: bool, smoke: bool, many: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure SCENARIOs (all without any) in namespaces of their own, and print the figures.
@@ -68,12 +75,12 @@ def run(
     from bench.machine import describe  # noqa: PLC0415 - dpctl --help stays quick
     from bench.native import build  # noqa: PLC0415
     from bench.report import Log  # noqa: PLC0415
-    from bench.scenarios import NAMES, find  # noqa: PLC0415
-    from bench.stage import Extent, Stage  # noqa: PLC0415
+    from bench.scenarios import NAMES, SUITES, find  # noqa: PLC0415
+    from bench.stage import PEERS, Extent, Stage  # noqa: PLC0415
 
     if os.geteuid() != 0:
         raise click.ClickException("a bench makes network namespaces: run it as root")
-    chosen = [find(name) for name in scenarios or NAMES]
+    chosen = [find(one) for name in scenarios or NAMES for one in SUITES.get(name, (name,))]
     out.mkdir(parents=True, exist_ok=True)
     extent = Extent.SMOKE if smoke else Extent.QUICK if quick else Extent.FULL
     facts = {**describe(), "extent": extent.name.lower(), "seed": seed, "pinned": cpu}
@@ -86,7 +93,7 @@ def run(
             began = time.monotonic()
             with (out / f"{scenario.name}.jsonl").open("w", encoding="utf-8") as file:
                 log = Log(file, {**facts, "scenario": scenario.name}, _progress)
-                scenario.run(Stage(directory / scenario.name, native, log, extent, seed, cpu, many))
+                scenario.run(Stage(directory / scenario.name, native, log, extent, seed, cpu, many, peers or PEERS))
             _progress(f"{scenario.name}: done in {time.monotonic() - began:.0f} s")
     _report(chosen, out, as_json=as_json)
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
 
@@ -95,6 +95,17 @@ def percentile(values: Iterable[float], share: float) -> float:
     below = math.floor(place)
     above = min(below + 1, len(ordered) - 1)
     return ordered[below] + (ordered[above] - ordered[below]) * (place - below)
+
+
+def spread_percentile(spread: Mapping[float, int], share: float) -> float:
+    """The bucket of a histogram (value: how often) below or in which a share of all lie. Raises ``ValueError`` for an
+    empty one."""
+    wanted, seen = share * sum(spread.values()), 0
+    for value, count in sorted(spread.items()):
+        seen += count
+        if seen >= wanted and seen:
+            return value
+    raise ValueError("no values")
 
 
 def interval(values: Sequence[float], seed: int = 1, confidence: float = CONFIDENCE) -> Interval:

@@ -10,6 +10,7 @@ Figures are always drawn from the lines that were written, so an old run can be 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -53,6 +54,18 @@ class Figure:
 
 
 @dataclass(frozen=True, slots=True)
+class Histogram:
+    """How often single values fell into each bucket, in one round."""
+
+    measure: str
+    variant: str
+    buckets: tuple[tuple[float, int], ...]
+    """(value, how often); buckets are at most 1 % wide."""
+    size: int = 0
+    block: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Results:
     """What one scenario wrote."""
 
@@ -60,6 +73,7 @@ class Results:
     samples: tuple[Sample, ...] = ()
     steal: Mapping[int, float] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    histograms: tuple[Histogram, ...] = ()
 
     def of(self, measure: str, variant: str, size: int | None = None) -> list[Sample]:
         """The samples of a variant, without those of disturbed blocks; with all where every block was."""
@@ -68,6 +82,19 @@ class Results:
             if one.measure == measure and one.variant == variant and (size is None or one.size == size)
         ]  # fmt: skip
         return undisturbed(found, dict(self.steal)) or found
+
+    def spread(self, measure: str, variant: str, size: int | None = None) -> dict[float, int]:
+        """The histograms of all undisturbed rounds of a variant, as one; with all where every block was disturbed."""
+        mine = [
+            one for one in self.histograms
+            if one.measure == measure and one.variant == variant and (size is None or one.size == size)
+        ]  # fmt: skip
+        calm = [one for one in mine if self.steal.get(one.block, 0.0) <= MOST_STEAL] or mine
+        merged: Counter[float] = Counter()
+        for one in calm:
+            for value, count in one.buckets:
+                merged[value] += count
+        return dict(merged)
 
     def sizes(self, measure: str, variant: str) -> list[int]:
         """The numbers of ports that were present while a variant was measured."""
@@ -84,6 +111,12 @@ class Log:
     def sample(self, measure: str, variant: str, value: float, *, size: int = 0, block: int = 0) -> None:
         """One measured value."""
         self._line("sample", asdict(Sample(measure, variant, value, size, block)))
+
+    def histogram(
+        self, measure: str, variant: str, buckets: Iterable[tuple[float, int]], *, size: int = 0, block: int = 0
+    ) -> None:
+        """How single values of one round were distributed."""
+        self._line("histogram", asdict(Histogram(measure, variant, tuple(buckets), size, block)))
 
     def block(self, block: int, steal: float, load: float) -> None:
         """What the machine did besides, during a block."""
@@ -107,6 +140,7 @@ def read(path: Path) -> Results:
     """What ``Log`` wrote. Raises ``OSError``, and ``ValueError`` for something else."""
     run: Mapping[str, Any] = {}
     samples, steal, notes = list[Sample](), dict[int, float](), list[str]()
+    histograms = list[Histogram]()
     for line in path.read_text(encoding="utf-8").splitlines():
         fields = json.loads(line)
         match fields.pop("kind"):
@@ -114,11 +148,14 @@ def read(path: Path) -> Results:
                 run = fields
             case "sample":
                 samples.append(Sample(**fields))
+            case "histogram":
+                buckets = tuple((value, count) for value, count in fields.pop("buckets"))
+                histograms.append(Histogram(buckets=buckets, **fields))
             case "block":
                 steal[fields["block"]] = fields["steal"]
             case "note":
                 notes.append(fields["text"])
-    return Results(run, tuple(samples), steal, tuple(notes))
+    return Results(run, tuple(samples), steal, tuple(notes), tuple(histograms))
 
 
 def median_figure(

@@ -23,6 +23,8 @@ from bench.report import Log
 FIRST_PORT = 10000
 """Where the ports that are only present begin."""
 
+PEERS = (Path("/usr/lib/cni"),)
+
 _NET = 77  # 10.77.0.0/16 is the first bridge's
 _BRIDGE_PORTS = 1000
 """Containers on a bridge: the kernel's limit is 1024 ports (BR_MAX_PORTS)."""
@@ -50,6 +52,8 @@ class Stage:
     """Where executables are started, if they are to stay on one processor."""
     many: bool = False
     """Ten thousand containers with a port each in place of a hundred with a hundred."""
+    peers: tuple[Path, ...] = PEERS
+    """Directories of the plugins that ours are compared with."""
 
     def amount(self, full: int, quick: int, smoke: int) -> int:
         """Of three numbers the one for this extent."""

@@ -3,6 +3,8 @@
 scenario = find("storm")
 scenario.run(stage)
 scenario.figures(read(path))
+
+``plots``, ``tables`` and ``answers`` are there where a module has them; they are pure, too.
 """
 
 from __future__ import annotations
@@ -10,13 +12,34 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+from bench.answers import Answer
 from bench.native import BenchError
+from bench.plots import Plot
 from bench.report import Figure, Results
 from bench.stage import Stage
 
-NAMES = ("cni_latency", "single_entry", "storm", "agent_cost", "repair", "continuity", "program_cost")
-"""In the order of the table that they are for."""
+SUITES: dict[str, tuple[str, ...]] = {
+    "packet": (
+        "program_cost",
+    ),
+    "rules": (
+        "repair",
+    ),
+    "cni": (
+        "cni_latency",
+    ),
+    "host": (
+        "single_entry",
+        "storm",
+        "agent_cost",
+        "continuity",
+    ),
+}  # fmt: skip
+"""Scenarios by what they are about, in the order in which they run."""
+
+NAMES = tuple(name for names in SUITES.values() for name in names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +53,9 @@ class Scenario:
     figures: Callable[[Results], Sequence[Figure]]
     tables: Callable[[Results], Sequence[str]]
     """More of them, in Markdown, where the rows of figures are not easy to survey."""
+    plots: Callable[[Results], Sequence[Plot]]
+    answers: Callable[[Results], Sequence[Answer]]
+    """Rows of the one table that a whole run is made for."""
 
 
 def find(name: str) -> Scenario:
@@ -38,9 +64,9 @@ def find(name: str) -> Scenario:
         raise BenchError(f'could not find the scenario "{name}": there are {", ".join(NAMES)}')
     module = importlib.import_module(f"bench.scenarios.{name}")
     text = str(module.__doc__)
-    tables = getattr(module, "tables", _none)
-    return Scenario(name, text.partition("\n")[0], text, module.run, module.figures, tables)
+    more = (getattr(module, part, _none) for part in ("tables", "plots", "answers"))
+    return Scenario(name, text.partition("\n")[0], text, module.run, module.figures, *more)
 
 
-def _none(_: Results) -> Sequence[str]:
+def _none(_: Results) -> Sequence[Any]:
     return ()
