@@ -55,7 +55,7 @@ def run(stage: Stage) -> None:
     variants: dict[str, tuple[str, int, Pair]] = {}
     with ExitStack() as stack:
         for size in sizes:
-            stage.log.progress(f"cni_latency: making hosts with {size:,} ports present")
+            stage.log.progress(f"making hosts with {size:,} ports present")
             ours = _ours(stage, stack, size)
             pairs_of = {OURS: ours, AGAIN: ours, GO: _go(stage, stack, size), NFT: _nft(stage, stack, size)}
             pairs_of[LIBRARY] = _library(stage, stack, size)
