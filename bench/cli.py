@@ -2,35 +2,31 @@
 
 dpctl bench list
 dpctl bench run [SCENARIO ...] [--quick] [--out DIR]
-dpctl bench report DIR
+dpctl bench report DIR                               bench/cli_results.py: this, compare and readme
 """
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 import time
-from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import click
 
+from bench.cli_results import OUT, compare, draw_report, readme, report
 from control.cli.output import json_option, print_json, print_table
 
-if TYPE_CHECKING:
-    from bench.report import Figure
-    from bench.scenarios import Scenario
-
-_OUT = Path("bench-results")
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
 @click.group()
 def bench() -> None:
     """Measure what the project promises, beside others, on this machine."""
+
+
+for command in (report, compare, readme):
+    bench.add_command(command)
 
 
 @bench.command("list")
@@ -52,7 +48,7 @@ def list_scenarios(as_json: bool) -> None:
     "--quick", is_flag=True, help="Fewer rounds: wider intervals, all of it in less than a quarter of an hour."
 )
 @click.option("--smoke", is_flag=True, hidden=True, help="Only see that it runs; the figures say nothing.")
-@click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written.")
+@click.option("--out", type=_DIRECTORY, default=OUT, show_default=True, help="Where results are written.")
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks.")
 @click.option("--cpu", type=int, help="Start executables on this processor only.")
 @click.option(
@@ -94,48 +90,9 @@ def run(
             with (out / f"{scenario.name}.jsonl").open("w", encoding="utf-8") as file:
                 log = Log(file, {**facts, "scenario": scenario.name}, _progress)
                 scenario.run(Stage(directory / scenario.name, native, log, extent, seed, cpu, many, peers or PEERS))
+                log.end()
             _progress(f"{scenario.name}: done in {time.monotonic() - began:.0f} s")
-    _report(chosen, out, as_json=as_json)
-
-
-@bench.command()
-@click.argument("directory", type=_DIRECTORY, default=_OUT)
-@json_option
-def report(directory: Path, as_json: bool) -> None:
-    """Draw the figures again from the raw results in DIRECTORY."""
-    from bench.scenarios import NAMES, find  # noqa: PLC0415 - dpctl --help stays quick
-
-    found = [find(name) for name in NAMES if (directory / f"{name}.jsonl").exists()]
-    if not found:
-        raise click.ClickException(f"could not report on {directory}: there are no results; dpctl bench run --out DIR")
-    _report(found, directory, as_json=as_json)
-
-
-def _report(scenarios: Sequence[Scenario], out: Path, *, as_json: bool) -> None:
-    from bench.report import VERSION, markdown, read, surroundings  # noqa: PLC0415 - dpctl --help stays quick
-
-    summary: dict[str, object] = {}
-    tables: list[str] = []
-    for scenario in scenarios:
-        results = read(out / f"{scenario.name}.jsonl")
-        figures: Sequence[Figure] = scenario.figures(results)
-        summary[scenario.name] = {
-            "run": results.run,
-            "notes": results.notes,
-            "figures": [asdict(figure) for figure in figures],
-        }
-        title = f"{scenario.name}: {scenario.question}"
-        tables.append(markdown(title, figures, (*results.notes, *surroundings(results))))
-        tables += scenario.tables(results)
-    text = "\n".join(tables)
-    written = {"version": VERSION, "scenarios": summary}
-    (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    (out / "summary.md").write_text(text, encoding="utf-8")
-    if as_json:
-        print_json({"scenarios": summary})
-    else:
-        click.echo(text)
-        click.echo(f"raw results, summary.json and summary.md: {out}")
+    draw_report(out, {scenario.name for scenario in chosen}, as_json=as_json)
 
 
 def _progress(text: str) -> None:
