@@ -38,9 +38,8 @@ def report(directory: Path, as_json: bool) -> None:
     """
     from bench.report.write import SUMMARY, of_results, stored  # noqa: PLC0415 - dpctl --help stays quick
 
-    raw = any(directory.glob("*.jsonl*"))
-    summary = of_results(directory) if raw or not (directory / SUMMARY).exists() else stored(directory)
-    _show(summary, directory, as_json=as_json)
+    only_told = (directory / SUMMARY).exists() and not any(directory.glob("*.jsonl*"))
+    _show(stored(directory) if only_told else of_results(directory), directory, as_json=as_json)
 
 
 @click.command()
@@ -55,14 +54,14 @@ def report(directory: Path, as_json: bool) -> None:
 def compare(first: Path, second: Path, fail_above: float | None, *, as_json: bool) -> None:
     """What the results in SECOND have beside those in FIRST.
 
-    Each is a directory or a summary.json. Ratios compare across machines; times do on one machine, and even there a
-    machine drifts. So it is ratios that --fail-above judges: those of which it is known which way is better.
+    Each is a directory with results, or a summary.json. Ratios compare across machines; times do on one machine, and
+    even there a machine drifts. So it is ratios that --fail-above judges: those of which it is known which way is
+    better.
     """
     from bench.report.compare import compare as set_beside  # noqa: PLC0415 - dpctl --help stays quick
     from bench.report.shape import plain  # noqa: PLC0415
-    from bench.report.write import stored  # noqa: PLC0415
 
-    found = set_beside(stored(first), stored(second))
+    found = set_beside(_summary(first), _summary(second))
     worse = found.worse(fail_above) if fail_above else ()
     if as_json:
         changes = [{**plain(change), "word": change.word} for change in found.changes]
@@ -78,6 +77,13 @@ def compare(first: Path, second: Path, fail_above: float | None, *, as_json: boo
                 click.echo(f"not judged, for it is not known which way is better: {found.unjudged} ratios")
     if worse:
         click.get_current_context().exit(1)
+
+
+def _summary(path: Path) -> Summary:
+    """What a file or a directory has, drawn from raw results where it was not yet."""
+    from bench.report.write import SUMMARY, of_results, stored  # noqa: PLC0415 - dpctl --help stays quick
+
+    return of_results(path) if path.is_dir() and not (path / SUMMARY).exists() else stored(path)
 
 
 def _print_comparison(found: Comparison) -> None:

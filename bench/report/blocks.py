@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """A plot, by its name; the remark stands below it."""
+    """A plot, by its name. Title and remark are in the drawing; here they are for who does not see it."""
 
     name: str
     title: str

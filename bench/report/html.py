@@ -17,7 +17,7 @@ from bench.report.colours import DARK, INK, LIGHT, PAPER, RULE
 _BOLD, _CODE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`(.+?)`")
 _ID = re.compile(r'(\bid="|href="#|url\(#)')
 _SIZE = re.compile(r'(<svg\b[^>]*?) width="[^"]*"', re.DOTALL), re.compile(r'(<svg\b[^>]*?) height="[^"]*"', re.DOTALL)
-_NUMERIC = re.compile(r"^-?[\d.,]+( ?(- ?)?[\w.,%/]+)*$")
+_SHORT = 32  # characters: a number with its unit and interval is kept on one line
 
 
 def page(title: str, blocks: Iterable[Block], drawings: Mapping[str, str]) -> str:
@@ -35,9 +35,9 @@ def inline(name: str, drawing: str) -> str:
     svg = drawing[drawing.index("<svg") :].strip()
     for size in _SIZE:
         svg = size.sub(r"\1", svg, count=1)
-    svg = _ID.sub(rf"\g<1>{re.escape(name)}-", svg)
+    svg = _ID.sub(rf"\g<1>{name}-", svg)
     for colour, variable in _variables().items():
-        svg = re.sub(re.escape(colour), f"var(--{variable})", svg, flags=re.IGNORECASE)
+        svg = re.sub(re.escape(colour), f"var(--{variable}, {colour})", svg, flags=re.IGNORECASE)
     return svg
 
 
@@ -52,9 +52,9 @@ def _block(block: Block, drawings: Mapping[str, str]) -> str:
         case Table():
             return _table(block)
         case Picture(name, title, remark):
-            below = _text(" ".join(part for part in (f"**{title}.**", remark) if part))
-            svg = inline(name, drawings[name]).replace("<svg ", f'<svg role="img" aria-label="{escape(title)}" ', 1)
-            return f"<figure>\n{svg}\n<figcaption>{below}</figcaption>\n</figure>"
+            told = escape(" ".join(part for part in (f"{title}.", remark) if part))
+            svg = inline(name, drawings[name])
+            return f'<figure role="img" aria-label="{told}">\n{svg}\n</figure>'
         case _:
             assert_never(block)
 
@@ -63,11 +63,16 @@ def _table(table: Table) -> str:
     head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
     rows = []
     for first, *rest in table.rows:
-        cells = "".join(f"<td{' class=n' if _NUMERIC.match(cell) else ''}>{_text(cell)}</td>" for cell in rest)
+        cells = "".join(_cell(cell) for cell in rest)
         rows.append(f'<tr><th scope="row">{_text(first)}</th>{cells}</tr>')
     body = "\n".join(rows)
     parts = f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody>"
     return f'<div class="scroll" tabindex="0"><table>\n{parts}</table></div>'
+
+
+def _cell(text: str) -> str:
+    kind = ' class="n"' if text[:1].isdigit() and len(text) < _SHORT else ""
+    return f"<td{kind}>{_text(text)}</td>"
 
 
 def _text(text: str) -> str:
@@ -101,18 +106,22 @@ h2 { margin-top: 3rem; padding-top: 1rem; border-top: 1px solid var(--rule); }
 .scroll { overflow-x: auto; margin: 1rem 0; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .35rem .7rem; text-align: left; vertical-align: top; border-bottom: 1px solid var(--rule); }
-thead th { border-bottom-width: 2px; white-space: nowrap; }
+thead th { border-bottom-width: 2px; vertical-align: bottom; }
 tbody th { font-weight: 500; min-width: 14rem; }
-td { min-width: 4rem; }
-td.n { white-space: nowrap; }
+td { min-width: 7rem; max-width: 26rem; }
+td:last-child { min-width: 12rem; }
+td.n { white-space: nowrap; min-width: 0; }
 figure { margin: 1.5rem 0; break-inside: avoid; }
 figure svg { display: block; width: 100%; max-width: 60rem; height: auto; }
-figcaption { font-size: .9rem; max-width: 60rem; }
 li { overflow-wrap: anywhere; }
 code { font-family: ui-monospace, "DejaVu Sans Mono", monospace; font-size: .9em; }
+@media (max-width: 40rem) {
+  main { padding: 1rem; } tbody th { min-width: 8rem; } .scroll { margin-inline: -1rem; }
+}
 @media print {
   :root { PRINT }
   body { font-size: 9pt; } main { max-width: none; padding: 0; }
-  .scroll { overflow: visible; } table { font-size: 8pt; } tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .scroll { overflow: visible; } table { font-size: 7.5pt; } tr { break-inside: avoid; }
+  th, td, tbody th, td:last-child { min-width: 0; padding: .2rem .4rem; } h2, h3 { break-after: avoid; }
 }
 """.replace("PRINT", _palette(dark=False))

@@ -32,9 +32,8 @@ def _block(block: Block, plots: str) -> str:
         case Table(header, rows):
             lines = (header, ("---",) * len(header), *rows)
             return "\n".join("| " + " | ".join(_cell(cell) for cell in line) + " |" for line in lines)
-        case Picture(name, title, remark):
-            picture = f"![{_text(title)}]({plots}/{name}.svg)"
-            return f"{picture}\n\n{_text(remark)}" if remark else picture
+        case Picture(name, title, _):
+            return f"![{_text(title)}]({plots}/{name}.svg)"
         case _:
             assert_never(block)
 

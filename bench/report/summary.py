@@ -9,9 +9,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
 from bench.answers import Answer, Kind
 from bench.measure import MOST_STEAL
@@ -30,6 +31,8 @@ SMOKE = "smoke"
 """The extent of a run that was made to see that it runs."""
 
 _ONLY_SEEN = "smoke: only to see that it runs"
+
+_NAME = re.compile(r"[A-Za-z0-9_-]+")
 
 _PLOTS: dict[str, type[Plot]] = {"curves": Curves, "bars": Bars, "boxes": Boxes}
 
@@ -126,9 +129,12 @@ class Summary:
 
 
 def tell(scenario: Scenario, results: Results) -> Told:
-    """What a scenario has to say of its results. Raises ``ValueError`` where two of its plots have one name."""
-    plots = tuple(scenario.plots(results))
+    """What a scenario has to say of its results. Raises ``ValueError`` for the name of a plot that is no file's."""
+    plots = tuple(plot for plot in scenario.plots(results) if _something(plot))
     names = [plot.name for plot in plots]
+    wrong = [name for name in names if not _NAME.fullmatch(name)]
+    if wrong:
+        raise ValueError(f'could not name a plot of "{scenario.name}" "{wrong[0]}": names are letters, digits, _ and -')
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f'could not name the plots of "{scenario.name}": there are two of {", ".join(sorted(twice))}')
@@ -144,6 +150,19 @@ def tell(scenario: Scenario, results: Results) -> Told:
         tuple(share for _, share in sorted(results.steal.items())),
         results.cut,
     )
+
+
+def _something(plot: Plot) -> bool:
+    """Whether anything in it was measured."""
+    match plot:
+        case Curves():
+            return any(line.points for line in plot.lines)
+        case Bars():
+            return bool(plot.bars)
+        case Boxes():
+            return bool(plot.boxes)
+        case _:
+            assert_never(plot)
 
 
 def _told(told: Told) -> dict[str, object]:

@@ -27,13 +27,14 @@ from bench.scenarios import NAMES, find
 SUMMARY, REPORT, PAGE, PLOTS = "summary.json", "report.md", "report.html", "plots"
 
 NO_MATPLOTLIB = (
-    "plots are not drawn: there is no matplotlib (pip install 'dataplane[bench]', or the distribution's "
-    "python3-matplotlib); figures and tables are all there, and dpctl bench report draws the plots later"
+    "there is no matplotlib (pip install 'dataplane[bench]'); figures and tables are all there, and "
+    "dpctl bench report draws the plots once it is installed"
 )
 
 
 def of_results(directory: Path) -> Summary:
-    """What the raw results in a directory say; files that cannot be read are left out, and named.
+    """What the raw results in a directory say; files that cannot be read are left out, and named, and so are those of
+    scenarios that were interrupted before they can say anything.
 
     Raises ``BenchError`` where there are none.
     """
@@ -46,8 +47,13 @@ def of_results(directory: Path) -> Summary:
             results = read(path)
         except ValueError as error:
             left_out[path.name] = str(error)
-        else:
+            continue
+        try:
             told.append(tell(find(name), results))
+        except ValueError as error:
+            if not results.cut:
+                raise
+            left_out[path.name] = f"{results.cut}, which is too little: {error}"
     if not told and not left_out:
         raise BenchError(f"could not report on {directory}: there are no results; dpctl bench run --out DIR makes them")
     return Summary(tuple(told), left_out)
@@ -66,32 +72,35 @@ def stored(path: Path) -> Summary:
 
 
 def write(summary: Summary, directory: Path, say: Callable[[str], None]) -> str:
-    """Write all files anew; the report in Markdown. Raises ``OSError``."""
-    drawings = _draw(summary, directory / PLOTS, say)
-    blocks = tuple(contents(summary, drawn=drawings.keys()))
+    """Write all files anew; the report in Markdown, which also says what could not be drawn. Raises ``OSError``."""
+    drawings, undrawn = _draw(summary, directory / PLOTS)
+    shown = Summary(summary.scenarios, {**summary.left_out, **undrawn})
+    blocks = tuple(contents(shown, drawn=drawings.keys()))
     text = render(blocks, PLOTS)
     (directory / SUMMARY).write_text(json.dumps(summary.to_json(), indent=1) + "\n", encoding="utf-8")
     (directory / REPORT).write_text(text, encoding="utf-8")
     (directory / PAGE).write_text(page(TITLE, blocks, drawings), encoding="utf-8")
-    for name, why in summary.left_out.items():
-        say(f"left out {name}: {why}")
+    for name, why in shown.left_out.items():
+        say(f"{name}: left out: {why}")
     return text
 
 
-def _draw(summary: Summary, directory: Path, say: Callable[[str], None]) -> dict[str, str]:
-    """The plots as SVG, by name, after they were written to files; none where they cannot be drawn."""
+def _draw(summary: Summary, directory: Path) -> tuple[dict[str, str], dict[str, str]]:
+    """The plots as SVG, by name, after they were written to files; and those that cannot be drawn, and why."""
     plots = list(summary.plots())
     drawing = _drawing() if plots else None
     if drawing is None:
-        if plots:
-            say(NO_MATPLOTLIB)
-        return {}
+        return {}, {"plots": NO_MATPLOTLIB} if plots else {}
     directory.mkdir(exist_ok=True)
-    drawings = {}
+    drawn, undrawn = dict[str, str](), dict[str, str]()
     for plot in plots:
-        vector, _ = drawing.write(plot, directory)
-        drawings[plot.name] = vector.read_text(encoding="utf-8")
-    return drawings
+        try:
+            vector, _ = drawing.write(plot, directory)
+        except ValueError as error:
+            undrawn[f"plot {plot.name}"] = str(error)
+        else:
+            drawn[plot.name] = vector.read_text(encoding="utf-8")
+    return drawn, undrawn
 
 
 def _drawing() -> ModuleType | None:

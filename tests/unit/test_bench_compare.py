@@ -159,8 +159,8 @@ def test_the_command_speaks_json(tmp_path: Path) -> None:
     assert [one["what"] for one in fields["worse"]] == ["r"]
 
 
-def test_a_directory_without_a_summary_is_an_error(tmp_path: Path) -> None:
+def test_a_directory_without_results_is_an_error(tmp_path: Path) -> None:
     """That names it."""
     done = CliRunner().invoke(bench, ["compare", str(tmp_path), str(tmp_path)])
     assert done.exit_code == 1
-    assert "could not read the summary" in str(done.exception) + done.output
+    assert "there are no results" in str(done.exception) + done.output
