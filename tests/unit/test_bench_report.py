@@ -159,7 +159,10 @@ def test_a_control_takes_with_it_what_is_no_further_from_1_than_itself() -> None
     rows = (off, near, nearly, far, few, time)
     assert why_not(near, rows) == "the machine differs from itself by up to 20%, and this by no more"
     assert why_not(nearly, rows) == why_not(near, rows)
-    assert [why_not(one, rows) for one in (far, time)] == ["", ""]
+    farther = ratio_figure("farther", blocks("a", *[1.0] * 12), blocks("b", *[5.0] * 12))
+    assert [why_not(one, rows) for one in (far, farther, time)] == ["", "", ""]
+    less = control_figure(blocks("again", *[0.8] * 12), blocks("ours", *[1.0] * 12))
+    assert why_not(near, (less,)) == "the machine differs from itself by up to 25%, and this by no more"
     assert why_not(near, (near,)) == ""
     assert why_not(few, rows) == "blocks are too few: 2"
     assert "RUN INVALID" in why_not(off, rows)
