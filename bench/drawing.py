@@ -102,12 +102,16 @@ def _line(axes: Axes, line: Line, marker: str, dashes: _Dashes, rank: int) -> No
     axes.plot(
         xs, ys, label=line.name, color=colour, linestyle=dashes, linewidth=5.0 if ours else 2.5, marker=marker,
         markersize=max(14 - 1.2 * rank, 6), markerfacecolor=colour if ours else PAPER, markeredgewidth=2.2,
-        zorder=3 + rank / 100,
+        zorder=3 + rank / 100, clip_on=False,
     )  # fmt: skip
-    sure = [point for point in line.points if point.low is not None and point.high is not None]
-    if len(sure) > 1:
-        lows, highs = [point.low or 0.0 for point in sure], [point.high or 0.0 for point in sure]
-        axes.fill_between([point.x for point in sure], lows, highs, color=colour, alpha=0.2, linewidth=0, zorder=2)
+    sure = [(one.x, one.low, one.high) for one in line.points if one.low is not None and one.high is not None]
+    if not sure:
+        return
+    at, lows, highs = zip(*sure, strict=True)
+    if len(line.points) > 1:
+        axes.fill_between(at, lows, highs, color=colour, alpha=0.2, linewidth=0, zorder=2)
+    else:
+        axes.plot(at * 2, lows + highs, color=colour, linewidth=2.5, zorder=2)
 
 
 def _bars(plot: Bars) -> Figure:
@@ -190,7 +194,8 @@ def _scale(axes: Axes, which: str, axis: Axis, values: Sequence[float]) -> None:
     if axis.log:
         along.axes.set(**{f"{which}scale": "log"})
         positive = [value for value in values if value > 0]
-        low, high = min(positive) / 1.15, max(positive) * 1.15
+        room = max(1.15, (max(positive) / min(positive)) ** 0.06)
+        low, high = min(positive) / room, max(positive) * room
         along.set_major_locator(FixedLocator(ticks(low, high)))
         limits(low, high)
     else:

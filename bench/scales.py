@@ -13,7 +13,7 @@ from collections.abc import Sequence
 MOST = 8
 """Numbers along an axis."""
 
-_SERIES = ((1.0,), (1.0, 5.0), (1.0, 2.0, 5.0), tuple(float(one) for one in range(1, 10)))
+_SERIES = ((1.0,), (1.0, 5.0), (1.0, 2.0, 5.0))
 _LETTERS = ((1e9, "G"), (1e6, "M"), (1e3, "k"))
 _FEWEST = 3
 _APART = 0.06

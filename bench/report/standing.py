@@ -19,18 +19,24 @@ _COLUMNS = {
     "beside the best pure nft": (Role.PURE,),
     "beside what people run": (Role.TODAY, Role.TODAY_TOO),
 }
+_OWN = (Role.OURS, Role.OURS_TOO)
+_NOTHING = "-"
 _HEADER = ("", "ours", *_COLUMNS, "growth with size")
 
 LEGEND = (
     "Each ratio is of medians within a block, with its 95 % interval: *2.1x faster (2.0 - 2.2)* took 1/2.1 of the "
-    "other's time. *same* holds 1 within 5 %; *not told apart* holds 1, and more than that. "
+    "other's time. *same* holds 1 within 5 %, or differs from it by less than 2 %, of which no control is sure; *not "
+    "told apart* holds 1, and more than that. "
     "Ratios carry over to other machines better than times do."
 ).replace("*", "**")
 
 
 def table(summary: Summary, kind: Kind) -> Table:
-    """A row an answer."""
-    return Table(_HEADER, tuple(_row(told, answer) for told, answer in summary.answers(kind)))
+    """A row an answer, and a column for each whom one of them is beside."""
+    rows = [_HEADER, *(_row(told, answer) for told, answer in summary.answers(kind))]
+    shown = [column for column in zip(*rows, strict=True) if set(column[1:]) != {_NOTHING}]
+    header, *rest = zip(*shown, strict=True)
+    return Table(header, tuple(rest))
 
 
 def tables(summary: Summary) -> Iterator[Block]:
@@ -71,11 +77,11 @@ def _not_met(told: Told) -> Iterator[str]:
 def _row(told: Told, answer: Answer) -> tuple[str, ...]:
     what = answer.what + ("\n**doubtful: see below**" if told.doubt(answer) else "")
     ours = [_time(answer.ours, answer.unit)]
-    ours += [f"{faster(one.ratio)} than {one.name}" for one in answer.besides if one.role in {Role.OURS, Role.OURS_TOO}]
+    ours += [_beside(one) for one in answer.besides if one.role in _OWN]
     columns = [[_beside(one) for one in answer.besides if one.role in roles] for roles in _COLUMNS.values()]
     grown = [f"ours: {_growth(answer.growth)}"] if answer.growth else []
     grown += [f"{one.name}: {_growth(one.growth)}" for one in answer.besides if one.growth]
-    return what, "\n".join(ours), *("\n".join(lines) or "-" for lines in columns), "\n".join(grown) or "-"
+    return what, "\n".join(ours), *("\n".join(lines) or _NOTHING for lines in columns), "\n".join(grown) or _NOTHING
 
 
 def _time(spread: Interval, unit: str) -> str:
@@ -96,32 +102,25 @@ def _beside(one: Beside) -> str:
 
 
 def _growth(growth: Growth) -> str:
-    where = f"at {growth.larger:,} {growth.of} beside {growth.smaller:,}"
-    return f"{faster(growth.ratio)} {where}"
+    return f"{faster(growth.ratio)} from {growth.smaller:,} to {growth.larger:,} {growth.of}"
 
 
 def _not_won(told: Told, answer: Answer) -> Iterator[str]:
-    """A line for each that is as fast as ours, or faster; and for ours where it grows."""
-    where = f"{answer.what} ({told.name})"
-    for one in answer.besides:
-        least = ", the least there is" if one.role is Role.FLOOR else ""
-        if one.role in {Role.OURS, Role.OURS_TOO}:
-            continue
-        match verdict(one.ratio):
-            case Verdict.SLOWER:
-                yield f"{where}: {faster(one.ratio)} than {one.name}{least}"
-            case Verdict.SAME:
-                yield f"{where}: {faster(one.ratio)} as {one.name}{least}"
-            case Verdict.UNSURE:
-                yield f"{where}: {faster(one.ratio)} from {one.name}{least}"
-            case Verdict.FASTER:
-                pass
+    """One line, where others are as fast as ours, or faster, or where ours grows."""
+    others = [one for one in answer.besides if one.role not in _OWN]
+    parts = [
+        _beside(one).replace("**", "") + (", the least there is" if one.role is Role.FLOOR else "")
+        for one in others
+        if verdict(one.ratio) is not Verdict.FASTER
+    ]
     if answer.growth and verdict(answer.growth.ratio) is Verdict.SLOWER:
-        yield f"{where}: grows with size: {_growth(answer.growth)}"
+        parts.append(f"grows: {_growth(answer.growth)}")
+    if parts:
+        yield f"{told.name}, {answer.what}: {'; '.join(parts)}"
 
 
 def _doubts(summary: Summary) -> Iterator[str]:
     for told in summary.scenarios:
         yield from (f"{told.name}: {doubt}" for doubt in told.doubts)
-        yield from (f"{told.name}, {one.what}: {told.doubt(one)}" for one in told.answers if told.doubt(one))
+        yield from (f"{told.name}, {one.what}: {one.doubt}" for one in told.answers if one.doubt)
     yield from (f"{name}: left out: {why}" for name, why in summary.left_out.items())

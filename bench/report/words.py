@@ -13,6 +13,8 @@ from bench.measure import Interval
 
 SAME_WITHIN = 0.05
 """How far an interval that holds 1 may reach from it to be called the same; a wider one tells nothing apart."""
+SAME_BESIDE = 0.02
+"""How far an interval that does not hold 1 may reach to be called the same: no control here is surer than that."""
 
 
 class Verdict(StrEnum):
@@ -27,12 +29,12 @@ class Verdict(StrEnum):
 
 def verdict(ratio: Interval) -> Verdict:
     """What a ratio of times, the first by the second, says about the first."""
-    if ratio.high < 1:
-        return Verdict.FASTER
-    if ratio.low > 1:
-        return Verdict.SLOWER
-    near = ratio.low >= 1 - SAME_WITHIN and ratio.high <= 1 + SAME_WITHIN
-    return Verdict.SAME if near else Verdict.UNSURE
+    within = SAME_WITHIN if ratio.contains(1.0) else SAME_BESIDE
+    if ratio.low >= 1 - within and ratio.high <= 1 + within:
+        return Verdict.SAME
+    if ratio.contains(1.0):
+        return Verdict.UNSURE
+    return Verdict.FASTER if ratio.high < 1 else Verdict.SLOWER
 
 
 def faster(ratio: Interval) -> str:

@@ -25,8 +25,9 @@ from support.plotted import BARS, BOXES, CURVES, PLOTS, SIZES
 
 SHORT = replace(CURVES, name="short", lines=CURVES.lines[:1], title="One", remark="")
 LONG = replace(BARS, name="long", title="a title that does not end " * 12, remark="nor does its remark end " * 20)
+ONE_SIZE = replace(CURVES, name="one", lines=tuple(replace(line, points=line.points[:1]) for line in CURVES.lines))
 SMALL_RANGE = replace(BARS, name="log", y=Axis("us", log=True), bars=BARS.bars[:3])
-ALL = (*PLOTS, SHORT, LONG, SMALL_RANGE)
+ALL = (*PLOTS, SHORT, LONG, ONE_SIZE, SMALL_RANGE)
 
 
 def texts_of(figure: Figure) -> list[Text]:
@@ -96,6 +97,15 @@ def test_lines_differ_by_more_than_colour() -> None:
     assert len({line.get_marker() for line in lines}) == len(lines) == len(CURVES.lines)
     looks = {(str(line.get_color()), str(line._dash_pattern)) for line in lines}  # type: ignore[attr-defined]
     assert len(looks) == len(lines)
+
+
+def test_intervals_are_bands_and_whiskers() -> None:
+    """A band along sizes; a whisker where there is but one of them."""
+    bands = draw(CURVES).axes[0].collections
+    assert len(bands) == len(CURVES.lines)
+    axes = draw(ONE_SIZE).axes[0]
+    assert not axes.collections
+    assert len(axes.lines) == 2 * len(CURVES.lines)
 
 
 def test_the_same_plot_gives_the_same_file(tmp_path: Path) -> None:
@@ -183,6 +193,7 @@ def test_an_interval_is_as_exact_as_its_value() -> None:
     [
         (0.9, 110, (1, 2, 5, 10, 20, 50, 100)),
         (4.8, 43, (5, 10, 20)),
+        (8.7, 21.4, (10, 15, 20)),
         (1, 60_000, (1, 10, 100, 1_000, 10_000)),
         (17, 20, (17, 18, 19, 20)),
         (0.97, 1.04, (0.98, 1.0, 1.02, 1.04)),
