@@ -38,19 +38,16 @@ _HOW_BOXES = "Box: the middle half, with the median; whiskers: 5 % to 95 %; cros
 
 def svg(plot: Plot) -> str:
     """The plot as the text of an SVG file. Raises ``ValueError`` for a plot that cannot be drawn."""
-    with styled():
-        file = io.StringIO()
-        nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-        draw(plot).savefig(file, format="svg", metadata={**nothing, "Title": plot.title})
-    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
+    return _svg(draw(plot), plot.title)
 
 
 def write(plot: Plot, directory: Path) -> tuple[Path, Path]:
     """Write the plot as SVG and PNG; their paths. Raises ``OSError``, and ``ValueError`` as ``svg`` does."""
     vector, pixels = directory / f"{plot.name}.svg", directory / f"{plot.name}.png"
-    vector.write_text(svg(plot), encoding="utf-8")
+    figure = draw(plot)
+    vector.write_text(_svg(figure, plot.title), encoding="utf-8")
     with styled():
-        draw(plot).savefig(pixels, format="png", metadata={"Software": None})
+        figure.savefig(pixels, format="png", metadata={"Software": None})
     return vector, pixels
 
 
@@ -66,6 +63,14 @@ def draw(plot: Plot) -> Figure:
                 return _boxes(plot)
             case _:
                 assert_never(plot)
+
+
+def _svg(figure: Figure, title: str) -> str:
+    file = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    with styled():
+        figure.savefig(file, format="svg", metadata={**nothing, "Title": title})
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()) + "\n"
 
 
 def _curves(plot: Curves) -> Figure:

@@ -72,7 +72,9 @@ def _table(table: Table) -> str:
 
 def _cell(text: str) -> str:
     kind = ' class="n"' if text[:1].isdigit() and len(text) < _SHORT else ""
-    return f"<td{kind}>{_text(text)}</td>"
+    lines = text.split("\n")
+    inner = _text(text) if len(lines) == 1 else "".join(f"<div>{_text(line)}</div>" for line in lines)
+    return f"<td{kind}>{inner}</td>"
 
 
 def _text(text: str) -> str:
@@ -110,6 +112,7 @@ thead th { border-bottom-width: 2px; vertical-align: bottom; }
 tbody th { font-weight: 500; min-width: 14rem; }
 td { min-width: 7rem; max-width: 26rem; }
 td:last-child { min-width: 12rem; }
+td div + div { margin-top: .4rem; }
 td.n { white-space: nowrap; min-width: 0; }
 figure { margin: 1.5rem 0; break-inside: avoid; }
 figure svg { display: block; width: 100%; max-width: 60rem; height: auto; }
