@@ -3,28 +3,22 @@
 dpctl bench list
 dpctl bench packet | rules | cni [--quick] [--peer DIR] [--out DIR]
 dpctl bench run [SCENARIO ...]
-dpctl bench report DIR
+dpctl bench report DIR                       bench/cli_results.py: this, compare and readme
 """
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import click
 
+from bench.cli_results import OUT, compare, draw_report, readme, report
 from control.cli.output import json_option, print_json, print_table
 
-if TYPE_CHECKING:
-    from bench.report import Figure
-    from bench.scenarios import Scenario
-
-_OUT = Path("bench-results")
 _DIRECTORY = click.Path(path_type=Path, file_okay=False)
 
 
@@ -59,7 +53,7 @@ def _measuring(command: F) -> F:
 _OPTIONS: tuple[Callable[[Any], Any], ...] = (
     click.option("--quick", is_flag=True, help="Fewer rounds: wider intervals, enough to see the shape."),
     click.option("--smoke", is_flag=True, hidden=True, help="Only see that it runs; the figures say nothing."),
-    click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written."),
+    click.option("--out", type=_DIRECTORY, default=OUT, show_default=True, help="Where results are written."),
     click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks."),
     click.option("--cpu", type=int, help="Measure on this processor only. [default: the last; plugins on any]"),
     click.option(
@@ -126,7 +120,7 @@ def _run(
     with stoppable(progress.tell):
         done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress)
         if done.ended:
-            _report(done.ended, out, as_json=as_json)
+            draw_report(out, {one.name for one in done.ended}, as_json=as_json)
     for name, why in done.failed.items():
         click.echo(f"bench: {name} was not measured to its end: {why}", err=True)
     if done.stopped:
@@ -135,41 +129,5 @@ def _run(
         sys.exit(1)
 
 
-@bench.command()
-@click.argument("directory", type=_DIRECTORY, default=_OUT)
-@json_option
-def report(directory: Path, as_json: bool) -> None:
-    """Draw the figures again from the raw results in DIRECTORY."""
-    from bench.scenarios import NAMES, find  # noqa: PLC0415 - dpctl --help stays quick
-
-    found = [find(name) for name in NAMES if (directory / f"{name}.jsonl").exists()]
-    if not found:
-        raise click.ClickException(f"could not report on {directory}: there are no results; dpctl bench run --out DIR")
-    _report(found, directory, as_json=as_json)
-
-
-def _report(scenarios: Sequence[Scenario], out: Path, *, as_json: bool) -> None:
-    from bench.report import VERSION, markdown, read, surroundings  # noqa: PLC0415 - dpctl --help stays quick
-
-    summary: dict[str, object] = {}
-    tables: list[str] = []
-    for scenario in scenarios:
-        results = read(out / f"{scenario.name}.jsonl")
-        figures: Sequence[Figure] = scenario.figures(results)
-        summary[scenario.name] = {
-            "run": results.run,
-            "notes": results.notes,
-            "figures": [asdict(figure) for figure in figures],
-        }
-        title = f"{scenario.name}: {scenario.question}"
-        tables.append(markdown(title, figures, (*results.notes, *surroundings(results))))
-        tables += scenario.tables(results)
-    text = "\n".join(tables)
-    written = {"version": VERSION, "scenarios": summary}
-    (out / "summary.json").write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
-    (out / "summary.md").write_text(text, encoding="utf-8")
-    if as_json:
-        print_json({"scenarios": summary})
-    else:
-        click.echo(text)
-        click.echo(f"raw results, summary.json and summary.md: {out}")
+for _command in (report, compare, readme):
+    bench.add_command(_command)

@@ -1,4 +1,5 @@
-"""What a result depends on besides the code: commit, kernel, processor, versions; and what the machine did meanwhile.
+"""What a result depends on besides the code: commit, kernel, processor, mitigations, versions; and what the machine did
+meanwhile.
 
 facts = describe()                       # the first line of every file of results
 meter = Meter()                          # at the start of a block
@@ -7,6 +8,8 @@ steal, load = meter.read()               # share of the time that the hypervisor
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import os
 import platform
 import subprocess
@@ -15,15 +18,18 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
+from bench.report.results import VERSION
+
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("containernetworking-plugins", "nftables", "iptables")
+_CPUS = Path("/sys/devices/system/cpu")
 _STEAL = 7  # the eighth number of a line of /proc/stat
 
 
 def describe() -> dict[str, object]:
     """A run's name and surroundings; empty text where something cannot be told."""
     return {
-        "version": 1,
+        "version": VERSION,
         "run": uuid.uuid4().hex[:12],
         "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "commit": _commit(),
@@ -31,8 +37,17 @@ def describe() -> dict[str, object]:
         "kernel": platform.release(),
         "cpu": _cpu(),
         "cpus": os.cpu_count(),
+        "smt": {"0": "off", "1": "on"}.get(_text(_CPUS / "smt/active"), ""),
+        "governor": _text(_CPUS / "cpu0/cpufreq/scaling_governor"),
+        "turbo": _turbo(),
+        "hypervisor": _hypervisor(),
+        "memory_mib": _memory(),
+        "kernel_build": platform.version(),
+        "kernel_config": _config(),
+        "mitigations": {path.name: _text(path) for path in sorted(_CPUS.glob("vulnerabilities/*"))},
         "python": platform.python_version(),
         "compiler": _said("cc", "--version").partition("\n")[0],
+        "nft": _said("nft", "--version"),
         "packages": {name: _said("dpkg-query", "-W", "-f", "${Version}", name) for name in _PACKAGES},
         "clocksource": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
@@ -69,7 +84,33 @@ def _cpu() -> str:
     return platform.machine()
 
 
-def _text(path: str) -> str:
+def _turbo() -> str:
+    """Whether the processor may go faster than its nominal frequency; "" where it does not say."""
+    no_turbo, boost = _text(_CPUS / "intel_pstate/no_turbo"), _text(_CPUS / "cpufreq/boost")
+    return {"0": "on", "1": "off"}.get(no_turbo, "") or {"0": "off", "1": "on"}.get(boost, "")
+
+
+def _hypervisor() -> str:
+    """Its name, "unnamed" for one that gives none, "" on bare metal."""
+    named = _said("systemd-detect-virt", "--vm") or _text("/sys/hypervisor/type")
+    return named or ("unnamed" if " hypervisor" in _text("/proc/cpuinfo") else "")
+
+
+def _memory() -> int:
+    total = next(line for line in _text("/proc/meminfo").splitlines() if line.startswith("MemTotal:"))
+    return int(total.split()[1]) // 1024
+
+
+def _config() -> str:
+    """The start of the SHA-256 of the kernel's configuration; "" where it is nowhere to be read."""
+    try:
+        config = gzip.decompress(Path("/proc/config.gz").read_bytes())
+    except FileNotFoundError:
+        config = _text(f"/boot/config-{platform.release()}").encode()
+    return hashlib.sha256(config).hexdigest()[:12] if config else ""
+
+
+def _text(path: str | Path) -> str:
     try:
         return Path(path).read_text(encoding="utf-8").strip()
     except OSError:

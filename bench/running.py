@@ -68,6 +68,8 @@ def run_all(scenarios: Sequence[Scenario], out: Path, options: Options, progress
                     done.ended.append(scenario)
                     stage = Stage(directory / scenario.name, native, log, **asdict(options), advance=progress.at)
                     _measure(scenario, stage, done)
+                    if scenario.name not in done.failed:
+                        log.end()
                 progress.end()
         except KeyboardInterrupt:
             done.stopped = True

@@ -28,7 +28,7 @@ STOPPED_BY_HAND = 130
 
 
 def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
-    """Raw results, summary and table are written, and say on what it was measured; the machine is as it was."""
+    """Raw results, summary and report are written, and say on what it was measured; the machine is as it was."""
     needs.root()
     needs.file(GO_PLUGINS / "portmap", package="containernetworking-plugins")
     before = outer_state()
@@ -48,9 +48,10 @@ def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
             assert figures[f"{variant}, {verb}"]["value"] > 0
         assert figures[f"Go chain / dataplane-bridge, {verb}"]["count"] > 0
     run, *lines = [json.loads(line) for line in (tmp_path / f"{SCENARIO}.jsonl").read_text().splitlines()]
-    assert {"run", "commit", "kernel", "cpu", "packages"} <= run.keys()
-    assert {line["kind"] for line in lines} == {"sample", "block", "note"}
-    assert f"### {SCENARIO}: " in (tmp_path / "summary.md").read_text()
+    assert {"run", "commit", "kernel", "cpu", "packages", "nft", "mitigations", "memory_mib"} <= run.keys()
+    assert {line["kind"] for line in lines} == {"sample", "block", "note", "end"}
+    assert f"## {SCENARIO}: " in (tmp_path / "report.md").read_text()
+    assert f"{SCENARIO}: " in (tmp_path / "report.html").read_text()
     assert "write their rules by" in done.stdout
 
 

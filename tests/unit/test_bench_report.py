@@ -13,19 +13,22 @@ from bench.cli import bench
 from bench.measure import Sample
 from bench.native import BenchError
 from bench.report import (
+    Better,
     Figure,
     Log,
     Results,
     control_figure,
     count_figure,
     difference_figure,
-    markdown,
     median_figure,
     number,
     ratio_figure,
     read,
-    surroundings,
 )
+from bench.report.contents import scenario as told_in_full
+from bench.report.figures import why_not
+from bench.report.markdown import render
+from bench.report.summary import Told
 from bench.scenarios import NAMES, find
 from bench.scenarios.repair import closed
 from bench.scenarios.storm import Held, duplicates
@@ -52,6 +55,12 @@ def written(*samples: Sample, notes: tuple[str, ...] = (), steal: tuple[float, .
     return file.getvalue()
 
 
+def table(*figures: Figure, notes: tuple[str, ...] = (), steal: tuple[float, ...] = ()) -> str:
+    """What a report says of one scenario."""
+    told = Told("cni", "How long?", RUN, figures, notes=notes, steal=steal)
+    return render(told_in_full(told, drawn=()))
+
+
 def test_what_was_written_is_read_again(tmp_path: Path) -> None:
     """Run, samples, blocks and notes come back as they went, and every line is an object."""
     samples = (Sample("ADD", "ours", 1.5, 1000, 0), Sample("DEL", "peer", 2.5, 0, 1))
@@ -67,10 +76,10 @@ def test_disturbed_blocks_are_left_out_unless_all_are(tmp_path: Path) -> None:
     """A figure of nothing but disturbed blocks is drawn, and the table says that it is one."""
     results = Results(RUN, tuple(blocks("ours", 1.0, 2.0)), {0: 0.5, 1: 0.0})
     assert [one.value for one in results.of("ADD", "ours")] == [2.0]
-    assert "left out" in surroundings(results)[1]
+    assert "left out" in table(steal=(0.5, 0.0))
     hopeless = Results(RUN, tuple(blocks("ours", 1.0, 2.0)), {0: 0.5, 1: 0.5})
     assert len(hopeless.of("ADD", "ours")) == 2
-    assert "quiet machine" in surroundings(hopeless)[1]
+    assert "quiet machine" in table(steal=(0.5, 0.5))
 
 
 def test_a_limit_is_held_against_the_median() -> None:
@@ -128,6 +137,43 @@ def test_of_many_controls_each_is_surer() -> None:
     assert alone.what == "control: the same twice"
 
 
+def test_which_way_a_ratio_is_for_us_is_known_by_its_limit() -> None:
+    """Or said; or not known."""
+    peer, ours = blocks("peer", 20.0, 20.0), blocks("ours", 2.0, 2.0)
+    assert ratio_figure("faster", peer, ours, at_least=10.0).better is Better.MORE
+    assert ratio_figure("flat", peer, ours, at_most=9.0).better is Better.LESS
+    assert ratio_figure("told", peer, ours, better=Better.MORE).better is Better.MORE
+    assert ratio_figure("told", [], [], at_most=9.0).better is Better.LESS
+    assert ratio_figure("told", peer, ours).better is None
+    assert ratio_figure("told", peer, ours, at_least=0.9, at_most=1.1).better is None
+
+
+def test_a_control_takes_with_it_what_is_no_further_from_1_than_itself() -> None:
+    """A ratio far beyond it stands, as a time does; without enough blocks none does."""
+    off = control_figure(blocks("again", *[1.2] * 12), blocks("ours", *[1.0] * 12))
+    near = ratio_figure("near", blocks("a", *[1.1] * 12), blocks("b", *[1.0] * 12))
+    nearly = ratio_figure("nearly", blocks("a", *[1.0] * 12), blocks("b", *[1.15] * 12))
+    far = ratio_figure("far", blocks("a", *[5.0] * 12), blocks("b", *[1.0] * 12))
+    few = ratio_figure("few", blocks("a", 5.0, 5.0), blocks("b", 1.0, 1.0))
+    time = median_figure("time", blocks("a", 5.0, 5.0), "ms")
+    rows = (off, near, nearly, far, few, time)
+    assert why_not(near, rows) == "the machine differs from itself by up to 20%, and this by no more"
+    assert why_not(nearly, rows) == why_not(near, rows)
+    farther = ratio_figure("farther", blocks("a", *[1.0] * 12), blocks("b", *[5.0] * 12))
+    assert [why_not(one, rows) for one in (far, farther, time)] == ["", "", ""]
+    less = control_figure(blocks("again", *[0.8] * 12), blocks("ours", *[1.0] * 12))
+    assert why_not(near, (less,)) == "the machine differs from itself by up to 25%, and this by no more"
+    assert why_not(near, (near,)) == ""
+    assert why_not(few, rows) == "blocks are too few: 2"
+    assert "RUN INVALID" in why_not(off, rows)
+
+
+def test_what_was_not_proved_says_nothing() -> None:
+    """Nor what was not measured; the note is the reason."""
+    assert why_not(Figure("idle", 1.0, "ms", note="NOT PROVED: see below"), ()) == "NOT PROVED: see below"
+    assert why_not(Figure("idle", None, "ms", note="not restored"), ()) == "not restored"
+
+
 def test_a_difference_is_within_a_block() -> None:
     """What one costs beyond the other, whatever the block was like."""
     figure = difference_figure("beyond", blocks("a", 3.0, 13.0, 23.0), blocks("b", 1.0, 11.0, 21.0), "ns")
@@ -146,8 +192,8 @@ def test_numbers_have_three_digits_or_are_whole(value: float, text: str) -> None
 
 def test_ratios_near_1_are_told_in_thousandths() -> None:
     """One that misses 1.03 by a little does not look as if it met it."""
-    row = markdown("cost", [Figure("idle", 1.0342, "x", 1.0, 1.1, 12, "<= 1.03 x", met=False)], []).splitlines()[-1]
-    assert row == "| idle | 1.034 x | 1.000 - 1.100 | 12 | <= 1.03 x | not met |"
+    text = table(Figure("idle", 1.0342, "x", 1.0, 1.1, 12, "<= 1.03 x", met=False))
+    assert "| idle | 1.034 x | 1.000 - 1.100 | 12 | <= 1.03 x | not met |" in text.splitlines()
 
 
 def test_the_table_is_markdown() -> None:
@@ -156,8 +202,8 @@ def test_the_table_is_markdown() -> None:
         Figure("ADD", 1.23456, "ms", 1.2, 1.3, 300, "<= 3 ms", True),
         Figure("repair", None, "ms", must="<= 10 ms", met=False, note="not restored within 5 s"),
     ]
-    assert markdown("cni", rows, ["by iptables-nft"]) == (
-        "### cni\n\n"
+    assert table(*rows, notes=("by iptables-nft",)).startswith(
+        "## cni: How long?\n\n"
         "| what | measured | 95 % | n | must |  |\n"
         "| --- | --- | --- | --- | --- | --- |\n"
         "| ADD | 1.23 ms | 1.2 - 1.3 | 300 | <= 3 ms | met |\n"
@@ -185,14 +231,14 @@ def test_a_scenario_that_is_not_there_is_named() -> None:
 
 
 def test_figures_can_be_drawn_again(tmp_path: Path) -> None:
-    """``dpctl bench report`` reads the lines of an old run and writes summary and table anew."""
+    """``dpctl bench report`` reads the lines of an old run and writes summary and report anew."""
     (tmp_path / "agent_cost.jsonl").write_text(written(Sample("rss", "idle", 26.0)))
     done = CliRunner().invoke(bench, ["report", str(tmp_path)])
     assert done.exit_code == 0, done.output
     assert "| idle: resident memory (RSS) | 26 MiB |" in done.output
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["scenarios"]["agent_cost"]["run"] == RUN
-    assert (tmp_path / "summary.md").read_text() in done.output
+    assert (tmp_path / "report.md").read_text() in done.output
 
 
 def test_a_duplicate_is_what_two_hold_at_once() -> None:

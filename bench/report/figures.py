@@ -1,0 +1,196 @@
+"""Figures: the rows of a scenario's table, each drawn from samples, and whether one says anything. Pure.
+
+median_figure("ADD", results.of("ADD", "ours"), "ms", at_most=3.0)
+ratio_figure("peer / ours", theirs, own, at_least=10.0)             # within blocks, with its 95 % interval
+control_figure(again, own)                                          # ours against itself: invalid where it differs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from bench.measure import (
+    CONFIDENCE,
+    CONTROL_BLOCKS,
+    CONTROL_TOLERANCE,
+    Control,
+    Interval,
+    Sample,
+    differences,
+    interval,
+    paired,
+    percentile,
+)
+from bench.report.words import measured, number
+
+UNPROVED = "NOT PROVED"
+"""How the note of a figure begins whose path was not the one it is named for."""
+
+
+class Better(StrEnum):
+    """Which way a ratio is for us."""
+
+    LESS = "less"
+    """As in ours / theirs."""
+    MORE = "more"
+    """As in theirs / ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A row of the table. ``value`` is None where nothing could be measured; the note says why."""
+
+    what: str
+    value: float | None
+    unit: str
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+    must: str = ""
+    met: bool | None = None
+    note: str = ""
+    better: Better | None = None
+    """Of a ratio, where that is known."""
+    control: bool = False
+    """Whether it is of a variant against itself."""
+
+    @property
+    def interval(self) -> Interval | None:
+        """Of a figure that has one."""
+        if self.value is None or self.low is None or self.high is None:
+            return None
+        return Interval(self.low, self.value, self.high, self.count)
+
+
+def why_not(figure: Figure, others: Iterable[Figure]) -> str:
+    """Why a figure says nothing, among all of its scenario; empty where it does.
+
+    A control that is not met takes with it the ratios that are no further from 1 than the machine is from itself.
+    """
+    if figure.value is None or figure.note.startswith(UNPROVED):
+        return figure.note or "not measured"
+    if figure.control:
+        return "" if figure.met else figure.note
+    if figure.unit != "x":
+        return ""
+    spread = figure.interval
+    if spread is None or spread.count < CONTROL_BLOCKS:
+        return f"blocks are too few: {figure.count}"
+    controls = [one.interval for one in others if one.control and not one.met]
+    apart = max((max(one.high, 1 / one.low) for one in controls if one is not None and one.low > 0), default=1.0)
+    if apart > 1 and spread.low < apart and spread.high > 1 / apart:
+        return f"the machine differs from itself by up to {apart - 1:.0%}, and this by no more"
+    return ""
+
+
+def value(figure: Figure) -> str:
+    """Its value with its unit: "1.23 ms"; "-" where there is none."""
+    return "-" if figure.value is None else f"{measured(figure.value, figure.unit)} {figure.unit}".rstrip()
+
+
+def spread(figure: Figure) -> str:
+    """Its interval: "1.2 - 1.3"; empty where there is none."""
+    if figure.low is None or figure.high is None:
+        return ""
+    return f"{measured(figure.low, figure.unit)} - {measured(figure.high, figure.unit)}"
+
+
+def median_figure(
+    what: str, samples: Sequence[Sample], unit: str, at_most: float | None = None, note: str = ""
+) -> Figure:
+    """The median of all samples; its interval is that of the medians of the blocks, and one block has none."""
+    must = "" if at_most is None else f"<= {number(at_most)} {unit}"
+    if not samples:
+        return Figure(what, None, unit, must=must, met=None if at_most is None else False, note=note or "not measured")
+    blocks: dict[int, list[float]] = {}
+    for sample in samples:
+        blocks.setdefault(sample.block, []).append(sample.value)
+    spread = interval([percentile(values, 0.5) for values in blocks.values()])
+    middle = percentile([sample.value for sample in samples], 0.5)
+    met = None if at_most is None else middle <= at_most
+    low, high = (spread.low, spread.high) if spread.count > 1 else (None, None)
+    return Figure(what, middle, unit, low, high, len(samples), must, met, note)
+
+
+def percentile_figure(what: str, samples: Sequence[Sample], share: float, unit: str) -> Figure:
+    """A percentile of all samples, without an interval."""
+    if not samples:
+        return Figure(what, None, unit, note="not measured")
+    return Figure(what, percentile([one.value for one in samples], share), unit, count=len(samples))
+
+
+def ratio_figure(
+    what: str,
+    above: Sequence[Sample],
+    below: Sequence[Sample],
+    *,
+    at_least: float | None = None,
+    at_most: float | None = None,
+    better: Better | None = None,
+    note: str = "",
+) -> Figure:
+    """The median over blocks of the ratio within a block. A limit is held against the median.
+
+    ``better`` says which way is for us; a limit says so too.
+    """
+    if better is None and (at_least is None) != (at_most is None):
+        better = Better.MORE if at_most is None else Better.LESS
+    bounds = ((">=", at_least), ("<=", at_most))
+    must = ", ".join(f"{sign} {number(limit)} x" for sign, limit in bounds if limit is not None)
+    ratios = paired(above, below)
+    if not ratios:
+        met = False if must else None
+        return Figure(what, None, "x", must=must, met=met, note=note or "not measured", better=better)
+    spread = interval(ratios)
+    met = None
+    if must:
+        met = (at_least is None or spread.middle >= at_least) and (at_most is None or spread.middle <= at_most)
+    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, met, note, better)
+
+
+def difference_figure(
+    what: str, above: Sequence[Sample], below: Sequence[Sample], unit: str, *, note: str = ""
+) -> Figure:
+    """The median over blocks of the difference within a block: what one costs beyond the other."""
+    apart = differences(above, below)
+    if not apart:
+        return Figure(what, None, unit, note=note or "not measured")
+    spread = interval(apart)
+    return Figure(what, spread.middle, unit, spread.low, spread.high, spread.count, note=note)
+
+
+def control_figure(
+    above: Sequence[Sample],
+    below: Sequence[Sample],
+    what: str = "control: the same twice",
+    *,
+    of: int = 1,
+    within: float = CONTROL_TOLERANCE,
+) -> Figure:
+    """A variant against itself: where this is not met, the run is invalid, and says so.
+
+    Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
+    interval (Bonferroni), that all of them together are as sure as one alone.
+    """
+    ratios = paired(above, below)
+    if not ratios:
+        return Figure(what, None, "x", note="not measured", control=True)
+    spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
+    valid = Control(spread, within).valid
+    apart = max(abs(spread.low - 1), abs(spread.high - 1))
+    few = spread.count < CONTROL_BLOCKS
+    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
+    note = "" if valid else f"RUN INVALID: {why}"
+    must = f"1 within {within:.0%}"
+    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note, control=True)
+
+
+def count_figure(
+    what: str, value: float | None, unit: str = "", at_most: float | None = None, note: str = ""
+) -> Figure:
+    """A plain number, held against a limit where there is one."""
+    must = "" if at_most is None else f"{'<= ' if at_most else ''}{number(at_most)} {unit}".rstrip()
+    met = None if at_most is None else value is not None and value <= at_most
+    return Figure(what, value, unit, count=0 if value is None else 1, must=must, met=met, note=note)

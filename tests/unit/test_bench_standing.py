@@ -1,0 +1,136 @@
+"""The one table: ours beside others in words, what it does not flatter, and where it was measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from bench.answers import Kind
+from bench.measure import Interval
+from bench.report import Figure, machines, standing
+from bench.report.contents import contents
+from bench.report.markdown import render
+from bench.report.summary import Summary
+from bench.report.words import Verdict, faster, times, verdict
+from support.plotted import BARS, CURVES
+from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATES
+
+PLOTTED = {CURVES.name, BARS.name}
+
+
+@pytest.mark.parametrize(
+    ("low", "middle", "high", "text"),
+    [
+        (0.46, 0.48, 0.5, "2.1x faster (2.0 - 2.2)"),
+        (1.2, 1.25, 1.4, "1.25x slower (1.20 - 1.40)"),
+        (0.98, 1.0, 1.03, "same (0.980 - 1.030)"),
+        (1.004, 1.01, 1.016, "same (1.004 - 1.016)"),
+        (0.7, 1.0, 1.4, "not told apart (0.700 - 1.400)"),
+        (0.009, 0.0096, 0.0101, "104x faster (99 - 111)"),
+        (0.95, 0.97, 0.99, "1.031x faster (1.010 - 1.053)"),
+        (1.01, 1.02, 1.03, "1.020x slower (1.010 - 1.030)"),
+        (0.0, 0.1, 0.2, "10x faster (5 - any)"),
+    ],
+)
+def test_a_ratio_is_told_as_a_factor_above_1(low: float, middle: float, high: float, text: str) -> None:
+    """Whichever way it goes, with its interval turned the same way; and "same" only where that is known."""
+    assert faster(Interval(low, middle, high, 12)) == text
+
+
+def test_what_holds_1_is_neither_faster_nor_slower() -> None:
+    """However far its middle is from 1."""
+    assert verdict(Interval(0.5, 0.6, 1.0, 12)) is Verdict.UNSURE
+    assert verdict(Interval(0.5, 0.6, 0.999, 12)) is Verdict.FASTER
+
+
+def test_factors_near_another_form_are_rounded_to_it() -> None:
+    """9.96 is 10, and not 10.0."""
+    assert [times(value) for value in (1.0996, 1.996, 9.96, 1234.5)] == ["1.10x", "2.0x", "10x", "1,234x"]
+
+
+def test_the_one_table_sets_ours_beside_each() -> None:
+    """A row an answer, a column for whom it is beside; words before numbers; growth of all that have it."""
+    table = standing.table(SUMMARY, Kind.PACKET)
+    assert table.header[:2] == ("", "ours")
+    (row,) = table.rows
+    grown = (
+        "ours: same (0.980 - 1.020) from 1 to 60,000 published ports\n"
+        f"{PORTMAP}: 7.5x slower (7.3 - 7.7) from 1 to 10,000 published ports"
+    )
+    assert row == (
+        "UDP round trip, published port",
+        "9.6 us (9.41 - 9.79)",
+        "**1.50x slower (1.47 - 1.53)** than raw veth",
+        "**same (0.980 - 1.020)** as nft map",
+        f"**4.0x faster (3.9 - 4.1)** than {PORTMAP}",
+        grown,
+    )
+    updates = standing.table(SUMMARY, Kind.UPDATE)
+    assert "beside raw veth" not in updates.header
+    (doubtful,) = updates.rows
+    assert "doubtful" in doubtful[0]
+
+
+def test_what_is_not_won_and_what_is_doubtful_is_said() -> None:
+    """Everybody who is as fast or faster, growth, a limit that is missed, controls, what was cut off or left out."""
+    missed = replace(PACKETS, figures=(*PACKETS.figures, Figure("lost", 3.0, "", count=1, must="0", met=False)))
+    text = render(standing.reservations(Summary((missed, UPDATES), SUMMARY.left_out)))
+    layers = (
+        f"* layers, {TRIP.what}: 1.50x slower (1.47 - 1.53) than raw veth, the least there is; "
+        "same (0.980 - 1.020) as nft map\n"
+    )
+    updates = (
+        "* updates, add one mapping | of many: 1.40x slower (1.37 - 1.43) than libnftables; "
+        "not told apart (0.630 - 1.170) from Go portmap; "
+        "grows: 1.20x slower (1.18 - 1.22) from 1 to 60,000 published ports\n"
+    )
+    for line in (
+        layers,
+        updates,
+        "layers, lost: 3, must be 0",
+        "updates: control: the same twice: RUN INVALID",
+        "updates, add one mapping | of many: control: differs",
+        "updates: interrupted",
+        "storm.jsonl: left out",
+    ):
+        assert line in text
+    assert PORTMAP not in text
+
+
+def test_where_all_is_won_the_report_says_so() -> None:
+    """And does not say that nothing is slower where nothing was compared."""
+    won = Summary((replace(PACKETS, answers=(replace(TRIP, besides=TRIP.besides[2:]),)),))
+    assert "Nowhere in this table." in render(standing.reservations(won))
+    nothing = Summary((replace(PACKETS, answers=()),))
+    assert "win" not in render(standing.reservations(nothing))
+    assert "None of these scenarios" in render(standing.tables(nothing))
+
+
+def test_a_smoke_run_says_nothing_and_says_that_once() -> None:
+    """Neither figures nor rows of the table are to be believed."""
+    smoke = replace(PACKETS, run={**RUN, "extent": "smoke"})
+    assert smoke.doubts == ("run only to see that it runs: no figure says anything",)
+    assert smoke.doubt(TRIP)
+    assert all(smoke.why_not(figure) for figure in smoke.figures)
+    text = render(contents(Summary((smoke,)), drawn=()))
+    assert text.count("only to see that it runs") == 2  # below the table, and with the scenario
+
+
+def test_machine_facts_stand_beside_every_result() -> None:
+    """Kernel, processor, nft, mitigations and steal: below each scenario, and once in all."""
+    text = render(contents(SUMMARY, drawn=PLOTTED))
+    facts = machines.facts(SUMMARY).rows
+    assert ("kernel", "6.18.0") in facts
+    assert ("mitigations", "spectre_v2: Mitigation: Retpolines") in facts
+    for told in SUMMARY.scenarios:
+        below = text.partition(f"## {told.name}: ")[2]
+        assert "Some CPU x 2; Linux 6.18.0; nftables v1.0.6" in below
+        assert "hypervisor kvm; mitigations: spectre_v2" in below
+    assert "steal 0.1% in the middle block, 5.0% in the worst of 3; 1 had more than 2%: left out" in text
+
+
+def test_scenarios_of_several_runs_have_the_facts_of_each() -> None:
+    """A report of a directory where one scenario was repeated on another kernel shows both."""
+    other = replace(UPDATES, run={**RUN, "kernel": "6.19.0"})
+    assert ("kernel", "6.18.0\n6.19.0") in machines.facts(Summary((PACKETS, other))).rows
