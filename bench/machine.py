@@ -17,6 +17,7 @@ from pathlib import Path
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("containernetworking-plugins", "nftables", "iptables")
+_FLAWS = Path("/sys/devices/system/cpu/vulnerabilities")
 _STEAL = 7  # the eighth number of a line of /proc/stat
 
 
@@ -36,6 +37,12 @@ def describe() -> dict[str, object]:
         "packages": {name: _said("dpkg-query", "-W", "-f", "${Version}", name) for name in _PACKAGES},
         "clocksource": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
     }
+
+
+def mitigations() -> str:
+    """What the kernel does about each flaw of the processor; "none needed" where it has none."""
+    told = {path.name: _text(str(path)) for path in sorted(_FLAWS.glob("*"))}
+    return "; ".join(f"{name}: {text}" for name, text in told.items() if text != "Not affected") or "none needed"
 
 
 class Meter:

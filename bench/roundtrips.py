@@ -9,6 +9,7 @@ with RoundTrips(host, native, cpu, ends) as trips:
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -24,6 +25,7 @@ PAYLOAD = 64
 """Bytes, unless something else is asked for."""
 
 _PATIENCE = 10.0  # seconds
+_WARM = 2  # milliseconds
 
 
 class Mode(StrEnum):
@@ -77,6 +79,7 @@ class RoundTrips:
 
     def __init__(self, host: Host, native: Native, cpu: int, ends: Ends, cgroup: Path | None = None) -> None:
         self._ends = ends
+        self._where = f"{ends.protocol} {ends.address} port {ends.port}"
         cpus = cpu if ends.server_cpu is None else f"{cpu},{ends.server_cpu}"
         # A socket is of the cgroup that its process was in when it opened it.
         joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
@@ -86,7 +89,7 @@ class RoundTrips:
         )  # fmt: skip
         if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
             end(self._process)
-            raise BenchError(f"could not open sockets to {ends.protocol} {ends.address}:{ends.port}: see above")
+            raise BenchError(f"could not open sockets to {self._where}: see above")
 
     def __enter__(self) -> Self:
         return self
@@ -98,6 +101,18 @@ class RoundTrips:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(_PATIENCE)
         end(self._process)
+
+    def warm(self) -> None:
+        """Have each flow answered, without a loss in between: neighbours are known then, and connections established.
+
+        Raises ``BenchError`` where that does not come to be.
+        """
+        asked, limit = 0, time.monotonic() + _PATIENCE
+        while asked < 2 * self._ends.flows:
+            made = self.measure(_WARM)
+            asked = 0 if made.lost or made.wrong else asked + made.count
+            if time.monotonic() > limit:
+                raise BenchError(f"could not have all answers from {self._where}: some are lost for {_PATIENCE:g} s")
 
     def measure(
         self, milliseconds: int, *, payload: int | None = None, flows: int | None = None, spread: bool = False
@@ -113,8 +128,7 @@ class RoundTrips:
         self._process.stdin.flush()
         answer = self._process.stdout.readline().split()
         if len(answer) != _NUMBERS:
-            where = f"{self._ends.protocol} {self._ends.address}:{self._ends.port}"
-            raise BenchError(f"could not make round trips to {where}: see above")
+            raise BenchError(f"could not make round trips to {self._where}: see above")
         told = self._process.stdout.readline().decode().split() if spread else []
         buckets = tuple((int(value), int(count)) for value, _, count in (one.partition(":") for one in told))
         count, lost, wrong, least, p50, p90, p99, p999, most = map(int, answer)

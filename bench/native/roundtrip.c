@@ -85,8 +85,12 @@ static int open_socket(void) {
     struct timeval patience = {.tv_usec = PATIENCE};
     if (fd < 0)
         die("open a socket");
-    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    /* Not of UDP: two clients would be given the same port, and one of them all answers. */
+    if (tcp)
+        setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
+    if (family == AF_INET6)
+        setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &yes, sizeof yes);
     if (tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     return fd;
@@ -128,10 +132,13 @@ static int receive(int fd, uint64_t *into, union address *from) {
     return 1;
 }
 
-static int serve(int server) {
+/* Questions before the `first` are passed over: who answered one that was late would be late for ever. */
+static int serve(int server, uint64_t first) {
     union address from;
-    if (!receive(server, heard, tcp ? NULL : &from))
-        return 0;
+    do {
+        if (!receive(server, heard, tcp ? NULL : &from))
+            return 0;
+    } while (!tcp && heard[0] < first);
     for (size_t word = 0; word < size / 8; word++)
         heard[word] = ~heard[word];
     if (tcp)
@@ -160,7 +167,7 @@ static enum came round_trip(const struct ends *ends, uint64_t *spent) {
     for (size_t word = 0; word < size / 8; word++)
         asked[word] = number + (word << 40);
     uint64_t began = now();
-    if (send(client, asked, size, 0) != (ssize_t)size || (server >= 0 && !serve(server)))
+    if (send(client, asked, size, 0) != (ssize_t)size || (server >= 0 && !serve(server, number)))
         return CAME_NOT;
     enum came came = hear(client);
     *spent = now() - began;
@@ -277,7 +284,7 @@ static void serve_apart(struct ends *ends, int cpu) {
     prctl(PR_SET_PDEATHSIG, SIGKILL);
     pin(cpu);
     for (uint64_t turn = 0; getppid() == parent;)
-        turn += serve(ends->server[turn % ends->flows]);
+        turn += serve(ends->server[turn % ends->flows], 0);
     _exit(0);
 }
 
