@@ -118,10 +118,8 @@ class Passed:
     connections: int = 0
     """What conntrack knows of."""
     tables: frozenset[str] = frozenset()
-    hooked: frozenset[Program] = frozenset()
-    """Our programs on the host's devices."""
     runs: Mapping[Program, int] = field(default_factory=dict)
-    """How often each ran."""
+    """Our programs on the host's devices, and how often each ran."""
 
     def since(self, before: Passed) -> Passed:
         """What came after another; what is there is as it is now."""
@@ -133,7 +131,6 @@ class Passed:
             self.translated - before.translated,
             self.connections,
             self.tables,
-            self.hooked,
             {program: count - before.runs.get(program, 0) for program, count in self.runs.items()},
         )
 
@@ -163,9 +160,8 @@ def doubts(rung: Rung, trips: int, passed: Passed) -> Iterator[str]:
     if not rung.tracked and passed.connections:
         yield f"conntrack knows {passed.connections:,} connections, and should not be active"
     programs = frozenset(PROGRAMS) if rung.rules is Rules.DATAPLANE else frozenset()
-    if passed.hooked != programs:
-        yield f"attached are {', '.join(sorted(passed.hooked)) or 'no programs'}"
-    for program in PROGRAMS:
-        runs = passed.runs.get(program, 0)
-        if program in programs and runs < trips:
+    if passed.runs.keys() != programs:
+        yield f"attached are {', '.join(sorted(passed.runs)) or 'no programs'}"
+    for program, runs in passed.runs.items():
+        if runs < trips:
             yield f"{program} ran {runs:,} times in {trips:,} round trips"

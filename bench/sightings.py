@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.hooked import BRIDGE, UPLINK
-from bench.ladder import PROGRAMS, Passed, Way, doubts
+from bench.ladder import Passed, Way, doubts
 from bench.native import BenchError
 from bench.roundtrips import RoundTrips
 from bench.stage import Stage
@@ -25,31 +25,22 @@ from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex, Program
 
-_SPY = """
-table inet spy {
-chain forward { type filter hook forward priority 500
-counter comment "forwarded"
-TRACKED}
-}
-table bridge spy {
-chain forward { type filter hook forward priority 500
-counter comment "bridged"
-}
-}
-"""
-_OF_TRACKED = 'ct state established counter comment "tracked"\nct status dnat counter comment "translated"\n'
-_GONE = "delete table inet spy\ndelete table bridge spy\n"
+_SPY = "spy"
+_OF_ALL = 'counter comment "forwarded"'
+_OF_TRACKED = 'ct state established counter comment "tracked"\nct status dnat counter comment "translated"'
+_OF_BRIDGE = 'counter comment "bridged"'
 
 
 def prove(stage: Stage, testbed: Testbed, ways: Mapping[str, RoundTrips]) -> None:
     """Look whether packets of each way go as far as the rung's name says, and no further. What is not so is noted."""
     found: list[str] = []
+    tables = frozenset(f"{one['family']} {one['name']}" for one in _listed(testbed, "tables", kind="table"))
     with syscall.enable_stats(), _watched(testbed):
         for name, trips in ways.items():
             trips.warm()
-            before = _passed(testbed)
-            made = trips.measure(stage.amount(5, 3, 2))
-            found += (f"{name}: {text}" for text in doubts(testbed.rung, made.count, _passed(testbed).since(before)))
+            before, made = _passed(testbed, tables), trips.measure(stage.amount(5, 3, 2))
+            passed = _passed(testbed, tables).since(before)
+            found += (f"{name}: {text}" for text in doubts(testbed.rung, made.count, passed))
     stage.log.sample("unproved", testbed.rung.name, float(bool(found)), size=testbed.present)
     for text in found:
         stage.log.note(f"{testbed.name}: {text}")
@@ -57,30 +48,30 @@ def prove(stage: Stage, testbed: Testbed, ways: Mapping[str, RoundTrips]) -> Non
 
 @contextmanager
 def _watched(testbed: Testbed) -> Iterator[None]:
-    if testbed.rung.way in {Way.LOOPBACK, Way.VETH}:
-        yield
-        return
-    # A rule that asks conntrack would activate it.
-    text = _SPY.replace("TRACKED", _OF_TRACKED if testbed.rung.tracked else "")
+    """With counters at the hooks, in a table for each family."""
+    spies = _spies(testbed)
+    text = "".join(
+        f"table {family} {_SPY} {{\nchain forward {{ type filter hook forward priority 500\n{rules}\n}}\n}}\n"
+        for family, rules in spies.items()
+    )
     testbed.host.run("nft", "-f", "-", text=text)
     try:
         yield
     finally:
-        testbed.host.run("nft", "-f", "-", text=_GONE)
+        testbed.host.run("nft", "-f", "-", text="".join(f"delete table {family} {_SPY}\n" for family in spies))
 
 
-def _passed(testbed: Testbed) -> Passed:
+def _spies(testbed: Testbed) -> dict[str, str]:
+    """Rules that count, by family."""
+    # A rule that asks conntrack would activate it.
+    counters = {"inet": f"{_OF_ALL}\n{_OF_TRACKED if testbed.rung.tracked else ''}"}
+    return counters | {"bridge": _OF_BRIDGE} if testbed.rung.way is Way.BRIDGED else counters
+
+
+def _passed(testbed: Testbed, tables: frozenset[str]) -> Passed:
     """What was counted so far."""
-    tables = {f"{one['family']} {one['name']}" for one in _listed(testbed, "tables", "table")}
-    spies = {table for table in tables if table.endswith(" spy")}
-    seen = {
-        rule["comment"]: int(rule["expr"][-1]["counter"]["packets"])
-        for table in sorted(spies)
-        for rule in _listed(testbed, f"table {table}", "rule")
-    }
-    hooked, runs = (
-        testbed.host.inside(lambda: _programs(testbed.link)) if testbed.rung.rules.ours else (frozenset(), {})
-    )
+    rules = [one for family in _spies(testbed) for one in _listed(testbed, "table", family, _SPY, kind="rule")]
+    seen = {rule["comment"]: int(rule["expr"][-1]["counter"]["packets"]) for rule in rules}
     return Passed(
         delivered=_delivered(testbed),
         bridged=seen.get("bridged", 0),
@@ -88,14 +79,13 @@ def _passed(testbed: Testbed) -> Passed:
         tracked=seen.get("tracked", 0),
         translated=seen.get("translated", 0),
         connections=_there(testbed.host.netns, _connections),
-        tables=frozenset(tables - spies),
-        hooked=hooked,
-        runs=runs,
+        tables=tables,
+        runs=testbed.host.inside(lambda: _programs(testbed.link)) if testbed.rung.rules.ours else {},
     )
 
 
-def _listed(testbed: Testbed, what: str, kind: str) -> list[dict[str, Any]]:
-    objects = json.loads(testbed.host.run("nft", "-j", "list", *what.split()))["nftables"]
+def _listed(testbed: Testbed, *what: str, kind: str) -> list[dict[str, Any]]:
+    objects = json.loads(testbed.host.run("nft", "-j", "list", *what))["nftables"]
     return [one[kind] for one in objects if kind in one]
 
 
@@ -123,9 +113,9 @@ def _connections() -> int:
     return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text(encoding="ascii"))
 
 
-def _programs(link: str) -> tuple[frozenset[Program], dict[Program, int]]:
+def _programs(link: str) -> dict[Program, int]:
     """Ours on the devices of this host, and how often each ran while the kernel's statistics were enabled."""
     door = KernelPrograms()
     devices = [IfIndex(socket.if_nametoindex(name)) for name in (BRIDGE, UPLINK, link)]
-    hooked = frozenset(one.program for device in devices for one in door.hooked(device))
-    return hooked, {program: door.program(program).runs for program in PROGRAMS} if hooked else {}
+    hooked = {one.program for device in devices for one in door.hooked(device)}
+    return {program: door.program(program).runs for program in hooked}

@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.answers import Answer, Beside, Kind
-from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP, PORTMAP_NFT, RUNGS, TABLES_ALONE, VETH
+from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, VETH
 from bench.machine import mitigations
 from bench.measure import Sample, interval, paired, spread_percentile
 from bench.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -41,8 +41,6 @@ NEAR = 0.02
 
 _PROTOCOLS = (Protocol.UDP, Protocol.TCP)
 _DISCARDED = 1  # milliseconds at the start of a round
-_TOLD = (MAP, PORTMAP_NFT, PORTMAP, CHAIN, TABLES_ALONE, OURS)
-"""Those with a row for the tail of the distribution."""
 
 
 def run(stage: Stage) -> None:
@@ -82,14 +80,14 @@ def figures(results: Results) -> list[Figure]:
             note = "NOT PROVED: see below" if rung.name in unproved else ""
             found = results.of(name, rung.name)
             rows.append(median_figure(f"{title} round trip, {rung.name}", found, "us", note=note))
-        for base, above in ((VETH, RUNGS), (MAP, _TOLD)):
+        for base, above in ((VETH, RUNGS), (MAP, PUBLISHED)):
             below, beside = results.of(name, base.name), str(base.rules) if base.rules.publish else base.name
             rows += [
                 ratio_figure(f"{title}, {rung.name} / {beside}", results.of(name, rung.name), below)
                 for rung in above
                 if rung is not base
             ]
-        for rung in _TOLD:
+        for rung in PUBLISHED:
             spread = results.spread(name, rung.name)
             if spread:
                 p99 = spread_percentile(spread, 0.99)
@@ -138,8 +136,7 @@ def plots(results: Results) -> list[Plot]:
         made.append(
             Bars(f"layers_{name}", f"{title}, beside a veth pair", Axis("ratio to a veth pair"), tuple(bars), where)
         )
-        remark = f"{where} Boxes hold half of all round trips, whiskers 5 to 95 %; p99 stands apart."
-        made.append(Boxes(f"layers_{name}_spread", f"{title}, distribution per layer", axis, tuple(boxes), remark))
+        made.append(Boxes(f"layers_{name}_spread", f"{title}, distribution per layer", axis, tuple(boxes), where))
     return made
 
 

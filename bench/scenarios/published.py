@@ -39,8 +39,8 @@ from bench.stage import Stage
 from bench.testbed import Testbed, lay
 from dataplane.types import Protocol
 
-SIZES = (0, 10_000)
-"""Ports that are published besides those that are talked to."""
+MANY_PORTS = 10_000
+"""That are published besides those that are talked to."""
 FLAT = 1.05
 NEAR = 0.02
 
@@ -108,8 +108,9 @@ def run(stage: Stage) -> None:
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
     other = min(os.sched_getaffinity(0) - {cpu}, default=cpu)
     with ExitStack() as stack:
-        stage.log.progress("published: making hosts with a port, and with 10,000 more")
-        beds = [Testbed(stack, stage, rung, size) for size in SIZES for rung in _rungs(stage, size)]
+        sizes = (0, stage.amount(MANY_PORTS, MANY_PORTS, 100))
+        stage.log.progress(f"published: making hosts with a port, and with {sizes[-1]:,} more")
+        beds = [Testbed(stack, stage, rung, size) for size in sizes for rung in _rungs(stage, size)]
         lay(beds)
         every = not stage.extent
         asked = {bed.name: _opened(bed, shapes(bed.rung, bed.present, every=every), cpu, other) for bed in beds}
@@ -180,12 +181,13 @@ def figures(results: Results) -> list[Figure]:
         tables, pure = results.of(shape.name, TABLES_ALONE.name, 0), results.of(shape.name, MAP.name, 0)
         if tables:
             rows.append(ratio_figure(f"{shape.name}: {TABLES_ALONE.rules} / {MAP.rules}", tables, pure))
+    size = _many(results)
     for shape in CROWDED:
         for rung in PUBLISHED:
-            if many := results.of(shape.name, rung.name, SIZES[-1]):
-                note = "NOT PROVED: see below" if (rung.name, SIZES[-1]) in unproved else ""
+            if many := results.of(shape.name, rung.name, size):
+                note = "NOT PROVED: see below" if (rung.name, size) in unproved else ""
                 at_most = FLAT if rung in _JUDGED else None
-                what = f"{shape.name}: {_who(rung)}, {SIZES[-1]:,} ports more / none"
+                what = f"{shape.name}: {_who(rung)}, {size:,} ports more / none"
                 few = results.of(shape.name, rung.name, 0)
                 rows.append(ratio_figure(what, many, few, at_most=at_most, note=note))
     for shape in _CONTROLLED:
@@ -222,10 +224,10 @@ def plots(results: Results) -> list[Plot]:
         veth = results.of(shape.name, VETH.name, 0)
         bars = []
         for rung in PUBLISHED:
-            for size in SIZES:
+            for size in (0, _many(results)):
                 found = results.of(shape.name, rung.name, size)
                 if ratios := paired(found, veth):
-                    more = f", {size:,} ports more" if size else ""
+                    more = f", {size:,} ports" if size else ""
                     bars.append(bar(f"{_who(rung)}{more}", rung.role, interval(ratios)))
         if bars:
             protocol = shape.protocol.upper()
@@ -268,14 +270,19 @@ def _measured(results: Results) -> list[Shape]:
     return [shape for shape in dict.fromkeys((*QUICK, *FULL, SIX, APART)) if results.of(shape.name, OURS.name, 0)]
 
 
+def _many(results: Results) -> int:
+    """The larger number of further ports."""
+    return max(results.sizes(UDP.name, OURS.name), default=MANY_PORTS)
+
+
 def _who(rung: Rung) -> str:
     return rung.name if rung.rules is Rules.NONE else str(rung.rules)
 
 
 def _growth(results: Results, shape: Shape, rung: Rung) -> Growth | None:
-    few, many = (results.of(shape.name, rung.name, size) for size in SIZES)
-    ratios = paired(many, few)
-    return Growth(interval(ratios), 1, SIZES[-1], "published ports") if ratios else None
+    size = _many(results)
+    ratios = paired(results.of(shape.name, rung.name, size), results.of(shape.name, rung.name, 0))
+    return Growth(interval(ratios), 1, size, "published ports") if ratios else None
 
 
 def _doubt(results: Results, shape: Shape) -> str:
