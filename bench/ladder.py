@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from bench.plots import Role
-from dataplane.types import Program
+from dataplane.types import Program, Protocol
 
 
 class Way(Enum):
@@ -120,6 +120,8 @@ class Passed:
     tables: frozenset[str] = frozenset()
     runs: Mapping[Program, int] = field(default_factory=dict)
     """Our programs on the host's devices, and how often each ran."""
+    led: int = 0
+    """How often those of the cgroups ran, all together."""
 
     def since(self, before: Passed) -> Passed:
         """What came after another; what is there is as it is now."""
@@ -132,11 +134,15 @@ class Passed:
             self.connections,
             self.tables,
             {program: count - before.runs.get(program, 0) for program, count in self.runs.items()},
+            self.led - before.led,
         )
 
 
-def doubts(rung: Rung, trips: int, passed: Passed) -> Iterator[str]:
-    """Why packets of so many round trips did not go where the rung's name says. Each trip is a packet either way."""
+def doubts(rung: Rung, trips: int, passed: Passed, protocol: Protocol = Protocol.UDP) -> Iterator[str]:
+    """Why packets of so many round trips did not go where the rung's name says. Each trip is a packet either way.
+
+    A server of UDP asks who sent, and names whom it answers: the two calls that programs of the cgroups are about.
+    """
     both = 2 * trips
     if not trips:
         yield "there was no round trip"
@@ -159,9 +165,15 @@ def doubts(rung: Rung, trips: int, passed: Passed) -> Iterator[str]:
             yield f"{count:,} packets were {what}, and none should have been"
     if not rung.tracked and passed.connections:
         yield f"conntrack knows {passed.connections:,} connections, and should not be active"
-    programs = frozenset(PROGRAMS) if rung.rules is Rules.DATAPLANE else frozenset()
-    if passed.runs.keys() != programs:
+    yield from _doubts_of_programs(rung.rules is Rules.DATAPLANE, trips, passed, protocol)
+
+
+def _doubts_of_programs(attached: bool, trips: int, passed: Passed, protocol: Protocol) -> Iterator[str]:
+    if passed.runs.keys() != frozenset(PROGRAMS if attached else ()):
         yield f"attached are {', '.join(sorted(passed.runs)) or 'no programs'}"
     for program, runs in passed.runs.items():
         if runs < trips:
             yield f"{program} ran {runs:,} times in {trips:,} round trips"
+    led = 2 * trips if attached and protocol is Protocol.UDP else 0
+    if passed.led < led or (passed.led and not attached):
+        yield f"programs of the cgroups ran {passed.led:,} times in {trips:,} round trips"

@@ -91,6 +91,11 @@ class RoundTrips:
             end(self._process)
             raise BenchError(f"could not open sockets to {self._where}: see above")
 
+    @property
+    def protocol(self) -> Protocol:
+        """Of the sockets."""
+        return self._ends.protocol
+
     def __enter__(self) -> Self:
         return self
 

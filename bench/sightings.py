@@ -23,7 +23,7 @@ from bench.testbed import Testbed
 from dataplane.namespaces import inside
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
-from dataplane.types import IfIndex, Program
+from dataplane.types import LOCALHOST_PROGRAMS, IfIndex, Program
 
 _SPY = "spy"
 _OF_ALL = 'counter comment "forwarded"'
@@ -40,7 +40,7 @@ def prove(stage: Stage, testbed: Testbed, ways: Mapping[str, RoundTrips]) -> Non
             trips.warm()
             before, made = _passed(testbed, tables), trips.measure(stage.amount(5, 3, 2))
             passed = _passed(testbed, tables).since(before)
-            found += (f"{name}: {text}" for text in doubts(testbed.rung, made.count, passed))
+            found += (f"{name}: {text}" for text in doubts(testbed.rung, made.count, passed, trips.protocol))
     stage.log.sample("unproved", testbed.rung.name, float(bool(found)), size=testbed.present)
     for text in found:
         stage.log.note(f"{testbed.name}: {text}")
@@ -72,6 +72,7 @@ def _passed(testbed: Testbed, tables: frozenset[str]) -> Passed:
     """What was counted so far."""
     rules = [one for family in _spies(testbed) for one in _listed(testbed, "table", family, _SPY, kind="rule")]
     seen = {rule["comment"]: int(rule["expr"][-1]["counter"]["packets"]) for rule in rules}
+    runs, led = testbed.host.inside(lambda: _programs(testbed.link)) if testbed.rung.rules.ours else ({}, 0)
     return Passed(
         delivered=_delivered(testbed),
         bridged=seen.get("bridged", 0),
@@ -80,7 +81,8 @@ def _passed(testbed: Testbed, tables: frozenset[str]) -> Passed:
         translated=seen.get("translated", 0),
         connections=_there(testbed.host.netns, _connections),
         tables=tables,
-        runs=testbed.host.inside(lambda: _programs(testbed.link)) if testbed.rung.rules.ours else {},
+        runs=runs,
+        led=led,
     )
 
 
@@ -113,9 +115,11 @@ def _connections() -> int:
     return int(Path("/proc/sys/net/netfilter/nf_conntrack_count").read_text(encoding="ascii"))
 
 
-def _programs(link: str) -> dict[Program, int]:
-    """Ours on the devices of this host, and how often each ran while the kernel's statistics were enabled."""
+def _programs(link: str) -> tuple[dict[Program, int], int]:
+    """Ours on the devices of this host, and how often each ran while the kernel's statistics were enabled; and how
+    often those of the cgroups did."""
     door = KernelPrograms()
     devices = [IfIndex(socket.if_nametoindex(name)) for name in (BRIDGE, UPLINK, link)]
     hooked = {one.program for device in devices for one in door.hooked(device)}
-    return {program: door.program(program).runs for program in hooked}
+    runs = {program: door.program(program).runs for program in hooked}
+    return runs, sum(door.program(program).runs for program in LOCALHOST_PROGRAMS) if door.loaded() else 0

@@ -2,7 +2,6 @@
 
     with ExitStack() as stack:
         testbeds = [Testbed(stack, stage, rung) for rung in RUNGS]
-        lay(testbeds)                                        # all rules, several at a time
         trips = testbeds[0].open(cpu, Protocol.UDP)          # until the stack ends, as all the rest
 
 The client computes its checksums itself, as what comes from a network has them; the container leaves its own to be
@@ -15,7 +14,6 @@ server are in; attached to the root, as an ADD does it, all rungs would run them
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from ipaddress import IPv4Network, ip_address, ip_network
 from pathlib import Path
@@ -51,7 +49,6 @@ ct state established accept
 }
 """
 _OFF = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
-_AT_ONCE = 2
 _LOOPBACK = {4: "127.0.0.1", 6: "::1"}
 
 
@@ -59,6 +56,7 @@ class Testbed:
     """See the module. Ends with ``stack``."""
 
     def __init__(self, stack: ExitStack, stage: Stage, rung: Rung, present: int = 0) -> None:
+        """With so many further ports published; then by IPv4 alone."""
         self.rung, self.present = rung, present
         self._stack, self._native = stack, stage.native
         suffix = "-again" if rung is AGAIN else ""
@@ -75,41 +73,12 @@ class Testbed:
                 self._bridged()
             case Way.ROUTED:
                 self._routed()
+        self._lay(stage)
 
     @property
     def name(self) -> str:
         """The rung, and how many further ports are published."""
         return f"{self.rung.name}, {self.present:,} more" if self.present else self.rung.name
-
-    def lay(self) -> None:
-        """Put the rules in place."""
-        ports = _forwarded(ip_address(CONTAINER), self.present)
-        match self.rung.rules:
-            case Rules.NONE:
-                pass
-            case Rules.TRACKED:
-                self.host.run("nft", "-f", "-", text=_TRACKED)
-            case Rules.MAP:
-                six = _forwarded(ip_address(CONTAINER6), self.present)
-                self.host.run("nft", "-f", "-", text=nft_map([*ports, *six], _NETWORKS))
-            case Rules.PORTMAP_NFT:
-                self.host.run("nft", "-f", "-", text=portmap_nft(ports))
-            case Rules.PORTMAP | Rules.CHAIN:
-                self._restore(portmap(ports, _NETWORKS[0], NETWORK))
-                if self.rung.rules is Rules.CHAIN:
-                    self._restore(firewall(ip_address(CONTAINER), BRIDGE))
-            case Rules.TABLES:
-                self._add(ports, **_OFF)
-            case Rules.DATAPLANE:
-                self._add(ports)
-
-    def finish(self) -> None:
-        """What ``lay`` cannot do in a thread: have the programs of the cgroups for client and server."""
-        root = cgroup_root()
-        if self.rung.rules is Rules.DATAPLANE and root is not None:
-            self._cgroup = self._stack.enter_context(own_cgroup(root))
-            for link in self.host.inside(self._lead):
-                self._stack.enter_context(link)
 
     def open(self, cpu: int, protocol: Protocol, version: int = 4, flows: int = 1, payload: int = 64) -> RoundTrips:
         """Sockets of a client and a server in one process, which nobody wakes."""
@@ -166,6 +135,29 @@ class Testbed:
 
     # -- rules --------------------------------------------------------------------------------------------------------
 
+    def _lay(self, stage: Stage) -> None:
+        """Put the rules in place."""
+        ports = _forwarded(ip_address(CONTAINER), self.present)
+        match self.rung.rules:
+            case Rules.NONE:
+                pass
+            case Rules.TRACKED:
+                self.host.run("nft", "-f", "-", text=_TRACKED)
+            case Rules.MAP:
+                six = [] if self.present else _forwarded(ip_address(CONTAINER6), 0)
+                self.host.run("nft", "-f", "-", text=nft_map([*ports, *six], _NETWORKS))
+            case Rules.PORTMAP_NFT:
+                self.host.run("nft", "-f", "-", text=portmap_nft(ports))
+            case Rules.PORTMAP | Rules.CHAIN:
+                self._restore(portmap(ports, _NETWORKS[0], NETWORK))
+                if self.rung.rules is Rules.CHAIN:
+                    self._restore(firewall(ip_address(CONTAINER), BRIDGE))
+            case Rules.TABLES:
+                self._add(ports, **_OFF)
+            case Rules.DATAPLANE:
+                self._add(ports)
+                self._lead(stage)
+
     def _restore(self, text: str) -> None:
         self.host.run("iptables-restore", "--noflush", text=text)
 
@@ -176,7 +168,8 @@ class Testbed:
             Path(settings).write_text('localhost = "off"\n', encoding="utf-8")
         container = Container(OWNER, self.server, f"{CONTAINER}/16", GATEWAY, BRIDGE, self.link)
         previous = container.previous_result()
-        previous["ips"].append({"address": f"{CONTAINER6}/64", "gateway": GATEWAY6, "interface": 2})
+        if not self.present:
+            previous["ips"].append({"address": f"{CONTAINER6}/64", "gateway": GATEWAY6, "interface": 2})
         published = [port(one.port, one.inner, one.protocol) for one in ports]
         text = configuration("dataplane", NETWORK, published, previous, **options)
         plugin = ours.plugin("dataplane")
@@ -184,12 +177,21 @@ class Testbed:
         with Starter(self.host, self._native) as starter:
             starter.run(plugin, variables, text)
 
-    def _lead(self) -> list[Fd]:
-        door = KernelPrograms()
-        serve(door)
-        if self._cgroup is None:
-            raise AssertionError("made before")
-        return list(attach(door, self._cgroup))
+    def _lead(self, stage: Stage) -> None:
+        """Have the programs of the cgroups for client and server."""
+        root = cgroup_root()
+        if root is None:
+            stage.log.note("no cgroup v2 is mounted: an ADD attaches no programs to cgroups here, nor does this")
+            return
+
+        def there() -> list[Fd]:
+            door = KernelPrograms()
+            serve(door)
+            return list(attach(door, cgroup))
+
+        cgroup = self._cgroup = self._stack.enter_context(own_cgroup(root))
+        for link in self.host.inside(there):
+            self._stack.enter_context(link)
 
     # -- round trips --------------------------------------------------------------------------------------------------
 
@@ -202,15 +204,6 @@ class Testbed:
         if self.rung.rules.publish:
             return self._client, HOST if version == 4 else HOST6, listen + HOST_PORTS, self.server, listen
         return self._client, CONTAINER if version == 4 else CONTAINER6, listen, self.server, listen
-
-
-def lay(testbeds: Sequence[Testbed]) -> None:
-    """Have all their rules in place, several at a time: ours are compiled for each host."""
-    with ThreadPoolExecutor(_AT_ONCE) as pool:
-        for _ in pool.map(Testbed.lay, testbeds):
-            pass
-    for testbed in testbeds:
-        testbed.finish()
 
 
 def _forwarded(address: Address, present: int) -> list[Forwarded]:

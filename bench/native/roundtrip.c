@@ -37,7 +37,7 @@
 #define PATIENCE 250000 /* microseconds */
 #define MOST_WORDS 180  /* 1,440 bytes: one packet */
 #define MOST_FLOWS 256
-#define FINE (1 << 17) /* below, each nanosecond has a bucket; above, each 1,024, up to 134 ms */
+#define FINE (1 << 17) /* below, each nanosecond has a bucket; above, each 1,024, the last 134 ms or more */
 #define COARSE 1024
 #define BUCKETS (2 * FINE)
 #define SPREAD 7 /* buckets that are told have 2^7 to a power of two: 0.8 % at most */

@@ -33,7 +33,7 @@ from bench.report import Figure, Results, control_figure, count_figure, grid, me
 from bench.roundtrips import RoundTrips
 from bench.sightings import prove
 from bench.stage import Stage
-from bench.testbed import Testbed, lay
+from bench.testbed import Testbed
 from dataplane.types import Protocol
 
 NEAR = 0.02
@@ -50,13 +50,12 @@ def run(stage: Stage) -> None:
     with ExitStack() as stack:
         stage.log.progress("layers: making a host for each layer")
         beds = {rung.name: Testbed(stack, stage, rung) for rung in (*RUNGS, AGAIN)}
-        lay(list(beds.values()))
         ways = {name: {str(one): bed.open(cpu, one) for one in protocols} for name, bed in beds.items()}
         stage.log.note(f"client, server and softirq on processor {cpu}; mitigations: {mitigations()}")
         _prove(stage, beds, ways)
         stage.log.progress("layers: measuring")
         span = stage.amount(12, 6, 2)
-        for turn in stage.turns(list(beds), stage.amount(220, 40, 2)):
+        for turn in stage.turns(list(beds), stage.amount(250, 40, 2)):
             for name, trips in ways[turn.variant].items():
                 trips.measure(_DISCARDED)
                 made = trips.measure(span, spread=True)

@@ -36,7 +36,7 @@ from bench.report import Figure, Results, control_figure, count_figure, grid, me
 from bench.roundtrips import RoundTrips
 from bench.sightings import prove
 from bench.stage import Stage
-from bench.testbed import Testbed, lay
+from bench.testbed import Testbed
 from dataplane.types import Protocol
 
 MANY_PORTS = 10_000
@@ -111,7 +111,6 @@ def run(stage: Stage) -> None:
         sizes = (0, stage.amount(MANY_PORTS, MANY_PORTS, 100))
         stage.log.progress(f"published: making hosts with a port, and with {sizes[-1]:,} more")
         beds = [Testbed(stack, stage, rung, size) for size in sizes for rung in _rungs(stage, size)]
-        lay(beds)
         every = not stage.extent
         asked = {bed.name: _opened(bed, shapes(bed.rung, bed.present, every=every), cpu, other) for bed in beds}
         stage.log.note(
@@ -120,7 +119,7 @@ def run(stage: Stage) -> None:
         )
         _prove(stage, asked)
         stage.log.progress("published: measuring")
-        for turn in stage.turns(list(asked), stage.amount(36, 12, 2)):
+        for turn in stage.turns(list(asked), stage.amount(46, 18, 2)):
             for shape in asked[turn.variant].shapes:
                 _round(stage, asked[turn.variant], shape, turn.block)
         _prove(stage, asked)
@@ -150,7 +149,7 @@ def _round(stage: Stage, asked: _Asked, shape: Shape, block: int) -> None:
     trips, variant, size = asked.ways[shape.way], asked.bed.rung.name, asked.bed.present
     times = _WOKEN if shape.apart else 1
     trips.measure(_DISCARDED * times, payload=shape.payload, flows=shape.flows)
-    span = stage.amount(10, 5, 2) * times
+    span = stage.amount(10, 3, 2) * times
     made = trips.measure(span, payload=shape.payload, flows=shape.flows)
     stage.log.sample(shape.name, variant, made.p50 / 1e3, size=size, block=block)
     stage.log.sample("round trips", variant, made.count, size=size, block=block)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import subprocess
 from collections.abc import Iterator
@@ -32,6 +33,7 @@ from support.world import GO_PLUGINS
 
 CPU, OTHER = 0, 1
 SHORT = 5  # milliseconds
+LONGEST = 1 << 27  # nanoseconds: what takes longer is in the last bucket
 PORT = 9000
 
 
@@ -52,15 +54,17 @@ def told() -> io.StringIO:
 def stage(tmp_path: Path, native: Native, told: io.StringIO) -> Iterator[Stage]:
     """A bench that hardly measures, and the proof that the machine outside is as it was."""
     needs.root()
-    before, there = outer_state(), cgroups()
+    before, there = outer_state(), abandoned()
     yield Stage(tmp_path, native, Log(told, {}, lambda _: None), Extent.SMOKE)
     assert outer_state() == before
-    assert cgroups() <= there
+    assert abandoned() <= there
 
 
-def cgroups() -> set[str]:
-    """Cgroups of benches that are there now."""
-    return {str(path) for path in Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")}
+def abandoned() -> set[str]:
+    """Cgroups of benches that have ended, or are this one's: others may be measuring."""
+    found = Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")
+    makers = ((path, path.name.split("-")[2]) for path in found)
+    return {str(path) for path, pid in makers if int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()}
 
 
 def lines(told: io.StringIO, kind: str) -> list[dict[str, object]]:
@@ -108,7 +112,7 @@ def test_how_round_trips_are_distributed(stage: Stage) -> None:
     near = [spread_percentile(spread, 0.5 + beside / made.count) for beside in (-1, 0, 1)]
     assert min(near) * 0.99 <= made.p50 <= max(near) * 1.01
     assert made.least == pytest.approx(min(spread), rel=0.01)
-    assert made.most == pytest.approx(max(spread), rel=0.01)
+    assert min(made.most, LONGEST) == pytest.approx(max(spread), rel=0.01)
 
 
 def test_a_host_is_what_its_name_says(stage: Stage, told: io.StringIO) -> None:
@@ -116,7 +120,6 @@ def test_a_host_is_what_its_name_says(stage: Stage, told: io.StringIO) -> None:
     stays."""
     with ExitStack() as stack:
         bed = testbed.Testbed(stack, stage, MAP)
-        testbed.lay([bed])
         ways = {
             "udp": bed.open(CPU, Protocol.UDP, flows=16),
             "tcp": bed.open(CPU, Protocol.TCP),
@@ -141,7 +144,6 @@ def test_what_portmap_and_firewall_write(stage: Stage) -> None:
         needs.file(GO_PLUGINS / name, package="containernetworking-plugins")
     with ExitStack() as stack:
         bed = testbed.Testbed(stack, stage, CHAIN)
-        testbed.lay([bed])
         host = stack.enter_context(stage.host("plugins"))
         if b"sigs.k8s.io/knftables" in (GO_PLUGINS / "portmap").read_bytes():
             pytest.skip("the portmap that is installed writes its rules by nft")
@@ -176,7 +178,7 @@ def test_the_ladder_and_the_published_port_are_measured(tmp_path: Path) -> None:
     """Each rung has its round trips and is proved, ours at the defaults and with programs off; none is lost."""
     needs.root()
     needs.command("cc", package="gcc")
-    before, there = outer_state(), cgroups()
+    before, there = outer_state(), abandoned()
     done = subprocess.run(
         [DPCTL, "bench", "run", "layers", "published", "--smoke", "--json", "--out", tmp_path],
         capture_output=True,
@@ -186,7 +188,7 @@ def test_the_ladder_and_the_published_port_are_measured(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert outer_state() == before
-    assert cgroups() <= there
+    assert abandoned() <= there
     scenarios = json.loads(done.stdout)["scenarios"]
     ladder = {one["what"]: one for one in scenarios["layers"]["figures"]}
     for rung in RUNGS:

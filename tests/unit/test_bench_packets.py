@@ -55,6 +55,7 @@ def passed(rung: Rung, **others: object) -> Passed:
         connections=1 if rung.tracked else 0,
         tables=TABLES[rung.rules],
         runs=dict.fromkeys(PROGRAMS, TRIPS) if rung in {OURS, AGAIN} else {},
+        led=both if rung in {OURS, AGAIN} else 0,
     )
     return replace(seen, **others)  # type: ignore[arg-type]
 
@@ -80,6 +81,8 @@ def test_a_packet_that_went_its_way_leaves_no_doubt(rung: Rung) -> None:
         (TABLES_ALONE, {"runs": {Program.GUARD: 100}}, "attached are guard"),
         (OURS, {"runs": {Program.GUARD: 100}}, "attached are guard"),
         (OURS, {"runs": dict.fromkeys(PROGRAMS, 99)}, "ran 99 times in 100 round trips"),
+        (OURS, {"led": 199}, "of the cgroups ran 199 times"),
+        (TABLES_ALONE, {"led": 1}, "of the cgroups ran 1 times"),
     ],
 )
 def test_what_is_not_as_the_name_says_is_told(rung: Rung, others: Mapping[str, object], reason: str) -> None:
