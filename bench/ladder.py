@@ -95,8 +95,10 @@ PORTMAP = _published(Rules.PORTMAP, Role.TODAY_TOO)
 CHAIN = _published(Rules.CHAIN, Role.TODAY)
 TABLES_ALONE = _published(Rules.TABLES, Role.OURS_TOO)
 OURS = _published(Rules.DATAPLANE, Role.OURS)
-AGAIN = Rung(f"{OURS.name}, again", Role.OURS, rules=Rules.DATAPLANE)
-"""The control: another host like that of ``OURS``."""
+AGAIN = f"{OURS.name}, again"
+"""The control: the host of ``OURS``, once more in each block."""
+TWIN = Rung(f"{OURS.name}, another host", Role.OURS, rules=Rules.DATAPLANE)
+"""Another host like that of ``OURS``: what memory they happen to have is all that differs."""
 
 PUBLISHED = (MAP, PORTMAP_NFT, PORTMAP, CHAIN, TABLES_ALONE, OURS)
 RUNGS = (LOOPBACK, VETH, BRIDGE, BRIDGE_TRACKED, ROUTED, ROUTED_TRACKED, *PUBLISHED)

@@ -21,7 +21,7 @@ from pathlib import Path
 from bench.cgroups import attach, cgroup_root, own_cgroup, serve
 from bench.cni import Container, configuration, environment, port
 from bench.hooked import BRIDGE, CLIENT, CONTAINER, GATEWAY, HOST, UPLINK, sum_in_software
-from bench.ladder import AGAIN, Rules, Rung, Way
+from bench.ladder import TWIN, Rules, Rung, Way
 from bench.ours import Ours
 from bench.peers import NETWORK
 from bench.place import Place
@@ -59,7 +59,7 @@ class Testbed:
         """With so many further ports published; then by IPv4 alone."""
         self.rung, self.present = rung, present
         self._stack, self._native = stack, stage.native
-        suffix = "-again" if rung is AGAIN else ""
+        suffix = "-twin" if rung is TWIN else ""
         name = f"{rung.way.name}-{rung.rules.name}-{present}{suffix}".lower().replace("_", "-")
         self.host = stack.enter_context(stage.host(name))
         self._cgroup: Path | None = None

@@ -1,6 +1,6 @@
 """What does each layer between a client and a container cost a round trip, and what do ours add to it?
 
-Thirteen hosts, one more layer on each: loopback, a veth pair, a bridge, br_netfilter with conntrack, a host that
+Twelve hosts, one more layer on each: loopback, a veth pair, a bridge, br_netfilter with conntrack, a host that
 forwards, conntrack there, and a published port as several people write it: the best pure nft, portmap by nft and by
 iptables, portmap with firewall, and ours with programs off and at the defaults. Round trips of 64 bytes by UDP; in
 full by TCP, too.
@@ -13,7 +13,7 @@ Fair       client, server and softirq on one processor, in one process that nobo
            as what comes from a network has them; br_netfilter is on where routed, as the kernel brings it up; payload
            compared, losses counted. What proves that packets went where the name says: counters at the hooks of
            bridge and forwarding, conntrack's entries, how often each of our programs ran, before and after
-Falsified  by a second host like ours that differs from it, by a lost answer, or by a layer that packets did not pass
+Falsified  by our host that differs from itself, by a lost answer, or by a layer that packets did not pass
 
 Established flows alone are asked about: the rules that translate are asked once a connection, and so are no part of it.
 """
@@ -25,7 +25,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.answers import Answer, Beside, Kind
-from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, VETH
+from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, TWIN, VETH
 from bench.machine import mitigations
 from bench.measure import Sample, interval, paired, spread_percentile
 from bench.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -37,7 +37,7 @@ from bench.testbed import Testbed
 from dataplane.types import Protocol
 
 NEAR = 0.02
-"""How surely our host must be as slow as one like it."""
+"""How surely our host must be as slow as itself."""
 
 _PROTOCOLS = (Protocol.UDP, Protocol.TCP)
 _DISCARDED = 1  # milliseconds at the start of a round
@@ -49,13 +49,15 @@ def run(stage: Stage) -> None:
     protocols = _PROTOCOLS[: stage.amount(2, 1, 1)]
     with ExitStack() as stack:
         stage.log.progress("layers: making a host for each layer")
-        beds = {rung.name: Testbed(stack, stage, rung) for rung in (*RUNGS, AGAIN)}
+        rungs = RUNGS if stage.extent else (*RUNGS, TWIN)
+        beds = {rung.name: Testbed(stack, stage, rung) for rung in rungs}
         ways = {name: {str(one): bed.open(cpu, one) for one in protocols} for name, bed in beds.items()}
         stage.log.note(f"client, server and softirq on processor {cpu}; mitigations: {mitigations()}")
         _prove(stage, beds, ways)
         stage.log.progress("layers: measuring")
+        ways[AGAIN] = ways[OURS.name]
         span = stage.amount(12, 6, 2)
-        for turn in stage.turns(list(beds), stage.amount(250, 40, 2)):
+        for turn in stage.turns(list(ways), stage.amount(220, 40, 2)):
             for name, trips in ways[turn.variant].items():
                 trips.measure(_DISCARDED)
                 made = trips.measure(span, spread=True)
@@ -91,8 +93,10 @@ def figures(results: Results) -> list[Figure]:
             if spread:
                 p99 = spread_percentile(spread, 0.99)
                 rows.append(Figure(f"{title}, {rung.name}, p99", p99, "us", count=sum(spread.values())))
-        again, own = results.of(name, AGAIN.name), results.of(name, OURS.name)
-        rows.append(control_figure(again, own, f"control: {title}, a second host", of=len(measured), within=NEAR))
+        again, own, twin = (results.of(name, one) for one in (AGAIN, OURS.name, TWIN.name))
+        if twin:
+            rows.append(ratio_figure(f"{title}, two hosts of ours, alike", twin, own))
+        rows.append(control_figure(again, own, f"control: {title}, the same twice", of=len(measured), within=NEAR))
     made = sum(one.value for one in results.samples if one.measure == "round trips")
     lost = sum(one.value for one in results.samples if one.measure == "lost")
     rows.append(count_figure(f"round trips lost or damaged, of {made:,.0f}", lost if made else None, at_most=0))
@@ -172,9 +176,8 @@ def _unproved(results: Results) -> set[str]:
 
 def _doubt(results: Results, name: str) -> str:
     """Why a row of answers says nothing; empty where it does."""
-    control = control_figure(
-        results.of(name, AGAIN.name), results.of(name, OURS.name), of=len(_measured(results)), within=NEAR
-    )
+    again, own = results.of(name, AGAIN), results.of(name, OURS.name)
+    control = control_figure(again, own, of=len(_measured(results)), within=NEAR)
     failed = sorted(_unproved(results))
     return f"not proved: {', '.join(failed)}" if failed else control.note
 
