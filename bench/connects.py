@@ -9,28 +9,22 @@ of its own, below the root and empty but for what measures: the root's other pro
 
 from __future__ import annotations
 
-import errno
-import os
-import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from bench.cgroups import attach, cgroup_root, own_cgroup, serve
 from bench.hooked import CONTAINER, Scene
 from bench.native import BenchError
-from bench.place import wait_for
 from bench.report import Figure, Results, control_figure, median_figure, ratio_figure
 from bench.roundtrips import Ends, Mode, RoundTrips
 from bench.stage import Stage
 from bench.variants import HOST_PORTS
-from control.desired.ruleset import DEFAULT_MARK
 from dataplane import abi
-from dataplane.programs import syscall
-from dataplane.programs.compile import ATTACH_TYPES
 from dataplane.programs.door import KernelPrograms
-from dataplane.types import LOCALHOST_PROGRAMS, Protocol
+from dataplane.types import Protocol
 
 NONE, AGAIN, IDLE, HIT = "no program", "no program again", "idle", "hit"
 VARIANTS = (NONE, AGAIN, IDLE, HIT)
@@ -38,9 +32,7 @@ PROTOCOLS = (Protocol.UDP, Protocol.TCP)
 
 _LISTEN = 9010
 _LOOPBACK = "127.0.0.1"
-_SO_NETNS_COOKIE = 71
 _DISCARDED = 3  # milliseconds at the start of a round
-_PATIENCE = 10.0  # seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,24 +54,18 @@ class _Links:
             yield
 
     def _attach(self, door: KernelPrograms, stack: ExitStack) -> None:
-        cgroup = os.open(self.cgroup, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            for program in LOCALHOST_PROGRAMS:
-                with syscall.obj_get(door.directory / program.function) as pinned:
-                    attach_type = ATTACH_TYPES[program.hook]
-                    stack.enter_context(syscall.cgroup_link_create(pinned.number, cgroup, attach_type))
-        finally:
-            os.close(cgroup)
+        for link in attach(door, self.cgroup):
+            stack.enter_context(link)
 
 
 def measure(stage: Stage, scene: Scene, cpu: int, first: int) -> None:
     """Measure, in blocks from ``first``; a note where this machine cannot."""
-    root = _cgroup_root()
+    root = cgroup_root()
     if root is None:
         stage.log.note("connect: not measured, for no cgroup v2 is mounted")
         return
     with ExitStack() as stack:
-        cgroup = stack.enter_context(_own_cgroup(root))
+        cgroup = stack.enter_context(own_cgroup(root))
         links = _Links(scene, cgroup)
 
         def opened(address: str, port: int, protocol: Protocol, mode: Mode = Mode.CONNECT) -> RoundTrips:
@@ -138,42 +124,9 @@ def _led(links: _Links, opened: Callable[[str, int, Protocol, Mode], RoundTrips]
     return True
 
 
-def _cgroup_root() -> Path | None:
-    """Where cgroup v2 is mounted."""
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        _, where, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(where)
-    return None
-
-
-@contextmanager
-def _own_cgroup(root: Path) -> Iterator[Path]:
-    made = root / f"dataplane-bench-{os.getpid()}"
-    made.mkdir()
-    try:
-        yield made
-    finally:
-        # Whoever was in it has ended, and is not out of it in the same moment.
-        if not wait_for(lambda: _removed(made), _PATIENCE):
-            raise BenchError(f"could not remove the cgroup {made}: processes stay in it")
-
-
-def _removed(cgroup: Path) -> bool:
-    try:
-        cgroup.rmdir()
-    except OSError as error:
-        if error.errno != errno.EBUSY:
-            raise
-        return False
-    return True
-
-
 def _publish(door: KernelPrograms, *, there: bool) -> None:
     """Have the ports published for loopback addresses, or none."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-        cookie = int.from_bytes(any_socket.getsockopt(socket.SOL_SOCKET, _SO_NETNS_COOKIE, 8), "little")
-    door.put("settings", abi.U32.pack(0), abi.HostSettings(DEFAULT_MARK, cookie).pack())
+    serve(door)
     for protocol in PROTOCOLS:
         key = abi.PublishedKey(None, 4, protocol.number, _LISTEN + HOST_PORTS).pack()
         if there:

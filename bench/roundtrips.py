@@ -3,11 +3,13 @@
 ends = Ends(client.path, "10.0.2.15", 40001, web.path, 9000)
 with RoundTrips(host, native, cpu, ends) as trips:
     trips.measure(30)              # milliseconds -> Round(count, lost, wrong, p50 ...), in nanoseconds
+    trips.measure(30, payload=8, flows=16, spread=True)         # another question by the same sockets
 """
 
 from __future__ import annotations
 
 import subprocess
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
@@ -23,6 +25,7 @@ PAYLOAD = 64
 """Bytes, unless something else is asked for."""
 
 _PATIENCE = 10.0  # seconds
+_WARM = 2  # milliseconds
 
 
 class Mode(StrEnum):
@@ -45,6 +48,10 @@ class Ends:
     protocol: Protocol = Protocol.UDP
     mode: Mode = Mode.ONE
     payload: int = PAYLOAD
+    flows: int = 1
+    """The client's sockets, which are asked in turn."""
+    server_cpu: int | None = None
+    """Where a server of its own (``Mode.TWO``) is; None is where the client is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +67,11 @@ class Round:
     p99: int
     p999: int
     most: int
+    spread: tuple[tuple[int, int], ...] = ()
+    """(value, how often), where it was asked for; buckets are at most 1 % wide."""
+
+
+_NUMBERS = len(Round.__slots__) - 1
 
 
 class RoundTrips:
@@ -67,15 +79,22 @@ class RoundTrips:
 
     def __init__(self, host: Host, native: Native, cpu: int, ends: Ends, cgroup: Path | None = None) -> None:
         self._ends = ends
+        self._where = f"{ends.protocol} {ends.address} port {ends.port}"
+        cpus = cpu if ends.server_cpu is None else f"{cpu},{ends.server_cpu}"
         # A socket is of the cgroup that its process was in when it opened it.
         joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
         self._process = host.spawn(
-            *joined, native.roundtrip, cpu, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
-            ends.server, ends.listen, ends.payload, stdin=subprocess.PIPE,
+            *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
+            ends.server, ends.listen, ends.payload, ends.flows, stdin=subprocess.PIPE,
         )  # fmt: skip
         if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
             end(self._process)
-            raise BenchError(f"could not open sockets to {ends.protocol} {ends.address}:{ends.port}: see above")
+            raise BenchError(f"could not open sockets to {self._where}: see above")
+
+    @property
+    def protocol(self) -> Protocol:
+        """Of the sockets."""
+        return self._ends.protocol
 
     def __enter__(self) -> Self:
         return self
@@ -88,14 +107,34 @@ class RoundTrips:
             self._process.wait(_PATIENCE)
         end(self._process)
 
-    def measure(self, milliseconds: int) -> Round:
-        """Round trips, or connections, for so long. Raises ``BenchError``."""
+    def warm(self) -> None:
+        """Have each flow answered, without a loss in between: neighbours are known then, and connections established.
+
+        Raises ``BenchError`` where that does not come to be.
+        """
+        asked, limit = 0, time.monotonic() + _PATIENCE
+        while asked < 2 * self._ends.flows:
+            made = self.measure(_WARM)
+            asked = 0 if made.lost or made.wrong else asked + made.count
+            if time.monotonic() > limit:
+                raise BenchError(f"could not have all answers from {self._where}: some are lost for {_PATIENCE:g} s")
+
+    def measure(
+        self, milliseconds: int, *, payload: int | None = None, flows: int | None = None, spread: bool = False
+    ) -> Round:
+        """Round trips, or connections, for so long; of fewer bytes and flows than there are, where that is asked for.
+
+        Raises ``BenchError``.
+        """
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("made with pipes")
-        self._process.stdin.write(b"%d\n" % milliseconds)
+        words = f"{milliseconds} {payload or self._ends.payload} {flows or self._ends.flows}"
+        self._process.stdin.write(f"{words} spread\n".encode() if spread else f"{words}\n".encode())
         self._process.stdin.flush()
         answer = self._process.stdout.readline().split()
-        if len(answer) != len(Round.__slots__):
-            where = f"{self._ends.protocol} {self._ends.address}:{self._ends.port}"
-            raise BenchError(f"could not make round trips to {where}: see above")
-        return Round(*map(int, answer))
+        if len(answer) != _NUMBERS:
+            raise BenchError(f"could not make round trips to {self._where}: see above")
+        told = self._process.stdout.readline().decode().split() if spread else []
+        buckets = tuple((int(value), int(count)) for value, _, count in (one.partition(":") for one in told))
+        count, lost, wrong, least, p50, p90, p99, p999, most = map(int, answer)
+        return Round(count, lost, wrong, least, p50, p90, p99, p999, most, buckets)

@@ -22,6 +22,8 @@ from bench.stage import Stage
 
 SUITES: dict[str, tuple[str, ...]] = {
     "packet": (
+        "layers",
+        "published",
         "program_cost",
     ),
     "rules": (
