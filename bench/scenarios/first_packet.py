@@ -29,6 +29,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import replace
+from statistics import median
 
 from bench.answers import Answer, Beside, Growth, Kind
 from bench.measure import Sample, block_medians, interval, paired
@@ -151,7 +152,7 @@ def answers(results: Results) -> list[Answer]:
     """At the least and at the most ports, for each protocol; how it grew between them."""
     found = []
     for protocol in PROTOCOLS:
-        sizes = results.sizes(protocol, Way.OURS)
+        sizes, doubt = results.sizes(protocol, Way.OURS), _doubt(results, protocol)
         for size in dict.fromkeys((sizes[0], sizes[-1]) if sizes else ()):
             own = results.of(protocol, Way.OURS, size)
             besides = []
@@ -163,7 +164,7 @@ def answers(results: Results) -> list[Answer]:
             what = f"{WHAT[protocol]}, {_ports(size)}"
             ours = interval(list(block_medians(own).values()))
             growth = _growth(results, protocol, Way.OURS, size)
-            found.append(Answer(Kind.PACKET, what, "us", ours, tuple(besides), growth, _doubt(results, protocol)))
+            found.append(Answer(Kind.PACKET, what, "us", ours, tuple(besides), growth, doubt))
     return found
 
 
@@ -249,10 +250,14 @@ def _rows(results: Results, protocol: Protocol) -> Iterator[Figure]:
             yield ratio_figure(name, above, below, at_most=FLAT if way.ours else None)
     for size in dict.fromkeys((sizes[0], *(one for one in sizes if one == CONTROLLED), last)):
         yield from _ratios(results, protocol, size)
-    size = min(CONTROLLED, last)
-    again, own = results.of(protocol, Way.AGAIN, size), results.of(protocol, Way.OURS, size)
-    name = f"control: {what}, two hosts made in the same way"
-    yield control_figure(again, own, name, of=len(PROTOCOLS))
+    yield _control(results, protocol)
+
+
+def _control(results: Results, protocol: Protocol) -> Figure:
+    again = results.of(protocol, Way.AGAIN)
+    own = results.of(protocol, Way.OURS, again[0].size) if again else []
+    name = f"control: {WHAT[protocol]}, two hosts made in the same way"
+    return control_figure(again, own, name, of=len(PROTOCOLS))
 
 
 def _places(results: Results, protocol: Protocol, way: Way, size: int) -> Iterator[Figure]:
@@ -282,9 +287,8 @@ def _cell(results: Results, protocol: Protocol, way: Way, size: int) -> str:
     found = results.of(protocol, way, size)
     if not found:
         return ""
-    middle = interval(list(block_medians(found).values())).middle
-    ratios = paired(found, results.of(protocol, Way.OURS, size))
-    return f"{number(middle)} ({interval(ratios).middle:.2f})" if ratios else number(middle)
+    middle, ratios = median(block_medians(found).values()), paired(found, results.of(protocol, Way.OURS, size))
+    return f"{number(middle)} ({median(ratios):.2f})" if ratios else number(middle)
 
 
 def _growth(results: Results, protocol: Protocol, way: Way, size: int) -> Growth | None:
@@ -296,9 +300,9 @@ def _growth(results: Results, protocol: Protocol, way: Way, size: int) -> Growth
 
 def _doubt(results: Results, protocol: Protocol) -> str:
     """Why rows of this protocol would say nothing."""
-    for row in _rows(results, protocol):
-        if row.what.startswith("control: ") and not row.met:
-            return row.note
+    control = _control(results, protocol)
+    if not control.met:
+        return control.note
     for measure, why in (("unproved", "a host did not do what its name says"), ("lost", "flows were lost")):
         if _total(results, measure):
             return why
