@@ -15,9 +15,9 @@ Fair       client, container and softirq on one processor, both ends in one proc
            also the first and the last; ours as an ADD leaves it, at its defaults, and once without its programs
 Falsified  by more than 1.05 between the least and the most ports for ours, by ours without programs more than 3 % above
            the map, or by a control, which is another host made in the same way, that differs
-Proved     each round: answers compared bit by bit, and as many entries in conntrack as flows. Before: ports counted in
-           the kernel, their order, and counters (of rules, or before and behind them) that take each flow; how often
-           our programs ran
+Proved     beforehand: two ADDs by each portmap in the given directories leave just such rules; ports are counted in the
+           kernel, with their order; counters (of rules, or before and behind them) take each flow; how often our
+           programs ran. In each round: answers compared bit by bit, and as many entries in conntrack as flows
 
 Be aware: a port that is asked for again and again is in the processor's caches, and so are the rules before it.
 """
@@ -48,6 +48,7 @@ from bench.report import (
     ratio_figure,
 )
 from bench.stage import Stage
+from bench.verbatim import compare
 from bench.ways import PROTOCOLS, Place, Way
 from dataplane.types import Protocol
 
@@ -80,6 +81,7 @@ def run(stage: Stage) -> None:
         _publish(stage, [site for _, site in sites.values()])
         flows = {name: stack.enter_context(site.flows(stage.native, cpu)) for name, (_, site) in sites.items()}
         stage.log.progress("first_packet: proving which way flows go")
+        _compare_forms(stage)
         for name, (size, site) in sites.items():
             found = site.prove(flows[name])
             stage.log.sample("unproved", site.way, float(bool(found)), size=size)
@@ -107,7 +109,7 @@ def figures(results: Results) -> list[Figure]:
         count_figure("flows that were not new to conntrack, or passed it where they should not", known, at_most=0)
     )
     proofs = [one for one in results.samples if one.measure == "unproved"]
-    what = f"hosts that did not do what their name says, of {len(proofs)}"
+    what = f"hosts and rules that are not what their names say, of {len(proofs)}"
     rows.append(count_figure(what, _total(results, "unproved") if proofs else None, at_most=0))
     return rows
 
@@ -187,6 +189,16 @@ def _sites(stage: Stage, stack: ExitStack, sizes: Sequence[int]) -> Iterator[tup
                 stage.log.note(f"{way}: not measured, for this machine refuses it: {why}")
                 continue
             yield size, Site(host, way, size)
+
+
+def _compare_forms(stage: Stage) -> None:
+    """Say of each portmap at hand whether its rules are the ones that are measured."""
+    portmaps = [directory / "portmap" for directory in stage.peers if (directory / "portmap").exists()]
+    for one, portmap in enumerate(portmaps):
+        with stage.host(f"form-{one}") as host:
+            form = compare(host, portmap)
+        stage.log.sample("unproved", form.way, float(not form.same))
+        stage.log.note(str(form))
 
 
 def _publish(stage: Stage, sites: Sequence[Site]) -> None:
@@ -303,7 +315,7 @@ def _doubt(results: Results, protocol: Protocol) -> str:
     control = _control(results, protocol)
     if not control.met:
         return control.note
-    for measure, why in (("unproved", "a host did not do what its name says"), ("lost", "flows were lost")):
+    for measure, why in (("unproved", "a host or its rules are not what the name says"), ("lost", "flows were lost")):
         if _total(results, measure):
             return why
     return ""

@@ -113,5 +113,5 @@ def test_first_packets_are_measured_by_all_ways(tmp_path: Path) -> None:
         for what in ("UDP, first packet and answer", "TCP connect()"):
             assert figures[f"{what}: {way}, 100 ports"]["value"] > 0
     (lost,) = (one for what, one in figures.items() if what.startswith("flows lost"))
-    (proved,) = (one for what, one in figures.items() if what.startswith("hosts that did not"))
+    (proved,) = (one for what, one in figures.items() if what.startswith("hosts and rules that are not"))
     assert lost["met"] is proved["met"] is True

@@ -121,7 +121,7 @@ def test_a_good_run_meets_all_its_limits() -> None:
         (results(growth=1.1), f"{WHAT[Protocol.UDP]}: {Way.OURS}, 10,000 ports / 1"),
         (results(again=1.1), f"control: {WHAT[Protocol.TCP]}, two hosts made in the same way"),
         (results(lost=1), "flows lost or damaged, of 1,000"),
-        (results(unproved=1), "hosts that did not do what their name says, of 1"),
+        (results(unproved=1), "hosts and rules that are not what their names say, of 1"),
     ],
 )
 def test_a_limit_that_is_missed_is_said(run: Results, what: str) -> None:
