@@ -1,7 +1,7 @@
 """Hosts that publish many ports, each in one way, between a client whose every flow is new and one container.
 
     site = Site(host, Way.RULES, size=10_000)
-    site.publish(native)                       # our plugin, or the text of what others have in the kernel
+    site.publish(native)                       # by our plugin, or by the text of what others have in the kernel
     with site.flows(native, cpu) as flows:
         doubts = site.prove(flows)             # a few flows to each target, and what the kernel says of them
         flows.measure(site.number(Protocol.UDP, Place.LAST), milliseconds=10, least=10)
@@ -52,10 +52,6 @@ class Site:
         self._containers = publishers(size, _PORTS_OF_AN_ADD) if way.ours else publishers(size)
         self.ports = sum(len(one.ports) for one in self._containers)
         """How many are published: at the least one number for each protocol."""
-        if way is Way.VETH:
-            self._wire()
-        else:
-            self._forward()
 
     @property
     def name(self) -> str:
@@ -74,10 +70,12 @@ class Site:
         return NewFlows(self.host, native, cpu, client, _HOST, server, wanted)
 
     def publish(self, native: Native) -> None:
-        """Have all ports in the kernel. Raises ``BenchError``."""
+        """Put client and container in their places, and have all ports in the kernel. Raises ``BenchError``."""
+        if self.way is Way.VETH:
+            self._wire()
+            return
+        self._forward()
         match self.way:
-            case Way.VETH:
-                return
             case Way.MAP:
                 self.host.run("nft", "-f", "-", text=pure_map(self._containers))
             case Way.RULES:

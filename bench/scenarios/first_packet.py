@@ -67,7 +67,7 @@ WHAT = {Protocol.UDP: "UDP, first packet and answer", Protocol.TCP: "TCP connect
 _LINEAR = tuple(way for way in Way if way.linear)
 _SHOWN = (Way.OURS, Way.NFT_ONLY, Way.MAP, *_LINEAR)
 _BESIDE = (Way.VETH, Way.MAP, *_LINEAR)
-_WARM = 2  # milliseconds before a round that counts
+_WARM = 1  # milliseconds before a round that counts
 _LEAST = 10  # flows of a round, however long they take
 
 

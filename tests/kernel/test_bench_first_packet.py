@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from bench.measure import spread_percentile
 from bench.native import Native, build
 from bench.place import Host
 from bench.publishing import Site
@@ -54,6 +55,8 @@ def test_every_flow_is_new_and_goes_the_way_that_its_name_says(host: Host, nativ
                 assert made.tracked == made.made > made.count
                 assert sum(count for _, count in made.spread) == made.count
                 assert 0 < made.p50 <= made.p90 <= made.p99
+                least = spread_percentile(dict(made.spread), 0.5)
+                assert least <= made.p50 <= least * 1.01
 
 
 def test_a_veth_has_no_conntrack(host: Host, native: Native) -> None:
