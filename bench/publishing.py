@@ -154,7 +154,10 @@ class Site:
 
     def _forward(self) -> None:
         client = self.host.join("client", _UPLINK, f"{_HOST}/24", f"{_CLIENT}/24")
-        self.host.bridge(_BRIDGE, f"{_GATEWAY}/16")
+        # A bridge that snoops joins a group, and its IGMP would be one more flow that conntrack knows.
+        bridge = f"link add {_BRIDGE} type bridge forward_delay 0 mcast_snooping 0\n"
+        up = f"address add {_GATEWAY}/16 dev {_BRIDGE}\nlink set {_BRIDGE} up\n"
+        self.host.run("ip", "-batch", "-", text=bridge + up)
         self.host.wire(_BRIDGE, self.host.namespace(_WEB), ADDRESS, _GATEWAY)
         self.host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         give_sources(client, _CLIENT, self.host)

@@ -145,7 +145,7 @@ def plots(results: Results) -> list[Plot]:
     spreads = {way: results.spread(Protocol.UDP, way, SPREAD) for way in _SHOWN}
     boxes = tuple(box(way, way.role, spread) for way, spread in spreads.items() if spread)
     if boxes:
-        title = f"New flows to a published port: {WHAT[Protocol.UDP]}, {SPREAD:,} ports"
+        title = f"New UDP flows at {SPREAD:,} published ports: first packet and answer"
         found.append(Boxes("first_packet_spread", title, Axis("us", log=True), boxes))
     return found
 
