@@ -25,6 +25,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "layers",
         "published",
         "program_cost",
+        "first_packet",
     ),
     "rules": (
         "repair",
