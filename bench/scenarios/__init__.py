@@ -25,6 +25,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "program_cost",
     ),
     "rules": (
+        "rule_updates",
         "repair",
     ),
     "cni": (
