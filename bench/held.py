@@ -65,11 +65,12 @@ class Held:
             return inside(netns.fileno(), generation)
 
     def settle(self) -> None:
-        """Wait until the kernel is done with what was removed: it is freed after an RCU grace period (milliseconds),
-        and a transaction that comes before that waits for it."""
+        """Wait until the kernel has freed what was removed, which takes it an RCU grace period (milliseconds). Else
+        the next to close a socket, a question here or any nft that ends, would wait for that, and would keep
+        transactions waiting as long."""
 
         def there() -> None:
-            # What is left to free is freed when any socket of nfnetlink closes, by nft_rcv_nl_event() of nf_tables.
+            # nft_rcv_nl_event() of nf_tables, with the commit mutex of the namespace held.
             with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as netlink:
                 netlink.bind((0, 0))
 

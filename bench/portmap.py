@@ -1,6 +1,6 @@
 """The processes by which portmap 1.9.1 publishes ports with its nftables backend: the same calls of nft, in its order.
 
-    calls = PortmapCalls(host, starter)
+    calls = PortmapCalls(starter, nft)
     calls.add(container).milliseconds          # nft --version; nft --check; nft -f - with a rule a port
     calls.delete(container).milliseconds       # for ip and ip6 each: those two, three listings as JSON, nft -f -
 
@@ -14,14 +14,12 @@ not counted, to its advantage.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_interface
 from pathlib import Path
 
 from bench.cni import Container
-from bench.native import BenchError
 from bench.place import SYSTEM_PATH
 from bench.starter import Done, Starter
 
@@ -65,11 +63,8 @@ class Spent:
 class PortmapCalls:
     """See the module."""
 
-    def __init__(self, starter: Starter) -> None:
-        found = shutil.which("nft", path=SYSTEM_PATH)
-        if found is None:
-            raise BenchError("could not find nft: install the package nftables")
-        self._nft, self._starter = Path(found), starter
+    def __init__(self, starter: Starter, nft: Path) -> None:
+        self._nft, self._starter = nft, starter
 
     def add(self, container: Container) -> Spent:
         """What an ADD calls. Raises ``BenchError``."""

@@ -51,6 +51,14 @@ def present(count: int) -> list[Container]:
     return crowd(count, max(PORTS_EACH, -(-count // MOST_CONTAINERS)))
 
 
+def nft() -> Path:
+    """The system's. Raises ``BenchError``."""
+    found = shutil.which("nft", path=SYSTEM_PATH)
+    if found is None:
+        raise BenchError("could not find nft: install the package nftables")
+    return Path(found)
+
+
 class Publisher(ABC):
     """See the module."""
 
@@ -143,10 +151,7 @@ class NftMap(_PureMap):
 
     def __init__(self, stage: Stage, stack: ExitStack, count: int) -> None:
         super().__init__(stage, stack, count, "nft")
-        found = shutil.which("nft", path=SYSTEM_PATH)
-        if found is None:
-            raise BenchError("could not find nft: install the package nftables")
-        self._nft, self._starter = Path(found), stack.enter_context(Starter(self.host, stage.native, stage.cpu))
+        self._nft, self._starter = nft(), stack.enter_context(Starter(self.host, stage.native, stage.cpu))
 
     def _make(self, update: Update) -> float:
         text = in_map(update, self._own)
@@ -177,7 +182,7 @@ class PortmapRules(Publisher):
         super().__init__(host, Container(_OWN, "", _ADDRESS))
         host.run("nft", "-f", "-", text=portmap_nft(present(count)))
         starter = stack.enter_context(Starter(host, stage.native, stage.cpu, stderr=subprocess.DEVNULL))
-        self._calls = PortmapCalls(starter)
+        self._calls = PortmapCalls(starter, nft())
         self._before = self._held.rules(PORTMAP)
         self._found = ""
 

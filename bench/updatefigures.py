@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 
 from bench.answers import Answer, Beside, Growth, Kind
 from bench.listings import OF_PORTMAP, RULESET
@@ -157,8 +158,15 @@ def _of_update(results: Results, update: Update) -> Iterator[Figure]:
 
 def _controls(results: Results) -> Iterator[Figure]:
     for update in _ONES:
-        own, again = results.of(update.name, OURS), results.of(update.name, AGAIN)
+        own, again = (_by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
         yield control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES))
+
+
+def _by_turn(samples: Iterable[Sample]) -> list[Sample]:
+    """The same with a block for each size of each block: a control has a ratio for each turn that it had."""
+    found = list(samples)
+    sizes = sorted({one.size for one in found})
+    return [replace(one, block=one.block * len(sizes) + sizes.index(one.size)) for one in found]
 
 
 def _of_disturbed(results: Results) -> Iterator[Figure]:
@@ -226,7 +234,7 @@ def _growth(results: Results, update: Update, variant: str) -> Growth | None:
 def _doubt(results: Results, update: Update) -> str:
     if any(one.measure == UNPROVED for one in results.samples):
         return "an update was not proved"
-    ratios = paired(results.of(update.name, AGAIN), results.of(update.name, OURS))
+    ratios = paired(*(_by_turn(results.of(update.name, variant)) for variant in (AGAIN, OURS)))
     spread: Interval | None = interval(ratios, confidence=1 - (1 - CONFIDENCE) / len(_ONES)) if ratios else None
     if spread is None or not Control(spread).valid:
         return "the control differs from itself, or has too few blocks"
