@@ -128,7 +128,7 @@ def plots(results: Results) -> list[Plot]:
         )
     ]
     drawn = tuple(one for one in lines if one.points and all(point.y > 0 for point in one.points))
-    remark = "Nobody else's rules come back by themselves."
+    remark = "Without an agent they do not come back at all, and neither do portmap's."
     title = f"After {what}: how long ports are gone"
     axes = Axis("published ports", log=True), Axis("p50, ms", log=True)
     return [Curves("repair", title, *axes, drawn, remark)] if drawn else []

@@ -136,7 +136,6 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
     for size in {size for variant, size in publishers if variant == shown.OURS}:
         keys[f"{shown.AGAIN} at {size}"] = (shown.AGAIN, size)
     keys[shown.FLOOR] = (shown.FLOOR, 0)
-    singles = stage.amount(5, 2, 1)
     blocks, most, few = stage.amount(12, 5, 1), stage.amount(8, 2, 1), stage.amount(3, 1, 1)
     slow = set[tuple[str, int]]()
     for turn in stage.turns(sorted(keys), blocks):
@@ -147,6 +146,7 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
             continue
         if turn.block >= (few if (variant, size) in slow else most if variant == shown.PORTMAP else blocks):
             continue
+        singles = stage.amount(2, 1, 1) if variant == shown.PORTMAP else stage.amount(6, 3, 1)
         made = _round(publishers[shown.OURS if variant == shown.AGAIN else variant, size], singles)
         for update, spent, doubt in made:
             if doubts.believed(variant, update.name, doubt, size, turn.block):
