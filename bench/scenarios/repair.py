@@ -93,7 +93,7 @@ def run(stage: Stage) -> None:
         }
         stage.log.progress("repair: removing what is there")
         failed = set[str]()
-        for turn in stage.turns(sorted(turns), stage.amount(16, 2, 1)):
+        for turn in stage.turns(sorted(turns), stage.amount(10, 2, 1)):
             what, scene = turns[turn.variant]
             if turn.variant not in failed and not _round(scene, what, turn.block):
                 failed.add(turn.variant)

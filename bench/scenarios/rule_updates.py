@@ -136,7 +136,7 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
     for size in {size for variant, size in publishers if variant == shown.OURS}:
         keys[f"{shown.AGAIN} at {size}"] = (shown.AGAIN, size)
     keys[shown.FLOOR] = (shown.FLOOR, 0)
-    blocks, most, few = stage.amount(12, 5, 1), stage.amount(8, 2, 1), stage.amount(3, 1, 1)
+    blocks, most, few = stage.amount(10, 5, 1), stage.amount(6, 2, 1), stage.amount(2, 1, 1)
     slow = set[tuple[str, int]]()
     for turn in stage.turns(sorted(keys), blocks):
         variant, size = keys[turn.variant]
@@ -174,7 +174,7 @@ def _listings(stage: Stage, stack: ExitStack, publishers: dict[tuple[str, int], 
             lister = Lister(stack.enter_context(Starter(publisher.host, stage.native, stage.cpu)), size)
             listed = of_ours(publisher.ours) if isinstance(publisher, EndToEnd) else OF_PORTMAP
             ways |= {f"{one.name} at {size}": (lister, one, size) for one in listed}
-    for turn in stage.turns(sorted(ways), stage.amount(6, 1, 1), _LISTED):
+    for turn in stage.turns(sorted(ways), stage.amount(3, 1, 1), _LISTED):
         lister, one, size = ways[turn.variant]
         spent, doubt = lister.listed(one)
         if doubts.believed(one.name, "listing", doubt, size, turn.block):
@@ -192,7 +192,7 @@ def _disturbed(
     }
     seconds = stage.amount(10, 3, 1) / 10
     keys = {f"{variant}, {when}": (variant, when) for variant in listers for when in (shown.ALONE, shown.DISTURBED)}
-    for turn in stage.turns(sorted(keys), stage.amount(8, 2, 1), _DISTURBED):
+    for turn in stage.turns(sorted(keys), stage.amount(5, 2, 1), _DISTURBED):
         variant, when = keys[turn.variant]
         publisher = publishers[variant, size]
         if when == shown.ALONE:
