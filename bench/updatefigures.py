@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from statistics import median
 
 from bench.answers import Answer, Beside, Growth, Kind
 from bench.listings import OF_PORTMAP, RULESET
@@ -185,7 +186,7 @@ def _sizes(results: Results) -> list[int]:
 
 
 def _cell(samples: Sequence[Sample]) -> str:
-    return number(interval(list(block_medians(samples).values())).middle) if samples else ""
+    return number(median(block_medians(samples).values())) if samples else ""
 
 
 def _curves(

@@ -50,7 +50,7 @@ _MAKERS: dict[str, Callable[[Stage, ExitStack, int], Publisher]] = {
     shown.LIBRARY: LibraryMap,
     shown.PORTMAP: PortmapRules,
 }
-_AT_ONCE = 2  # hosts that are made at a time: most of it is waiting, or one processor's work
+_AT_ONCE = 4  # hosts that are made at a time: half of it is waiting
 _COME_AND_GO = (Update(Verb.ADD, ONE), Update(Verb.DEL, ONE))
 _SLOW = 1500.0
 """Milliseconds of a turn from which a variant has fewer."""
