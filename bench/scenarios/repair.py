@@ -20,11 +20,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench.answers import Answer, Growth, Kind
+from bench.making import at_once
 from bench.measure import block_medians, interval, paired
 from bench.native import BenchError
 from bench.plots import Axis, Curves, Plot, Role, line
@@ -84,13 +85,9 @@ def run(stage: Stage) -> None:
     sizes = _MEASURED[stage.extent]
     with ExitStack() as stack:
         stage.log.progress(f"repair: making hosts with {', '.join(f'{size:,}' for size in sizes)} published")
-        # Hosts end with the thread that made them (PR_SET_PDEATHSIG): these threads outlive them.
-        pool = stack.enter_context(ThreadPoolExecutor(len(sizes)))
-        making = [(size, stack.enter_context(ExitStack())) for size in sorted(sizes, reverse=True)]
-        futures = [pool.submit(_scene, stage, own, size) for size, own in making]
-        turns = {
-            f"{what}, {one.size:,}": (what, one) for one in (future.result() for future in futures) for what in DAMAGE
-        }
+        makers = {size: partial(_scene, stage, size) for size in sorted(sizes, reverse=True)}
+        scenes = at_once(stack, makers, len(makers)).values()
+        turns = {f"{what}, {scene.size:,}": (what, scene) for scene in scenes for what in DAMAGE}
         stage.log.progress("repair: removing what is there")
         failed = set[str]()
         for turn in stage.turns(sorted(turns), stage.amount(10, 2, 1)):
@@ -163,7 +160,7 @@ def closed(knocks: Sequence[Knock]) -> float:
     return (again.ended - failed.began) / 1e6
 
 
-def _scene(stage: Stage, stack: ExitStack, size: int) -> _Scene:
+def _scene(stage: Stage, size: int, stack: ExitStack) -> _Scene:
     """A host with so many ports published, by the agent that repairs them."""
     host = stack.enter_context(stage.host(f"ours-{size}"))
     world = World(host, stage.native, size)

@@ -24,13 +24,14 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from functools import partial
 
 from bench import updatefigures as shown
 from bench.answers import Answer
 from bench.listings import OF_PORTMAP, RULESET, Lister, Listing, of_ours
+from bench.making import at_once
 from bench.plots import Plot
 from bench.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher
 from bench.report import Figure, Results
@@ -117,15 +118,17 @@ def answers(results: Results) -> list[Answer]:
 
 def _made(stage: Stage, stack: ExitStack, sizes: Sequence[int]) -> dict[tuple[str, int], Publisher]:
     """A publisher of each kind at each size; the largest first, for they take longest."""
-    # Hosts end with the thread that made them (PR_SET_PDEATHSIG): these threads outlive them.
-    pool = stack.enter_context(ThreadPoolExecutor(_AT_ONCE))
-    futures: dict[tuple[str, int], Future[Publisher]] = {}
-    for size in sorted(sizes, reverse=True):
-        for variant, make in _MAKERS.items():
-            if variant == shown.ENGINE and stage.extent is Extent.QUICK and 0 < size < max(sizes):
-                continue
-            futures[variant, size] = pool.submit(make, stage, stack.enter_context(ExitStack()), size)
-    return {key: future.result() for key, future in futures.items()}
+    wanted = [
+        (variant, size)
+        for size in sorted(sizes, reverse=True)
+        for variant in _MAKERS
+        if not (variant == shown.ENGINE and stage.extent is Extent.QUICK and 0 < size < max(sizes))
+    ]
+    return at_once(stack, {key: partial(_publisher, stage, *key) for key in wanted}, _AT_ONCE)
+
+
+def _publisher(stage: Stage, variant: str, size: int, stack: ExitStack) -> Publisher:
+    return _MAKERS[variant](stage, stack, size)
 
 
 def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts: _Doubts, floor: Starter) -> None:
