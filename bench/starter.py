@@ -39,11 +39,11 @@ class Done:
 
 
 class Starter:
-    """A process on a host that starts others; ``cpu`` pins it, and them, to one processor."""
+    """A process on a host that starts others; ``cpu`` pins it, and them, to one processor; ``stderr`` is theirs."""
 
-    def __init__(self, place: Place, native: Native, cpu: int | None = None) -> None:
+    def __init__(self, place: Place, native: Native, cpu: int | None = None, stderr: int | None = None) -> None:
         where = "-" if cpu is None else str(cpu)
-        self._process = place.spawn(native.start, where, stdin=subprocess.PIPE)
+        self._process = place.spawn(native.start, where, stdin=subprocess.PIPE, stderr=stderr)
 
     def __enter__(self) -> Self:
         return self

@@ -25,6 +25,7 @@
 #include <unistd.h>
 
 #define PIPE_SIZE (1 << 20) /* what an unprivileged pipe may hold: no job's input is larger */
+#define MOST_OUTPUT (64 << 20) /* a listing of 60,000 rules as JSON is 16 MB; what is not used costs nothing */
 
 struct job {
     uint32_t words, variables, strings, input;
@@ -99,7 +100,7 @@ static void run(const struct job *job, char *strings, const char *input) {
     posix_spawn_file_actions_adddup2(&actions, in[0], 0);
     posix_spawn_file_actions_adddup2(&actions, out[1], 1);
 
-    static char output[1 << 20];
+    static char output[MOST_OUTPUT];
     struct answer answer = {0};
     struct rusage used;
     pid_t child;
@@ -110,6 +111,8 @@ static void run(const struct job *job, char *strings, const char *input) {
     close(out[1]);
     for (ssize_t got; (got = read(out[0], output + answer.output, sizeof output - answer.output)) > 0;)
         answer.output += got;
+    if (answer.output == sizeof output)
+        die("hold an executable's output");
     if (wait4(child, &answer.status, 0, &used) < 0)
         die("wait");
     answer.nanoseconds = now() - began;

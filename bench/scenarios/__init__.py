@@ -28,6 +28,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "first_packet",
     ),
     "rules": (
+        "rule_updates",
         "repair",
     ),
     "cni": (
