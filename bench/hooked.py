@@ -64,7 +64,7 @@ class Scene:
         web = host.namespace("web")
         link = host.wire(BRIDGE, web, f"{CONTAINER}/16", GATEWAY)
         host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        _sum_in_software(self._client.path, host)
+        sum_in_software(self._client.path, host)
         self._container = Container(web.name, web.path, f"{CONTAINER}/16", GATEWAY, BRIDGE, link)
         self._mac = str(json.loads(web.run("ip", "-json", "link", "show", "dev", "eth0"))[0]["address"])
         indexes = host.inside(lambda: {name: IfIndex(socket.if_nametoindex(name)) for name in (BRIDGE, UPLINK, link)})
@@ -205,7 +205,7 @@ def _outer(policy: IsolationPolicy) -> bytes:
     return abi.NetworkEntry(_OUTER, policy, ChecksumMode.OFF).pack()
 
 
-def _sum_in_software(netns: str, host: Host) -> None:
+def sum_in_software(netns: str, host: Host) -> None:
     """Have the kernel compute checksums before it sends by eth0 of a namespace."""
 
     def there() -> None:

@@ -1,7 +1,7 @@
 """The programs that measure, in C: built with the system's compiler when a run begins, gone when it ends.
 
     native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock,
-                                        native.roundtrip
+                                        native.roundtrip, native.flood
 
 Static where the system has a static libc, so that starting them is the floor; ``static`` says which it was.
 """
@@ -57,6 +57,11 @@ class Native:
     def roundtrip(self) -> Path:
         """Round trips and connections, timed one by one."""
         return self.directory / "roundtrip"
+
+    @property
+    def flood(self) -> Path:
+        """Datagrams that must not arrive."""
+        return self.directory / "flood"
 
 
 def build(directory: Path) -> Native:
