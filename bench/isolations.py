@@ -27,8 +27,6 @@ from dataplane.types import Program
 
 HERE, THERE = "br-here", "br-there"
 """Two of the networks that are kept apart: datagrams from there to here are denied."""
-OPEN, OPEN_TOO = "br-open", "br-open-too"
-"""Two that nobody keeps apart, beside those that are."""
 
 FILTER = "ip filter"
 DROPS = "isolation_drops"
@@ -99,7 +97,22 @@ class Network:
 
 HERE_NETWORK = Network(HERE, IPv4Address("10.77.0.2"))
 THERE_NETWORK = Network(THERE, IPv4Address("10.77.1.2"))
-OPEN_NETWORKS = (Network(OPEN, IPv4Address("10.77.2.2")), Network(OPEN_TOO, IPv4Address("10.77.3.2")))
+OPEN_NETWORKS = (Network("br-open", IPv4Address("10.77.2.2")), Network("br-open-too", IPv4Address("10.77.3.2")))
+"""Two that nobody keeps apart, beside those that are."""
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A way that packets are allowed to go."""
+
+    name: str
+    listen: int
+
+
+ROUTED = Path("container to outside", 9001)
+PUBLISHED = Path("published port", 9000)
+OPEN = Path("between open networks", 9002)
+PATHS = (ROUTED, PUBLISHED, OPEN)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,8 +138,8 @@ class Passed:
 
 
 def crowd(size: int) -> list[Network]:
-    """So many networks that are kept apart, two at least; those that packets go between are in the middle, so that what
-    is denied meets half of the rules of each stage."""
+    """So many networks that are kept apart, an even number; those that packets go between are in the middle, so that
+    what is denied meets half of the rules of each stage."""
     others = [Network(f"br{number:04}", _CROWD + 256 * number + 2) for number in range(size - 2)]
     half = len(others) // 2
     return [*others[:half], HERE_NETWORK, THERE_NETWORK, *others[half:]]

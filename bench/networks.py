@@ -5,17 +5,20 @@
         scene.ends(ROUTED)                       # who makes round trips
         scene.denied(flood, batches)             # -> Denied(sent, refused, arrived, dropped)
 
-All bridges are there from the beginning to the end, so that nothing differs from size to size but the rules and the
-entries. Four networks have a container, and are added by our plugin, with all defaults: two are kept apart, two are
-open. What is published is published by a table of its own, in all turns alike; so connections are tracked in all.
+Four networks have a bridge and a container, and are added by our plugin, with all defaults: two are kept apart, two are
+open. All devices are there from the beginning to the end, so that nothing differs from size to size but rules and
+entries. What is published is published by a table of its own, in all turns alike; so connections are tracked in all.
+
+Be aware: in the place of the other bridges, which no packet ever meets, there are ends of veths. The kernel waits for
+an RCU grace period for each bridge that it removes (br_vlan_flush), and holds the lock that everybody's network
+settings need meanwhile: a thousand of them would stop the machine's networking for ten seconds.
 """
 
 from __future__ import annotations
 
 import re
 import socket
-from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +26,19 @@ from bench import isolations
 from bench.cni import Container, configuration, environment, port
 from bench.floods import Flood
 from bench.hooked import sum_in_software
-from bench.isolations import HERE, HERE_NETWORK, OPEN_NETWORKS, THERE_NETWORK, Denied, Network, Passed, Variant
+from bench.isolations import (
+    HERE,
+    HERE_NETWORK,
+    OPEN_NETWORKS,
+    PUBLISHED,
+    ROUTED,
+    THERE_NETWORK,
+    Denied,
+    Network,
+    Passed,
+    Path,
+    Variant,
+)
 from bench.native import BenchError, Native
 from bench.ours import Ours
 from bench.place import Host, Namespace
@@ -37,31 +52,17 @@ from dataplane.programs.door import KernelPrograms
 from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program
 
 UPLINK, HOST, OUTSIDE = "uplink", "10.0.2.15", "10.0.2.2"
-HOST_PORT, LISTEN, DENIED = 30000, 9000, 9009
+HOST_PORT, DENIED = 30000, 9009
 
 _FIRST_ID = 1000
 """Ids of networks that have no container here."""
 _PORTS = f"""table ip bench_ports {{
 	chain prerouting {{
 		type nat hook prerouting priority dstnat; policy accept;
-		fib daddr type local udp dport {HOST_PORT} dnat to {HERE_NETWORK.container}:{LISTEN}
+		fib daddr type local udp dport {HOST_PORT} dnat to {HERE_NETWORK.container}:{PUBLISHED.listen}
 	}}
 }}
 """
-
-
-@dataclass(frozen=True, slots=True)
-class Path:
-    """A way that packets are allowed to go."""
-
-    name: str
-    listen: int
-
-
-ROUTED = Path("container to outside", 9001)
-PUBLISHED = Path("published port", LISTEN)
-OPEN = Path("between open networks", 9002)
-PATHS = (ROUTED, PUBLISHED, OPEN)
 
 
 class Scene:
@@ -73,8 +74,9 @@ class Scene:
         self._outside = host.join("outside", UPLINK, f"{HOST}/24", f"{OUTSIDE}/24")
         sum_in_software(self._outside.path, host)
         peopled = (HERE_NETWORK, THERE_NETWORK, *OPEN_NETWORKS)
-        everybody = [*self._networks[max(sizes)], *OPEN_NETWORKS]
-        host.run("ip", "-batch", "-", text="".join(map(_bridge, everybody)))
+        crowd = [network for network in self._networks[max(sizes)] if network not in peopled]
+        everybody = [*peopled, *crowd]
+        host.run("ip", "-batch", "-", text="".join([*map(_bridge, peopled), *_stand_ins(crowd)]))
         self._places: dict[Network, Namespace] = dict(
             zip(peopled, host.namespaces([f"c{number}" for number in range(len(peopled))]), strict=True)
         )
@@ -159,7 +161,7 @@ class Scene:
         with Starter(self.host, native) as starter:
             for network, link in links.items():
                 place, address = self._places[network], f"{network.container}/24"
-                ports = (port(HOST_PORT, LISTEN, "udp"),) if network == HERE_NETWORK else ()
+                ports = (port(HOST_PORT, PUBLISHED.listen, "udp"),) if network == HERE_NETWORK else ()
                 container = Container(
                     place.name, place.path, address, str(network.gateway), network.bridge, link, ports
                 )
@@ -248,6 +250,13 @@ def _bridge(network: Network) -> str:
         f"link add {name} type bridge forward_delay 0\n"
         f"address add {network.gateway}/24 dev {name}\nlink set {name} up\n"
     )
+
+
+def _stand_ins(networks: Sequence[Network]) -> Iterator[str]:
+    """Devices by the names of bridges, two at a time: the two ends of a veth."""
+    names = [network.bridge for network in networks]
+    for one, other in zip(names[::2], names[1::2], strict=True):
+        yield f"link add {one} type veth peer name {other}\n"
 
 
 def _drops_here(rule: str) -> bool:
