@@ -25,7 +25,7 @@ from bench.report import (
 )
 
 SIZES = (2, 10, 100, 1_000)
-DENIED = "denied"
+DENIED, DENIED_FLOWS = "denied", "denied, a flow each"
 FLAT, AS_SETS, OF_TODAY = 1.05, 1.03, 0.25
 NEAR = 0.02
 """How surely the same must be as fast as itself, where 1.05 and 1.03 are held against it."""
@@ -42,24 +42,27 @@ class _Way:
     """What is measured."""
 
     measure: str
-    plot: str
+    text: str
     unit: str
     rules: int
     """Rules a network that are met where rules are scanned. A packet meets the first stage, and one that comes from a
     network that is kept apart meets the second as well: of a round trip both packets, or one of them; what is denied
     meets half of each."""
+    plot: str = ""
+    answers: bool = True
 
     @property
-    def text(self) -> str:
-        return "a datagram that is denied" if self.measure == DENIED else f"UDP round trip, {self.measure}"
+    def denied(self) -> bool:
+        """Nobody lets it through, so nobody is the floor."""
+        return self.unit == "ns"
 
 
-_DENIED = _Way(DENIED, "denied", "ns", 1)
 _WAYS = (
-    _Way(ROUTED.name, "routed", "us", 3),
-    _Way(PUBLISHED.name, "published", "us", 3),
-    _Way(OPEN.name, "open", "us", 2),
-    _DENIED,
+    _Way(ROUTED.name, f"UDP round trip, {ROUTED.name}", "us", 3, "routed"),
+    _Way(PUBLISHED.name, f"UDP round trip, {PUBLISHED.name}", "us", 3, "published"),
+    _Way(OPEN.name, f"UDP round trip, {OPEN.name}", "us", 2, "open", answers=False),
+    _Way(DENIED, "a datagram that is denied", "ns", 1, "denied"),
+    _Way(DENIED_FLOWS, "a datagram that is denied, each of a flow of its own", "ns", 1),
 )
 
 
@@ -68,7 +71,7 @@ def figures(results: Results) -> list[Figure]:
     rows = []
     for way in _WAYS:
         sizes = results.sizes(way.measure, Variant.OURS)
-        rows += _rows(results, way, sizes[0], sizes[-1]) if sizes else []
+        rows += _rows(results, way, sizes[0], sizes[-1]) if len(sizes) > 1 else []  # one size does not grow
     rows.append(_total(results, "lost", "round trips", "round trips lost or damaged"))
     rows.append(_total(results, "arrived", "sent", "denied datagrams that arrived"))
     places = {one.variant for one in results.samples if one.measure == "unproved"}
@@ -102,8 +105,8 @@ def plots(results: Results) -> list[Curves]:
             for variant in _DRAWN
         }
         lines = tuple(line(variant, variant.role, found) for variant, found in by_size.items() if found)
-        if lines:
-            quantity = "processor time, a datagram" if way is _DENIED else "round trip, p50"
+        if lines and way.plot:
+            quantity = "processor time, a datagram" if way.denied else "round trip, p50"
             drawn.append(
                 Curves(
                     f"isolation_{way.plot}",
@@ -122,7 +125,7 @@ def answers(results: Results) -> list[Answer]:
     made = []
     for way in _WAYS:
         sizes = results.sizes(way.measure, Variant.OURS)
-        if len(sizes) < len(SIZES):
+        if len(sizes) < 2 or not way.answers:
             continue
         few, many = sizes[0], sizes[-1]
         ours = results.of(way.measure, Variant.OURS, many)
@@ -163,7 +166,7 @@ def _rows(results: Results, way: _Way, few: int, many: int) -> list[Figure]:
         for peer in _PEERS if size == many else _ANSWERED:
             at_most = _limit(way, peer) if size == SIZES[-1] else None
             ratio(f"{there}{Variant.OURS} / {peer}", (Variant.OURS, size), (peer, size), at_most)
-        base = Variant.OURS if way is _DENIED else Variant.NOTHING
+        base = Variant.OURS if way.denied else Variant.NOTHING
         ratio(f"{there}{Variant.DEFAULTS} / {base}", (Variant.DEFAULTS, size), (base, size))
     for variant in Variant:
         if variant is not Variant.AGAIN:
@@ -177,7 +180,7 @@ def _rows(results: Results, way: _Way, few: int, many: int) -> list[Figure]:
 
 
 def _limit(way: _Way, peer: Variant) -> float | None:
-    if way is _DENIED:
+    if way.denied:
         return None
     return {Variant.SETS: AS_SETS, Variant.STAGES: OF_TODAY}.get(peer)
 

@@ -50,11 +50,11 @@ class Flood:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         end(self._process)
 
-    def measure(self, batches: int) -> Drops:
-        """Send so many batches. Raises ``BenchError``."""
+    def measure(self, batches: int, flows: int = 1) -> Drops:
+        """Send so many batches, as one flow, or each datagram as the next of so many. Raises ``BenchError``."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("made with pipes")
-        self._process.stdin.write(b"%d\n" % batches)
+        self._process.stdin.write(b"%d %d\n" % (batches, flows))
         self._process.stdin.flush()
         answer = self._process.stdout.readline().split()
         if len(answer) != len(Drops.__slots__):

@@ -125,15 +125,15 @@ class Scene:
         self._force = (variant, size)
         self.host.inside(lambda: self._take(variant, frozenset(self._networks[size])))
 
-    def denied(self, flood: Flood, batches: int) -> tuple[Denied, float]:
-        """Send from there to here; what became of it, and nanoseconds for each."""
+    def denied(self, flood: Flood, batches: int, flows: int = 1) -> tuple[Denied, float]:
+        """Send from there to here, so many flows in turn; what became of it, and nanoseconds for each."""
         if self._force is None:
             raise AssertionError("nothing is in force")
         # As for an agent that keeps up, there is room for an event of each drop.
         while self._events.poll():
             pass
         where = isolations.dropping(*self._force)
-        made, before = flood.measure(batches), self._counted.get(where, 0)
+        made, before = flood.measure(batches, flows), self._counted.get(where, 0)
         self._counted[where] = dropped = self._dropped(where)
         return Denied(made.sent, made.refused, made.arrived, dropped - before), made.p50
 

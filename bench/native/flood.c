@@ -2,12 +2,13 @@
  *
  *     flood CPU SENDER ADDRESS PORT RECEIVER
  *
- * SENDER and RECEIVER are paths of network namespaces, "-" is this one; datagrams are sent to ADDRESS PORT, and the
- * receiver listens there. "ready" first; then for each line "BATCHES" on stdin a line
+ * SENDER and RECEIVER are paths of network namespaces, "-" is this one. "ready" first; then for each line
+ * "BATCHES FLOWS" on stdin a line
  *
  *     SENT REFUSED ARRIVED LEAST P50 MOST         nanoseconds a datagram, of whole batches
  *
- * until end of file. Sockets stay open meanwhile.
+ * until end of file. Sockets stay open meanwhile. Of one flow, all datagrams are sent to ADDRESS PORT, where the receiver
+ * listens; of several, each goes to the next of so many ports behind that, where nobody does.
  *
  * A veth hands a packet on in the softirq of the CPU that sends it, before sendmmsg() returns: so the time of a batch is
  * that of all that became of it, up to the drop. The median batch is one that nobody interrupted. What arrived is taken
@@ -32,6 +33,7 @@
 
 static struct mmsghdr messages[BATCH], heard[BATCH];
 static struct iovec parts[BATCH], places[BATCH];
+static struct sockaddr_in to, each_to[BATCH];
 static char payloads[BATCH][PAYLOAD], into[BATCH][PAYLOAD];
 static uint64_t spent[MOST_BATCHES];
 
@@ -72,9 +74,21 @@ static int ascending(const void *one, const void *other) {
     return (a > b) - (a < b);
 }
 
-static void measure(uint64_t batches, int sender, int receiver) {
+/* Where the next batch goes: to where the sender is connected, or to a port for each datagram. */
+static void address(uint64_t flows) {
+    static uint64_t next;
+    for (int one = 0; one < BATCH; one++) {
+        each_to[one] = to;
+        each_to[one].sin_port = htons(ntohs(to.sin_port) + 1 + (flows > 1 ? next++ % flows : 0));
+        messages[one].msg_hdr.msg_name = flows > 1 ? &each_to[one] : NULL;
+        messages[one].msg_hdr.msg_namelen = flows > 1 ? sizeof each_to[one] : 0;
+    }
+}
+
+static void measure(uint64_t batches, uint64_t flows, int sender, int receiver) {
     uint64_t sent = 0, refused = 0, came = arrived(receiver), timed = 0;
     for (uint64_t batch = 0; batch < batches; batch++) {
+        address(flows);
         uint64_t began = now();
         int put = sendmmsg(sender, messages, BATCH, 0);
         uint64_t ended = now();
@@ -97,7 +111,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
-    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[4]))};
+    to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[4]))};
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = to.sin_port};
     cpu_set_t only;
     CPU_ZERO(&only);
@@ -131,8 +145,12 @@ int main(int argc, char **argv) {
     puts("ready");
     char line[64];
     while (fgets(line, sizeof line, stdin)) {
-        uint64_t batches = strtoull(line, NULL, 10);
-        measure(batches < MOST_BATCHES ? batches : MOST_BATCHES, sender, receiver);
+        unsigned long long batches, flows;
+        if (sscanf(line, "%llu %llu", &batches, &flows) != 2 || batches > MOST_BATCHES) {
+            fprintf(stderr, "flood: not so many batches\n");
+            return 2;
+        }
+        measure(batches, flows, sender, receiver);
     }
     return 0;
 }

@@ -2,8 +2,8 @@
 
 A host has a thousand networks that are kept apart from each other, and two that are open. UDP round trips go from a
 container to a machine outside, from there to a published port, and between the two open networks; and a container
-sends datagrams as fast as it can to one of another network, where none may arrive. Turn by turn, somebody else keeps
-the networks apart, and 2, 10, 100 or all 1,000 of them.
+sends datagrams as fast as it can to one of another network, where none may arrive: of one flow, and each of a flow of
+its own. Turn by turn, somebody else keeps the networks apart, and 2, 10, 100 or all 1,000 of them.
 
 Peers      nobody; iptables with the rules that ``ingressPolicy`` of the firewall plugin writes, alone and with those
            that it writes besides (whether they are the plugin's is asked of the plugin first); the same in nft, two
@@ -26,11 +26,11 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
 from bench import firewalls, isolations
-from bench.apart import DENIED, SIZES, answers, figures, place, plots, tables
+from bench.apart import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
 from bench.floods import Flood
 from bench.isolations import OPEN_NETWORKS, PATHS, Passed, Path, Variant
 from bench.native import BenchError
@@ -42,6 +42,8 @@ from dataplane.programs import syscall
 __all__ = ["answers", "figures", "plots", "run", "tables"]
 
 _DISCARDED = 1  # milliseconds at the start of a round
+_FLOWS = 50_000
+"""So many that none comes again while the last is remembered."""
 
 
 def run(stage: Stage) -> None:
@@ -64,7 +66,8 @@ def run(stage: Stage) -> None:
             for size in chance.sample(sizes, len(sizes)):
                 scene.take(Variant(turn.variant), size)
                 _round_trips(stage, turn.variant, size, turn.block, trips)
-                found = _denied(stage, scene, flood, Variant(turn.variant), size, turn.block)
+                ends = size in {sizes[0], sizes[-1]}
+                found = _denied(stage, scene, flood, Variant(turn.variant), size, turn.block, ends=ends)
                 if found and place(turn.variant, size) not in leaky:  # said once is enough
                     leaky.add(place(turn.variant, size))
                     _tell(stage, Variant(turn.variant), size, found)
@@ -121,14 +124,27 @@ def _round_trips(stage: Stage, variant: str, size: int, block: int, trips: Mappi
         stage.log.sample("lost", variant, made.lost + made.wrong, size=size, block=block)
 
 
-def _denied(stage: Stage, scene: Scene, flood: Flood, variant: Variant, size: int, block: int) -> list[str]:
-    """Send what must not arrive; why it was not denied as the variant's name says."""
-    denied, each = scene.denied(flood, stage.amount(32, 16, 4))
-    if variant is not Variant.NOTHING:  # there they arrive, which shows that the others could
-        stage.log.sample(DENIED, variant, each, size=size, block=block)
-        stage.log.sample("sent", variant, denied.sent, size=size, block=block)
-        stage.log.sample("arrived", variant, denied.arrived, size=size, block=block)
-    return list(isolations.leaks(variant, denied))
+def _denied(
+    stage: Stage, scene: Scene, flood: Flood, variant: Variant, size: int, block: int, *, ends: bool
+) -> list[str]:
+    """Send what must not arrive; why it was not denied as the variant's name says. ``ends``: this is the least or the
+    largest size."""
+    found = list[str]()
+    for measure, flows in _floods(variant, ends=ends):
+        denied, each = scene.denied(flood, stage.amount(32, 16, 4), flows)
+        found += isolations.leaks(variant, denied)
+        if variant is not Variant.NOTHING:
+            stage.log.sample(measure, variant, each, size=size, block=block)
+            stage.log.sample("sent", variant, denied.sent, size=size, block=block)
+            stage.log.sample("arrived", variant, denied.arrived, size=size, block=block)
+    return found
+
+
+def _floods(variant: Variant, *, ends: bool) -> Iterator[tuple[str, int]]:
+    """What is sent: its name, and how many flows."""
+    yield DENIED, 1  # where nobody denies it, it arrives: that shows that the others could
+    if ends and variant is not Variant.NOTHING:
+        yield DENIED_FLOWS, _FLOWS
 
 
 def _tell(stage: Stage, variant: Variant, size: int, found: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from support.world import GO_PLUGINS
 SIZES = (2, 10)
 BATCHES = 32
 """So many that the drops of a few turns would fill the ring of events, were it not read."""
+FLOWS = 1000
 CPU = max(os.sched_getaffinity(0))
 
 
@@ -78,8 +79,8 @@ def test_the_firewall_plugin_writes_these_rules(host: Host) -> None:
 
 
 def test_each_variant_denies_and_counts(host: Host, native: Native) -> None:
-    """From one network to another nothing arrives, and whoever drops has counted it all; of ours, each drop found room
-    for its event. What nobody denies arrives: with the table asleep, too."""
+    """From one network to another nothing arrives, of one flow or many, and whoever drops has counted it all; of ours,
+    each drop found room for its event. What nobody denies arrives: with the table asleep, too."""
     needs.command("iptables-restore", package="iptables")
     with Scene(host, native, SIZES, list(Variant)) as scene, scene.flood(native, CPU) as flood:
         for variant in (*Variant, Variant.NOTHING):
@@ -88,6 +89,9 @@ def test_each_variant_denies_and_counts(host: Host, native: Native) -> None:
                 denied, each = scene.denied(flood, BATCHES)
                 assert not list(isolations.leaks(variant, denied)), f"{variant}, {size}"
                 assert each > 0
+                if variant is not Variant.NOTHING:
+                    denied, _ = scene.denied(flood, BATCHES, FLOWS)
+                    assert not list(isolations.leaks(variant, denied)), f"{variant}, {size}, many flows"
         assert host.inside(lambda: KernelPrograms().events_lost()) == 0
 
 
