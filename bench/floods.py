@@ -1,7 +1,7 @@
 """Datagrams that must not arrive: ``native/flood.c``, which sends and times them, and listens for any that do.
 
 with Flood(host, native, cpu, sender.path, "10.77.0.2", 9000, receiver.path) as flood:
-    flood.measure(64)              # batches -> Drops(sent, refused, arrived, least, p50, most)
+    flood.measure(64)              # batches of 8 -> Drops(sent, refused, arrived, least, p50, most)
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from typing import Self
 
 from bench.native import BenchError, Native
 from bench.place import Host, end
-
-BATCH = 32
-"""Datagrams of one system call: ``BATCH`` of ``native/flood.c``."""
 
 
 @dataclass(frozen=True, slots=True)

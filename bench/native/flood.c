@@ -27,7 +27,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define BATCH 32
+#define BATCH 8
 #define PAYLOAD 64
 #define MOST_BATCHES 65536
 

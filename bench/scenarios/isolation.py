@@ -9,7 +9,7 @@ Peers      nobody; iptables with the rules that ``ingressPolicy`` of the firewal
            that it writes besides (whether they are the plugin's is asked of the plugin first); the same in nft, two
            rules a network; nft at its best: what is established passes first, then one rule with sets of devices
 Unit       microseconds of a round trip (p50), and nanoseconds of the processor for a datagram, from sending it to its
-           drop (the median batch of 32); medians over blocks, ratios within a block
+           drop (the median batch of 8); medians over blocks, ratios within a block
 Fair       client, server and softirq on one processor, in one process that nobody has to wake; variants in an order
            that is shuffled in each block, and sizes in each turn; the same sockets, devices and containers for all,
            and connections tracked in all; what is denied meets half of a peer's rules, as it does on average; of ours,
@@ -131,7 +131,7 @@ def _denied(
     largest size."""
     found = list[str]()
     for measure, flows in _floods(variant, ends=ends):
-        denied, each = scene.denied(flood, stage.amount(32, 16, 4), flows)
+        denied, each = scene.denied(flood, stage.amount(128, 32, 8), flows)
         found += isolations.leaks(variant, denied)
         if variant is not Variant.NOTHING:
             stage.log.sample(measure, variant, each, size=size, block=block)

@@ -22,7 +22,7 @@ from support.started import DPCTL
 from support.world import GO_PLUGINS
 
 SIZES = (2, 10)
-BATCHES = 32
+BATCHES = 128
 """So many that the drops of a few turns would fill the ring of events, were it not read."""
 FLOWS = 1000
 CPU = max(os.sched_getaffinity(0))
