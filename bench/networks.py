@@ -69,7 +69,7 @@ class Scene:
     """See the module."""
 
     def __init__(self, host: Host, native: Native, sizes: Sequence[int], variants: Collection[Variant]) -> None:
-        self.host, self._sizes = host, sizes
+        self.host = host
         self._networks = {size: isolations.crowd(size) for size in sizes}
         self._outside = host.join("outside", UPLINK, f"{HOST}/24", f"{OUTSIDE}/24")
         sum_in_software(self._outside.path, host)
@@ -95,8 +95,9 @@ class Scene:
         self._force: tuple[Variant, int] | None = None
         self._counted: dict[str, int] = {}
         self._library = host.inside(new_library)
-        self._nft(isolations.asleep({isolations.table(Variant.DEFAULTS, 0)}))
-        self._pair = host.inside(self._begin)
+        awake = [one for one in (Variant.DEFAULTS, Variant.STAGES) if one in {Variant.DEFAULTS, *variants}]
+        self._nft(isolations.asleep(isolations.table(one, max(sizes)) for one in awake))
+        self._pair = host.inside(lambda: self._begin([*(self._index[one] for one in peopled), *self._veths]))
         self._events = host.inside(lambda: KernelPrograms().events())
 
     def __enter__(self) -> Self:
@@ -184,10 +185,10 @@ class Scene:
     def _nft(self, text: str) -> str:
         return command(self._library, text, "change", "the rules of a variant") if text else ""
 
-    def _begin(self) -> bytes:
-        """Have nothing attached; the pair of networks whose drops are counted."""
+    def _begin(self, devices: Sequence[IfIndex]) -> bytes:
+        """Have nothing attached to these; the pair of networks whose drops are counted."""
         door = KernelPrograms()
-        for device in (*self._index.values(), *self._veths):
+        for device in devices:
             for one in door.hooked(device):
                 door.detach(one.program, device)
         ids = []
@@ -218,7 +219,7 @@ class Scene:
                 door.drop("networks", abi.U32.pack(self._index[network]))
             for network in others - self._entries:
                 device = self._index[network]
-                entry = abi.NetworkEntry(_FIRST_ID + device, IsolationPolicy.SAME_BRIDGE, ChecksumMode.OBSERVE)
+                entry = abi.NetworkEntry(_FIRST_ID + device, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
                 door.put("networks", abi.U32.pack(device), entry.pack())
             self._entries = others
         if variant is Variant.DEFAULTS:
