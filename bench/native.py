@@ -1,7 +1,7 @@
 """The programs that measure, in C: built with the system's compiler when a run begins, gone when it ends.
 
     native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock,
-                                        native.roundtrip, native.newflow
+                                        native.roundtrip, native.newflow, native.flood
 
 Static where the system has a static libc, so that starting them is the floor; ``static`` says which it was.
 """
@@ -62,6 +62,11 @@ class Native:
     def newflow(self) -> Path:
         """First packets of flows, timed one by one."""
         return self.directory / "newflow"
+
+    @property
+    def flood(self) -> Path:
+        """Datagrams that must not arrive."""
+        return self.directory / "flood"
 
 
 def build(directory: Path) -> Native:

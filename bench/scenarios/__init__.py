@@ -26,6 +26,7 @@ SUITES: dict[str, tuple[str, ...]] = {
         "published",
         "program_cost",
         "first_packet",
+        "isolation",
     ),
     "rules": (
         "rule_updates",

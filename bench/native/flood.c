@@ -1,0 +1,156 @@
+/* Datagrams that must not arrive, as fast as they can be sent, and whoever would hear of those that do; all on one CPU.
+ *
+ *     flood CPU SENDER ADDRESS PORT RECEIVER
+ *
+ * SENDER and RECEIVER are paths of network namespaces, "-" is this one. "ready" first; then for each line
+ * "BATCHES FLOWS" on stdin a line
+ *
+ *     SENT REFUSED ARRIVED LEAST P50 MOST         nanoseconds a datagram, of whole batches
+ *
+ * until end of file. Sockets stay open meanwhile. Of one flow, all datagrams are sent to ADDRESS PORT, where the receiver
+ * listens; of several, each goes to the next of so many ports behind that, where nobody does.
+ *
+ * A veth hands a packet on in the softirq of the CPU that sends it, before sendmmsg() returns: so the time of a batch is
+ * that of all that became of it, up to the drop. The median batch is one that nobody interrupted. What arrived is taken
+ * out after each batch, outside of what is timed.
+ */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#define BATCH 8
+#define PAYLOAD 64
+#define MOST_BATCHES 65536
+
+static struct mmsghdr messages[BATCH], heard[BATCH];
+static struct iovec parts[BATCH], places[BATCH];
+static struct sockaddr_in to, each_to[BATCH];
+static char payloads[BATCH][PAYLOAD], into[BATCH][PAYLOAD];
+static uint64_t spent[MOST_BATCHES];
+
+static void die(const char *what) {
+    fprintf(stderr, "flood: could not %s: %s\n", what, strerror(errno));
+    exit(1);
+}
+
+static uint64_t now(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_MONOTONIC, &at);
+    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
+}
+
+static void enter(const char *netns) {
+    int fd = open(netns, O_RDONLY | O_CLOEXEC);
+    if (fd < 0 || setns(fd, CLONE_NEWNET))
+        die("enter a network namespace");
+    close(fd);
+}
+
+static int open_socket(void) {
+    int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        die("open a socket");
+    return fd;
+}
+
+static uint64_t arrived(int receiver) {
+    uint64_t count = 0;
+    for (int got; (got = recvmmsg(receiver, heard, BATCH, MSG_DONTWAIT, NULL)) > 0;)
+        count += got;
+    return count;
+}
+
+static int ascending(const void *one, const void *other) {
+    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
+    return (a > b) - (a < b);
+}
+
+/* Where the next batch goes: to where the sender is connected, or to a port for each datagram. */
+static void address(uint64_t flows) {
+    static uint64_t next;
+    for (int one = 0; one < BATCH; one++) {
+        each_to[one] = to;
+        each_to[one].sin_port = htons(ntohs(to.sin_port) + 1 + (flows > 1 ? next++ % flows : 0));
+        messages[one].msg_hdr.msg_name = flows > 1 ? &each_to[one] : NULL;
+        messages[one].msg_hdr.msg_namelen = flows > 1 ? sizeof each_to[one] : 0;
+    }
+}
+
+static void measure(uint64_t batches, uint64_t flows, int sender, int receiver) {
+    uint64_t sent = 0, refused = 0, came = arrived(receiver), timed = 0;
+    for (uint64_t batch = 0; batch < batches; batch++) {
+        address(flows);
+        uint64_t began = now();
+        int put = sendmmsg(sender, messages, BATCH, 0);
+        uint64_t ended = now();
+        if (put > 0)
+            sent += put;
+        refused += put < BATCH; /* by the sender's own kernel: nobody else saw that one */
+        if (put == BATCH)
+            spent[timed++] = (ended - began) / BATCH;
+        came += arrived(receiver);
+    }
+    qsort(spent, timed, sizeof *spent, ascending);
+    printf("%llu %llu %llu %llu %llu %llu\n", (unsigned long long)sent, (unsigned long long)refused,
+           (unsigned long long)came, (unsigned long long)(timed ? spent[0] : 0),
+           (unsigned long long)(timed ? spent[timed / 2] : 0), (unsigned long long)(timed ? spent[timed - 1] : 0));
+}
+
+int main(int argc, char **argv) {
+    if (argc != 6) {
+        fprintf(stderr, "usage: flood CPU SENDER ADDRESS PORT RECEIVER\n");
+        return 2;
+    }
+    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[4]))};
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = to.sin_port};
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(atoi(argv[1]), &only);
+    if (sched_setaffinity(0, sizeof only, &only))
+        die("pin to a CPU");
+    if (inet_pton(AF_INET, argv[3], &to.sin_addr) != 1) {
+        fprintf(stderr, "flood: bad address\n");
+        return 2;
+    }
+    for (int one = 0; one < BATCH; one++) {
+        parts[one] = (struct iovec){payloads[one], PAYLOAD};
+        places[one] = (struct iovec){into[one], PAYLOAD};
+        messages[one].msg_hdr = (struct msghdr){.msg_iov = &parts[one], .msg_iovlen = 1};
+        heard[one].msg_hdr = (struct msghdr){.msg_iov = &places[one], .msg_iovlen = 1};
+    }
+
+    if (strcmp(argv[5], "-"))
+        enter(argv[5]);
+    int receiver = open_socket();
+    if (bind(receiver, (struct sockaddr *)&here, sizeof here))
+        die("bind");
+    if (setns(own, CLONE_NEWNET))
+        die("return to its network namespace");
+    if (strcmp(argv[2], "-"))
+        enter(argv[2]);
+    int sender = open_socket();
+    if (connect(sender, (struct sockaddr *)&to, sizeof to))
+        die("connect");
+    setvbuf(stdout, NULL, _IOLBF, 0);
+    puts("ready");
+    char line[64];
+    while (fgets(line, sizeof line, stdin)) {
+        unsigned long long batches, flows;
+        if (sscanf(line, "%llu %llu", &batches, &flows) != 2 || batches > MOST_BATCHES) {
+            fprintf(stderr, "flood: not so many batches\n");
+            return 2;
+        }
+        measure(batches, flows, sender, receiver);
+    }
+    return 0;
+}
