@@ -21,6 +21,7 @@ from pathlib import Path
 from bench.cni import Container, configuration, environment
 from bench.native import BenchError
 from bench.place import SYSTEM_PATH, Host
+from bench.rulesets import portmap_chain, portmap_rules
 from bench.starter import Done, Starter
 from dataplane.namespaces import inside
 from dataplane.nft.client import LibNftables
@@ -31,8 +32,6 @@ from dataplane.types import Protocol
 GO_PLUGINS = Path("/usr/lib/cni")
 NETWORK = "bench"
 
-_MULTIPORT = 15
-"""Ports that one multiport match of iptables takes: portmap writes a rule for each so many."""
 _MAP = Set("bench", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
 _CHUNK = 500  # elements of one transaction
 
@@ -74,12 +73,11 @@ class GoPlugins:
         if found is None:
             raise BenchError(f"could not read the rules of portmap: none of\n{saved[:2000]}")
         written = [line for line in saved.splitlines() if found[1] in line and line.startswith("-A")]
-        if sorted(written) != sorted(_rules(found[1], first)):
+        if sorted(written) != sorted(portmap_rules(first, NETWORK)):
             raise BenchError("could not preload: this portmap writes other rules than those that are known here")
-        chains = [f"CNI-DN-{number:021x}" for number in range(len(others))]
-        lines = ["*nat", *(f":{chain} - [0:0]" for chain in chains)]
-        for chain, container in zip(chains, others, strict=True):
-            lines += _rules(chain, container)
+        lines = ["*nat", *(f":{portmap_chain(container, NETWORK)} - [0:0]" for container in others)]
+        for container in others:
+            lines += portmap_rules(container, NETWORK)
         self._host.run("iptables-restore", "--noflush", text="\n".join([*lines, "COMMIT", ""]))
 
 
@@ -123,27 +121,6 @@ class Libnftables:
 
         with self._netns.open("rb") as netns:
             return inside(netns.fileno(), there)
-
-
-def _rules(chain: str, container: Container) -> list[str]:
-    """What portmap 1.1.1 writes for a container's ports, as iptables-save prints it."""
-    own = ip_interface(container.address)
-    ports = [(one["hostPort"], one["containerPort"], one["protocol"]) for one in container.ports]
-    rules = []
-    for start in range(0, len(ports), _MULTIPORT):
-        listed = ",".join(str(host) for host, _, _ in ports[start : start + _MULTIPORT])
-        comment = rf'"dnat name: \"{NETWORK}\" id: \"{container.name}\""'
-        rules.append(
-            f"-A CNI-HOSTPORT-DNAT -p tcp -m comment --comment {comment} -m multiport --dports {listed} -j {chain}"
-        )
-    for host, inner, protocol in ports:
-        match = f"-p {protocol} -m {protocol} --dport {host}"
-        rules += [
-            f"-A {chain} -s {own.network} {match} -j CNI-HOSTPORT-SETMARK",
-            f"-A {chain} -s 127.0.0.1/32 {match} -j CNI-HOSTPORT-SETMARK",
-            f"-A {chain} {match} -j DNAT --to-destination {own.ip}:{inner}",
-        ]
-    return rules
 
 
 def _element(port: int) -> Element:
