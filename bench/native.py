@@ -1,7 +1,7 @@
 """The programs that measure, in C: built with the system's compiler when a run begins, gone when it ends.
 
     native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock,
-                                        native.roundtrip
+                                        native.roundtrip, native.stream, native.steady
 
 Static where the system has a static libc, so that starting them is the floor; ``static`` says which it was.
 """
@@ -57,6 +57,16 @@ class Native:
     def roundtrip(self) -> Path:
         """Round trips and connections, timed one by one."""
         return self.directory / "roundtrip"
+
+    @property
+    def stream(self) -> Path:
+        """Bulk TCP."""
+        return self.directory / "stream"
+
+    @property
+    def steady(self) -> Path:
+        """UDP at a steady rate."""
+        return self.directory / "steady"
 
 
 def build(directory: Path) -> Native:
