@@ -13,14 +13,15 @@ says what of a way is not as its name says.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 from bench.cni import Container, configuration, port
+from bench.native import Native
 from bench.ours import Ours
 from bench.place import Host, Namespace
 from bench.plots import Role
@@ -28,7 +29,10 @@ from bench.roundtrips import Ends
 from bench.rulesets import MAP_TABLE, PORTMAP_TABLE, crowd, portmap_nft, pure_map
 from bench.stage import Stage
 from bench.starter import Starter
+from dataplane.programs.door import KernelPrograms
 from dataplane.types import DEVICE_PROGRAMS, Program, Protocol
+
+T = TypeVar("T")
 
 UPLINK, EDGE = "uplink", "eth0"
 HOST, CLIENT = "10.0.2.15", "10.0.2.2"
@@ -36,6 +40,9 @@ OTHERS = 1_000
 """Ports that others publish, where there are many."""
 
 _LISTEN, _HOST_PORT = 9000, 39000
+_NET = 77  # 10.77.0.0/16 is the first bridge's
+_STRAY = 8
+"""Packets of a container on another network of ours, whose kernel asks for neighbours, or says a last word."""
 _OUR_TABLE = "inet dataplane"
 _NFT_ONLY: Mapping[str, object] = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
 
@@ -47,7 +54,7 @@ class Publisher:
     name: str
     role: Role
     table: str = ""
-    """The only one that translates; none where nobody does."""
+    """The only one that is there, but for those whose names begin like it; none where nobody translates."""
     programs: frozenset[Program] = frozenset()
     """Attached to the devices."""
     others: int = 0
@@ -91,13 +98,22 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
+class Call:
+    """Our plugin, by verb, for one container; only the agent can serve it."""
+
+    plugin: Path
+    environments: Mapping[str, Mapping[str, str]]
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What the kernel tells of a way on which bytes went to the container and back."""
 
     reached: str
     """The server's own address and port."""
     tables: frozenset[str]
-    """Those that are there and can translate."""
+    """All that are there."""
     runs: Mapping[Program, int] = field(default_factory=dict)
     """How often each program ran meanwhile."""
 
@@ -115,13 +131,15 @@ class Sites:
         self._stack.close()
 
     def ways(self) -> Iterator[Way]:
-        """Make them, one after the other. Raises ``BenchError``."""
-        yield self._direct()
-        yield from map(self._ruled, (MAP, RULE, RULES))
-        yield from self._ours((NFT, OURS, AGAIN))
+        """Make one for each publisher. Raises ``BenchError``."""
+        yield self.direct()
+        yield from map(self.ruled, (MAP, RULE, RULES))
+        ours = self.ours()
+        yield from (ours.way(publisher) for publisher in (NFT, OURS, AGAIN))
 
-    def _direct(self) -> Way:
-        host = self._stack.enter_context(self._stage.host("veth"))
+    def direct(self) -> Way:
+        """Raw veth."""
+        host = self._host("veth")
         client, container = host.namespaces(["client", "web"])
         host.run(
             "ip", "-batch", "-",
@@ -132,43 +150,97 @@ class Sites:
             namespace.run("ip", "-batch", "-", text=text)
         return Way(VETH, host, client, container, HOST, _LISTEN, f"{HOST}:{_LISTEN}", ())
 
-    def _ruled(self, publisher: Publisher) -> Way:
-        host = self._stack.enter_context(self._stage.host(f"rules-{publisher.table.split()[1]}-{publisher.others}"))
+    def ruled(self, publisher: Publisher) -> Way:
+        """A host with the tables of somebody else, who published others before."""
+        host = self._host(f"rules-{publisher.table.split()[1]}-{publisher.others}")
         client = _edge(host)
-        container, published = _plugged(host, "web", 0)
+        container, published = _plugged(host, 0)
         present = [*crowd(publisher.others), published]
-        text = pure_map(present) if publisher is MAP else portmap_nft(present)
+        text = pure_map(present) if publisher.table == MAP_TABLE else portmap_nft(present)
         host.run("nft", "-f", "-", text=text)
-        return _way(publisher, host, client, container, published, _HOST_PORT)
+        return _way(publisher, host, client, container, published)
 
-    def _ours(self, publishers: tuple[Publisher, ...]) -> Iterator[Way]:
-        host = self._stack.enter_context(self._stage.host("ours"))
-        ours = Ours(host)
-        client = _edge(host)
-        self._stack.enter_context(ours.agent())
-        starter = self._stack.enter_context(Starter(host, self._stage.native))
-        for place, publisher in enumerate(publishers):
-            container, published = _plugged(host, f"web{place}", place)
-            keys = {} if publisher.programs else _NFT_ONLY
-            text = configuration(
-                "dataplane", f"bench{place}", published.ports, published.previous_result(), **keys
-            )  # fmt: skip
-            starter.run(ours.plugin("dataplane"), ours.environment("ADD", published), text)
-            yield _way(publisher, host, client, container, published, _HOST_PORT + place)
+    def ours(self) -> OurSite:
+        """A host with an agent."""
+        return OurSite(self._host("ours"), self._stage.native, self._stack)
+
+    def _host(self, name: str) -> Host:
+        return self._stack.enter_context(self._stage.host(name))
 
 
-def doubts(publisher: Publisher, way_reached: str, seen: Seen) -> Iterator[str]:
-    """What is not as the publisher's name says. Pure."""
-    if seen.reached != way_reached:
-        yield f"the server was reached at {seen.reached}, not at {way_reached}"
-    if seen.tables != ({publisher.table} if publisher.table else set()):
-        yield f"tables that translate: {', '.join(sorted(seen.tables)) or 'none'}"
+class OurSite:
+    """A host with our agent, and networks of one container each."""
+
+    def __init__(self, host: Host, native: Native, stack: ExitStack) -> None:
+        self.host, self.ours = host, Ours(host)
+        self._client, self._networks = _edge(host), 0
+        stack.enter_context(self.ours.agent())
+        self._starter = stack.enter_context(Starter(host, native))
+
+    def way(self, publisher: Publisher) -> Way:
+        """Publish a container of its own."""
+        namespace, published = self.plugged()
+        call = self.call(published, {} if publisher.programs else _NFT_ONLY)
+        self.run(call, "ADD")
+        if publisher.others:
+            _, busy = self.plugged()
+            ports = tuple(one for other in crowd(publisher.others) for one in other.ports)
+            self.run(self.call(replace(busy, ports=ports), _NFT_ONLY), "ADD")
+        return _way(publisher, self.host, self._client, namespace, published)
+
+    def plugged(self) -> tuple[Namespace, Container]:
+        """A container on a network of its own, not published yet."""
+        made = _plugged(self.host, self._networks)
+        self._networks += 1
+        return made
+
+    def call(self, container: Container, keys: Mapping[str, object]) -> Call:
+        """Our plugin for a container, as an ADD and a DEL have it."""
+        text = configuration("dataplane", container.bridge, container.ports, container.previous_result(), **keys)
+        variables = {verb: self.ours.environment(verb, container) for verb in ("ADD", "DEL")}
+        return Call(self.ours.plugin("dataplane"), variables, text)
+
+    def run(self, call: Call, verb: str) -> None:
+        """Make a call. Raises ``BenchError``."""
+        self._starter.run(call.plugin, call.environments[verb], call.text)
+
+
+def watched(way: Way, reached: str, work: Callable[[], T]) -> tuple[T, Seen]:
+    """What ``work`` returns, and what the kernel tells of a way on which only it sends, while the statistics of
+    programs are enabled (``syscall.enable_stats``)."""
+    tables = (line.removeprefix("table ") for line in way.host.run("nft", "list", "tables").splitlines())
+    before = way.host.inside(_runs)
+    done = work()
+    after = way.host.inside(_runs)
+    runs = {program: after[program] - before[program] for program in after}
+    return done, Seen(reached, frozenset(tables), runs)
+
+
+def doubts(
+    publisher: Publisher, reached: str, seen: Seen, *, to_container: int = 1, from_container: int = 1
+) -> Iterator[str]:
+    """What is not as the publisher's name says, whose container is at ``reached``, after at least so many packets each
+    way. Pure."""
+    if seen.reached != reached:
+        yield f"the server was reached at {seen.reached}, not at {reached}"
+    foreign = sorted(one for one in seen.tables if not publisher.table or not one.startswith(publisher.table))
+    if foreign:
+        yield f"there are other tables: {', '.join(foreign)}"
+    if publisher.table and publisher.table not in seen.tables:
+        yield f"there is no table {publisher.table}"
     for program in DEVICE_PROGRAMS:
         runs = seen.runs.get(program, 0)
-        if program in publisher.programs and not runs:
-            yield f"{program} did not run"
-        if program not in publisher.programs and runs:
+        packets = from_container if program is Program.GUARD else to_container
+        if program in publisher.programs and runs < packets:
+            yield f"{program} ran {runs:,} times for {packets:,} packets"
+        if program not in publisher.programs and runs > _STRAY:
             yield f"{program} ran {runs:,} times, and is not attached"
+
+
+def _runs() -> dict[Program, int]:
+    """How often each program of this host ran so far; none where none are loaded."""
+    door = KernelPrograms()
+    return {program: door.program(program).runs for program in DEVICE_PROGRAMS} if door.loaded() else {}
 
 
 def _edge(host: Host) -> Namespace:
@@ -178,18 +250,17 @@ def _edge(host: Host) -> Namespace:
     return client
 
 
-def _plugged(host: Host, name: str, place: int) -> tuple[Namespace, Container]:
+def _plugged(host: Host, place: int) -> tuple[Namespace, Container]:
     """A container on a bridge of its own, whose ports are not published yet."""
-    bridge, gateway, address = f"br-bench{place}", f"10.{77 + place}.0.1", f"10.{77 + place}.1.2/16"
+    bridge, gateway, address = f"br-bench{place}", f"10.{_NET + place}.0.1", f"10.{_NET + place}.1.2/16"
     host.bridge(bridge, f"{gateway}/16")
-    namespace = host.namespace(name)
+    namespace = host.namespace(f"web{place}")
     link = host.wire(bridge, namespace, address, gateway)
     ports = tuple(port(_HOST_PORT + place, _LISTEN, protocol) for protocol in (Protocol.TCP, Protocol.UDP))
-    return namespace, Container(name, namespace.path, address, gateway, bridge, link, ports)
+    return namespace, Container(namespace.name, namespace.path, address, gateway, bridge, link, ports)
 
 
-def _way(
-    publisher: Publisher, host: Host, client: Namespace, namespace: Namespace, container: Container, number: int
-) -> Way:
+def _way(publisher: Publisher, host: Host, client: Namespace, namespace: Namespace, container: Container) -> Way:
     reached = f"{container.address.partition('/')[0]}:{_LISTEN}"
+    number = int(str(container.ports[0]["hostPort"]))
     return Way(publisher, host, client, namespace, HOST, number, reached, (UPLINK, container.link))

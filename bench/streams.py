@@ -157,4 +157,5 @@ class Steady(_Rounds):
         words = self._ask(str(milliseconds))
         pairs = (word.partition(":") for word in words[_NUMBERS:])
         latencies = tuple((int(value), int(count)) for value, _, count in pairs)
-        return Arrivals(*map(int, words[:_NUMBERS]), latencies)
+        sent, received, wrong, busy, counted, late = map(int, words[:_NUMBERS])
+        return Arrivals(sent, received, wrong, busy, counted, late, latencies)

@@ -23,6 +23,7 @@ from bench.stage import Stage
 SUITES: dict[str, tuple[str, ...]] = {
     "packet": (
         "program_cost",
+        "bulk",
     ),
     "rules": (
         "repair",
