@@ -16,6 +16,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -39,7 +40,7 @@ HOST, CLIENT = "10.0.2.15", "10.0.2.2"
 OTHERS = 1_000
 """Ports that others publish, where there are many."""
 
-_LISTEN, _HOST_PORT = 9000, 39000
+_LISTEN, _HOST_PORT, _LAST_PORT = 9000, 39000, 61000
 _NET = 77  # 10.77.0.0/16 is the first bridge's
 _STRAY = 8
 """Packets of a container on another network of ours, whose kernel asks for neighbours, or says a last word."""
@@ -80,6 +81,7 @@ class Way:
     host: Host
     client: Namespace
     container: Namespace
+    published: Container
     address: str
     """That the client talks to."""
     port: int
@@ -148,7 +150,8 @@ class Sites:
         for namespace, address in ((client, CLIENT), (container, HOST)):
             text = f"address add {address}/24 dev {EDGE}\nlink set {EDGE} up\n"
             namespace.run("ip", "-batch", "-", text=text)
-        return Way(VETH, host, client, container, HOST, _LISTEN, f"{HOST}:{_LISTEN}", ())
+        bare = Container(container.name, container.path, f"{HOST}/24")
+        return Way(VETH, host, client, container, bare, HOST, _LISTEN, f"{HOST}:{_LISTEN}", ())
 
     def ruled(self, publisher: Publisher) -> Way:
         """A host with the tables of somebody else, who published others before."""
@@ -193,6 +196,16 @@ class OurSite:
         made = _plugged(self.host, self._networks)
         self._networks += 1
         return made
+
+    def neighbour(self, beside: Container) -> Container:
+        """One more container on the network of another, not published yet."""
+        namespace = self.host.namespace(f"by-{beside.name}")
+        address = f"{ip_interface(beside.address).ip + 1}/16"
+        link = self.host.wire(beside.bridge, namespace, address, beside.gateway)
+        ports = (port(_LAST_PORT, _LISTEN),)
+        return replace(
+            beside, name=namespace.name, netns=namespace.path, address=address, link=link, ports=ports
+        )  # fmt: skip
 
     def call(self, container: Container, keys: Mapping[str, object]) -> Call:
         """Our plugin for a container, as an ADD and a DEL have it."""
@@ -263,4 +276,4 @@ def _plugged(host: Host, place: int) -> tuple[Namespace, Container]:
 def _way(publisher: Publisher, host: Host, client: Namespace, namespace: Namespace, container: Container) -> Way:
     reached = f"{container.address.partition('/')[0]}:{_LISTEN}"
     number = int(str(container.ports[0]["hostPort"]))
-    return Way(publisher, host, client, namespace, HOST, number, reached, (UPLINK, container.link))
+    return Way(publisher, host, client, namespace, container, HOST, number, reached, (UPLINK, container.link))

@@ -24,6 +24,7 @@ SUITES: dict[str, tuple[str, ...]] = {
     "packet": (
         "program_cost",
         "bulk",
+        "updates_under_load",
     ),
     "rules": (
         "repair",
