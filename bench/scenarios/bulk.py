@@ -66,7 +66,7 @@ def run(stage: Stage) -> None:
     """Measure."""
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
     others = sorted(os.sched_getaffinity(0) - {cpu})
-    blocks = stage.amount(40, 14, 2)
+    blocks = stage.amount(40, 12, 2)
     with Sites(stage) as sites:
         stage.log.progress("bulk: making hosts")
         ways = {way.publisher.name: way for way in sites.ways()}
@@ -90,7 +90,7 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
             for name, way in ways.items()
         }
         _prove_streams(stage, ways, phase, streams)
-        for turn in stage.turns(list(ways), stage.amount(40, 14, 2), first):
+        for turn in stage.turns(list(ways), stage.amount(40, 12, 2), first):
             way, stream = ways[turn.variant], streams[turn.variant]
             ends = [way.netns(way.client), way.netns(way.container)]
             before = [counted(end) for end in ends]
@@ -120,7 +120,7 @@ def _keep(stage: Stage, phase: Phase, name: str, block: int, made: Transfer) -> 
 
 
 def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> None:
-    blocks = stage.amount(40, 14, 2)
+    blocks = stage.amount(40, 12, 2)
     for number, pace in enumerate(PACES[: stage.amount(2, 1, 1)]):
         measure = packet(pace)
         stage.log.progress(f"bulk: {measure}, {pace.rate:,} a second")
