@@ -5,8 +5,8 @@
     with Steady(host, native, cpu, ends, Pace(rate=40_000, burst=8)) as steady:
         steady.measure(30)                                 # -> Arrivals(sent, received, wrong, ...)
 
-Sockets stay open until the block ends. ``reached`` is the address that the server was reached at, as its own socket has
-it: behind DNAT it is not the one that the client talks to.
+UDP sockets stay open until the block ends. ``reached`` is the address that the server was reached at, as its own socket
+has it: behind DNAT it is not the one that the client talks to.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from bench.roundtrips import Ends
 _PATIENCE = 10.0  # seconds
 _KIB = 1024
 _NUMBERS = 6  # before the histogram
+_WARM = 2  # milliseconds
 
 
 class Direction(StrEnum):
@@ -130,7 +131,7 @@ class _Rounds:
 
 
 class Stream(_Rounds):
-    """A TCP connection; ``cpus`` are those of the client and of the container. Raises ``BenchError``."""
+    """TCP connections, one a round; ``cpus`` are those of the client and of the container. Raises ``BenchError``."""
 
     def __init__(self, host: Host, native: Native, cpus: tuple[int, int], ends: Ends) -> None:
         super().__init__(
@@ -138,8 +139,9 @@ class Stream(_Rounds):
         )  # fmt: skip
 
     def measure(self, direction: Direction, milliseconds: int, *, every_byte: bool = False) -> Transfer:
-        """Send for so long, wait until all is there, and compare some or every byte of it. Raises ``BenchError``."""
-        line = f"{_WORDS[direction]} {milliseconds} {'all' if every_byte else 'some'}"
+        """Send for so long, by a connection of its own that has opened its windows before; wait until all is there, and
+        compare some or every byte of it. Raises ``BenchError``."""
+        line = f"{_WORDS[direction]} {_WARM} {milliseconds} {'all' if every_byte else 'some'}"
         return Transfer(*map(int, self._ask(line)))
 
 

@@ -8,13 +8,15 @@
  *
  * CLIENT and SERVER are paths of network namespaces, "-" is this one; the client connects to ADDRESS PORT, the server
  * listens on port LISTEN of any IPv4 address. "ready ADDRESS:PORT" first, with the server's own address as its socket has
- * it; then for each line "up|down MILLISECONDS all|some" on stdin a line
+ * it; then for each line "up|down WARM MILLISECONDS all|some" on stdin a line
  *
  *     SENT RECEIVED WRONG NANOSECONDS BUSY RETRANSMITTED DSACK REORDERED
  *
- * until end of file. "up" is to the server. The connection stays open meanwhile.
+ * until end of file. "up" is to the server. Each line has a connection of its own, which has WARM milliseconds to open its
+ * windows: what a connection makes of one disturbance (a smaller window, or segments of another size) can stay with it
+ * for good. Nothing of it is remembered for the next (tcp_no_metrics_save).
  *
- *     WRONG        what is not as it was sent, of what was looked at: each byte, or eight of each 256
+ *     WRONG        what is not as it was sent, of what was looked at: each byte, or eight of each 251
  *     NANOSECONDS  from the first write to the last read
  *     BUSY         those of them in which this process had a processor: one thread by what it did not wait for one,
  *                  two threads by their clocks, which on some kernels leave softirqs out
@@ -39,15 +41,16 @@
 
 #define CHUNK (128 << 10)
 #define PERIOD 131071 /* a prime: no segment, page or chunk lost, doubled or misplaced leaves the pattern as it was */
-#define STEP 256
+#define STEP 251      /* a prime, too: what goes wrong at round distances is looked at as well */
 #define PATIENCE 2000000000ull /* nanoseconds for what was sent to arrive */
-#define LOOK 10000             /* microseconds after which a reader looks whether that was all */
+#define MILLISECOND 1000000ull /* nanoseconds */
+#define LOOK 10000             /* microseconds after which an end looks whether that was all */
 
 static unsigned char pattern[PERIOD + CHUNK], heard[CHUNK];
 static int apart; /* the ends are threads of their own */
 
 struct transfer {
-    int from, to, all;
+    int from, to, all, sender_cpu, reader_cpu;
     uint64_t began, end; /* nothing is sent after the end */
     uint64_t position;   /* in the stream, when the round began */
     _Atomic uint64_t sent;
@@ -99,14 +102,27 @@ static void enter(const char *netns) {
     close(fd);
 }
 
+/* In this network namespace. */
+static void remember_nothing(void) {
+    int fd = open("/proc/sys/net/ipv4/tcp_no_metrics_save", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "1", 1) != 1)
+        die("set tcp_no_metrics_save");
+    close(fd);
+}
+
 static int open_socket(void) {
     int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), yes = 1;
-    struct timeval look = {.tv_usec = LOOK};
     if (fd < 0)
         die("open a socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &look, sizeof look);
     return fd;
+}
+
+/* Nothing blocks for long, so that whoever is to end does. */
+static void be_awake(int fd) {
+    struct timeval look = {.tv_usec = LOOK};
+    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &look, sizeof look);
+    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &look, sizeof look);
 }
 
 static void fill_pattern(void) {
@@ -126,7 +142,7 @@ static uint64_t differing(uint64_t position, size_t count, int all) {
         for (size_t at = 0; at < count; at++)
             wrong += heard[at] != wanted[at];
     if (!all)
-        for (size_t at = -position % STEP; at + 8 <= count; at += STEP)
+        for (size_t at = (STEP - position % STEP) % STEP; at + 8 <= count; at += STEP)
             wrong += !!memcmp(heard + at, wanted + at, 8);
     return wrong;
 }
@@ -153,15 +169,32 @@ static int receive_some(struct transfer *one, int flags) {
     return 1;
 }
 
-static void by_turns(struct transfer *one) {
-    uint64_t before = waited();
-    while (now() < one->end || (one->received < one->sent && now() < one->end + PATIENCE)) {
-        if (now() < one->end)
+static void begin(struct transfer *one, uint64_t span) {
+    one->began = one->last = now();
+    one->end = one->began + span;
+}
+
+/* The time, and how long this thread had waited by then: nothing came between the two. */
+static uint64_t now_and_waited(uint64_t *so_far) {
+    for (;;) {
+        uint64_t before = waited(), at = now();
+        *so_far = waited();
+        if (*so_far == before)
+            return at;
+    }
+}
+
+static void by_turns(struct transfer *one, uint64_t span) {
+    uint64_t before, after, began = now_and_waited(&before);
+    begin(one, span);
+    do {
+        if (now() < one->end || !one->sent)
             send_some(one, MSG_DONTWAIT);
         while (receive_some(one, MSG_DONTWAIT))
             ;
-    }
-    one->busy = one->last - one->began - (waited() - before);
+    } while (now() < one->end || (one->received < one->sent && now() < one->end + PATIENCE));
+    uint64_t ended = now_and_waited(&after);
+    one->busy = ended - began - (after - before);
 }
 
 static void *reader(void *argument) {
@@ -173,19 +206,21 @@ static void *reader(void *argument) {
     return NULL;
 }
 
-static void at_once(struct transfer *one, int sender_cpu, int receiver_cpu) {
+static void at_once(struct transfer *one, uint64_t span) {
     pthread_t thread;
-    pin(receiver_cpu); /* it begins where it is made */
+    pin(one->reader_cpu); /* it begins where it is made, and stays there */
     if (pthread_create(&thread, NULL, reader, one))
         die("start a thread");
-    pin(sender_cpu);
+    pin(one->sender_cpu);
+    begin(one, span);
     uint64_t began = clock_of(CLOCK_THREAD_CPUTIME_ID);
-    while (now() < one->end)
+    do
         send_some(one, 0);
-    uint64_t busy = clock_of(CLOCK_THREAD_CPUTIME_ID) - began;
+    while (now() < one->end);
+    one->busy = clock_of(CLOCK_THREAD_CPUTIME_ID) - began;
     one->over = 1;
     pthread_join(thread, NULL);
-    one->busy = busy + one->reader_busy;
+    one->busy += one->reader_busy;
 }
 
 static struct tcp_info info(int fd) {
@@ -196,14 +231,21 @@ static struct tcp_info info(int fd) {
     return found;
 }
 
-static void measure(struct transfer *one, uint64_t span, int sender_cpu, int receiver_cpu) {
-    struct tcp_info from = info(one->from), to = info(one->to);
-    one->began = one->last = now();
-    one->end = one->began + span;
+/* Ends where what was sent did not arrive. */
+static void transfer(struct transfer *one, uint64_t span) {
     if (apart)
-        at_once(one, sender_cpu, receiver_cpu);
+        at_once(one, span);
     else
-        by_turns(one);
+        by_turns(one, span);
+    if (one->received != one->sent) {
+        fprintf(stderr, "stream: what was sent did not arrive\n");
+        exit(1);
+    }
+}
+
+static void measure(struct transfer *one, uint64_t span) {
+    struct tcp_info from = info(one->from), to = info(one->to);
+    transfer(one, span);
     struct tcp_info from_then = info(one->from), to_then = info(one->to);
 #define BOTH(field) (from_then.field - from.field + to_then.field - to.field)
     printf("%llu %llu %llu %llu %llu %u %u %u\n", (unsigned long long)one->sent, (unsigned long long)one->received,
@@ -218,6 +260,23 @@ static int listen_on(int port) {
     if (bind(fd, (struct sockaddr *)&own, sizeof own) || listen(fd, 1))
         die("listen");
     return fd;
+}
+
+static void open_connection(int listener, const struct sockaddr_in *to, int *client, int *server) {
+    *client = open_socket();
+    if (connect(*client, (const struct sockaddr *)to, sizeof *to))
+        die("connect");
+    *server = accept(listener, NULL, NULL);
+    if (*server < 0)
+        die("accept");
+    be_awake(*client);
+    be_awake(*server);
+}
+
+static void reset(int fd) {
+    struct linger none = {.l_onoff = 1, .l_linger = 0};
+    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
+    close(fd);
 }
 
 static void say_ready(int server) {
@@ -246,39 +305,35 @@ int main(int argc, char **argv) {
 
     if (strcmp(argv[6], "-"))
         enter(argv[6]);
+    remember_nothing();
     int listener = listen_on(atoi(argv[7]));
     if (setns(own, CLONE_NEWNET))
         die("return to its network namespace");
     if (strcmp(argv[3], "-"))
         enter(argv[3]);
-    int client = open_socket();
-    if (connect(client, (struct sockaddr *)&to, sizeof to))
-        die("connect");
-    int server = accept(listener, NULL, NULL);
-    if (server < 0)
-        die("accept");
-    struct timeval look = {.tv_usec = LOOK};
-    setsockopt(server, SOL_SOCKET, SO_RCVTIMEO, &look, sizeof look);
+    remember_nothing();
+    int client, server;
+    open_connection(listener, &to, &client, &server);
     setvbuf(stdout, NULL, _IOLBF, 0);
     say_ready(server);
 
-    uint64_t up = 0, down = 0;
     char line[64], way[8], how[8];
-    unsigned long long milliseconds;
+    unsigned long long warm, span;
     while (fgets(line, sizeof line, stdin)) {
-        if (sscanf(line, "%7s %llu %7s", way, &milliseconds, how) != 3) {
+        if (sscanf(line, "%7s %llu %llu %7s", way, &warm, &span, how) != 4) {
             fprintf(stderr, "stream: bad line %s", line);
             return 2;
         }
-        int rises = !strcmp(way, "up");
-        struct transfer one = {.from = rises ? client : server, .to = rises ? server : client,
-                               .all = !strcmp(how, "all"), .position = rises ? up : down};
-        measure(&one, milliseconds * 1000000, rises ? client_cpu : server_cpu, rises ? server_cpu : client_cpu);
-        if (one.received != one.sent) {
-            fprintf(stderr, "stream: what was sent did not arrive\n");
-            return 1;
-        }
-        *(rises ? &up : &down) += one.sent;
+        reset(client);
+        reset(server);
+        open_connection(listener, &to, &client, &server);
+        int up = !strcmp(way, "up");
+        struct transfer one = {.from = up ? client : server, .to = up ? server : client, .all = !strcmp(how, "all"),
+                               .sender_cpu = up ? client_cpu : server_cpu, .reader_cpu = up ? server_cpu : client_cpu};
+        transfer(&one, warm * MILLISECOND);
+        one = (struct transfer){.from = one.from, .to = one.to, .all = one.all, .sender_cpu = one.sender_cpu,
+                                .reader_cpu = one.reader_cpu, .position = one.sent};
+        measure(&one, span * MILLISECOND);
     }
     return 0;
 }

@@ -11,10 +11,10 @@ Unit       nanoseconds of processor time for a KiB and for a packet, all include
            are what one processor moves at that cost; in the full run also with an end on each of two, by the clock.
            Latency is from when a packet was due until its burst was read
 Fair       both ends in one thread on one processor (``--cpu``, else the last): nobody is woken, nothing waits for a
-           wire; time in which others had the processor is not counted; order shuffled in each block; connections stay
-           open; bytes counted at both ends and compared with what was sent (of each 256 some; all of them when a path
-           is proved); the address that the server was reached at, the tables that are there and how often each program
-           ran are asked of the kernel before and after
+           wire; time in which others had the processor is not counted; order shuffled in each block; each round of TCP
+           has a connection of its own, whose windows are open when it begins; bytes counted at both ends and compared
+           with what was sent (of each 251 eight; all of them when a path is proved); the address that the server was
+           reached at, the tables that are there and how often each program ran are asked of the kernel before and after
 Falsified  by a byte or a packet that is lost or changed, or by a control that differs from itself: another container of
            ours, on another network
 """
@@ -58,7 +58,7 @@ from dataplane.types import Protocol
 
 __all__ = ["answers", "figures", "plots", "run", "tables"]
 
-_WARM = 1  # milliseconds at the start of a round: an idle connection begins with a small window
+_WARM = 1  # milliseconds at the start of a round of packets
 _PROOF = 3  # milliseconds
 
 
@@ -95,7 +95,6 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
             ends = [way.netns(way.client), way.netns(way.container)]
             before = [counted(end) for end in ends]
             for direction in Direction:
-                stream.measure(direction, _WARM)
                 made = stream.measure(direction, stage.amount(25, 5, 2))
                 spent = made.nanoseconds if phase.apart else made.busy
                 stage.log.sample(phase.measure(direction), turn.variant, spent / made.received * 1024, block=turn.block)
