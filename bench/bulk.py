@@ -76,13 +76,14 @@ def gigabits(samples: Sequence[Sample]) -> list[Sample]:
 def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
     phases = [phase for phase in PHASES if results.of(phase.measure(Direction.TO_CONTAINER), OURS.name)]
-    controls = 2 * len(phases) + len(PACES)
+    paces = [pace for pace in PACES if results.of(packet(pace), OURS.name)]
+    controls = 2 * len(phases) + len(paces)
     rows = list[Figure]()
     for phase in phases:
         for direction in Direction:
             rows += _bulk(results, phase, direction, controls)
         rows += _troubles(results, phase)
-    for pace in PACES:
+    for pace in paces:
         rows += _steady(results, pace, controls)
     amounts = {
         "bytes lost or damaged": (AMISS, TRANSFERRED, _GIB, " GiB"),

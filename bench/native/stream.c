@@ -13,13 +13,14 @@
  *     SENT RECEIVED WRONG NANOSECONDS BUSY RETRANSMITTED DSACK REORDERED
  *
  * until end of file. "up" is to the server. Each line has a connection of its own, which has WARM milliseconds to open its
- * windows: what a connection makes of one disturbance (a smaller window, or segments of another size) can stay with it
- * for good. Nothing of it is remembered for the next (tcp_no_metrics_save).
+ * windows: what a connection makes of one disturbance can stay with it for good. Nothing of it is remembered for the next
+ * (tcp_no_metrics_save). And it is Reno: nothing is congested here, and Cubic (HyStart) takes a burst that waits for its
+ * own softirqs for congestion, so that its window stays at whatever it was by then.
  *
  *     WRONG        what is not as it was sent, of what was looked at: each byte, or eight of each 251
  *     NANOSECONDS  from the first write to the last read
- *     BUSY         those of them in which this process had a processor: one thread by what it did not wait for one,
- *                  two threads by their clocks, which on some kernels leave softirqs out
+ *     BUSY         processor time. One thread: the time that passed, but for what it waited for its processor; two
+ *                  threads by their clocks, which on some kernels leave softirqs out
  *     the rest     what both ends' TCP_INFO came to meanwhile: segments sent again, those that were so in vain, and
  *                  those that came out of order
  */
@@ -44,6 +45,7 @@
 #define STEP 251      /* a prime, too: what goes wrong at round distances is looked at as well */
 #define PATIENCE 2000000000ull /* nanoseconds for what was sent to arrive */
 #define MILLISECOND 1000000ull /* nanoseconds */
+#define MOMENT 20000           /* nanoseconds */
 #define LOOK 10000             /* microseconds after which an end looks whether that was all */
 
 static unsigned char pattern[PERIOD + CHUNK], heard[CHUNK];
@@ -115,6 +117,8 @@ static int open_socket(void) {
     if (fd < 0)
         die("open a socket");
     setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &yes, sizeof yes);
+    if (setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4))
+        die("use Reno");
     return fd;
 }
 
@@ -184,14 +188,17 @@ static uint64_t now_and_waited(uint64_t *so_far) {
     }
 }
 
+/* Where nothing can be sent or read, a softirq was left to ksoftirqd: it is let run, and counts as work. */
 static void by_turns(struct transfer *one, uint64_t span) {
+    static const struct timespec moment = {.tv_nsec = MOMENT};
     uint64_t before, after, began = now_and_waited(&before);
     begin(one, span);
     do {
-        if (now() < one->end || !one->sent)
-            send_some(one, MSG_DONTWAIT);
+        int went = (now() < one->end || !one->sent) && send_some(one, MSG_DONTWAIT);
         while (receive_some(one, MSG_DONTWAIT))
-            ;
+            went = 1;
+        if (!went)
+            nanosleep(&moment, NULL);
     } while (now() < one->end || (one->received < one->sent && now() < one->end + PATIENCE));
     uint64_t ended = now_and_waited(&after);
     one->busy = ended - began - (after - before);

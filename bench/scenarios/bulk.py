@@ -10,11 +10,12 @@ Peers      raw veth, which is the least that there is; the best pure nft (one ma
 Unit       nanoseconds of processor time for a KiB and for a packet, all included: both ends, the stack, softirqs. Gb/s
            are what one processor moves at that cost; in the full run also with an end on each of two, by the clock.
            Latency is from when a packet was due until its burst was read
-Fair       both ends in one thread on one processor (``--cpu``, else the last): nobody is woken, nothing waits for a
-           wire; time in which others had the processor is not counted; order shuffled in each block; each round of TCP
-           has a connection of its own, whose windows are open when it begins; bytes counted at both ends and compared
-           with what was sent (of each 251 eight; all of them when a path is proved); the address that the server was
-           reached at, the tables that are there and how often each program ran are asked of the kernel before and after
+Fair       both ends in one thread on one processor (``--cpu``, else the last), before all others there (SCHED_FIFO):
+           nobody is woken, nothing waits for a wire; time in which somebody else had the processor all the same is not
+           counted; order shuffled in each block; each round of TCP has a connection of its own, whose windows are open
+           when it begins; bytes counted at both ends and compared with what was sent (of each 251 eight; all of them
+           when a path is proved); the address that the server was reached at, the tables that are there and how often
+           each program ran are asked of the kernel before and after
 Falsified  by a byte or a packet that is lost or changed, or by a control that differs from itself: another container of
            ours, on another network
 """
@@ -48,6 +49,7 @@ from bench.bulk import (
     tables,
     trouble,
 )
+from bench.precedence import first_in_line
 from bench.published import EDGE, Sites, Way, doubts, watched
 from bench.segments import Feature, switch
 from bench.stackcounts import counted, risen
@@ -60,6 +62,7 @@ __all__ = ["answers", "figures", "plots", "run", "tables"]
 
 _WARM = 1  # milliseconds at the start of a round of packets
 _PROOF = 3  # milliseconds
+_NOT_GRANTED = "shares its processor with whoever else runs there, for SCHED_FIFO was not granted"
 
 
 def run(stage: Stage) -> None:
@@ -85,10 +88,13 @@ def run(stage: Stage) -> None:
 
 def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[int, int], first: int) -> None:
     with ExitStack() as stack:
-        streams = {
-            name: stack.enter_context(Stream(way.host, stage.native, cpus, way.ends(Protocol.TCP)))
-            for name, way in ways.items()
-        }
+        with first_in_line() as granted:
+            streams = {
+                name: stack.enter_context(Stream(way.host, stage.native, cpus, way.ends(Protocol.TCP)))
+                for name, way in ways.items()
+            }
+        if not granted:
+            stage.log.note(f"TCP {phase.name}: {_NOT_GRANTED}")
         _prove_streams(stage, ways, phase, streams)
         for turn in stage.turns(list(ways), stage.amount(40, 12, 2), first):
             way, stream = ways[turn.variant], streams[turn.variant]
@@ -124,10 +130,13 @@ def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> Non
         measure = packet(pace)
         stage.log.progress(f"bulk: {measure}, {pace.rate:,} a second")
         with ExitStack() as stack:
-            flows = {
-                name: stack.enter_context(Steady(way.host, stage.native, cpu, way.ends(Protocol.UDP), pace))
-                for name, way in ways.items()
-            }
+            with first_in_line() as granted:
+                flows = {
+                    name: stack.enter_context(Steady(way.host, stage.native, cpu, way.ends(Protocol.UDP), pace))
+                    for name, way in ways.items()
+                }
+            if not granted:
+                stage.log.note(f"{measure}: {_NOT_GRANTED}")
             _prove_flows(stage, ways, pace, flows)
             for turn in stage.turns(list(ways), blocks, first + number * blocks):
                 flow = flows[turn.variant]

@@ -8,9 +8,10 @@ the other.
 Peers      the same path while nothing changes; while a static program that does nothing is started as often: what
            starting processes does to a neighbour
 Unit       ratio of round trips' p99 and p50 to those of the same host while nothing changes, in the same block
-Fair       all of them by processes, which is how runtimes make changes; order shuffled in each block; how many
-           transactions there were is asked of the kernel: none while nothing changes, at least one for each change;
-           rates are told, for who makes fewer changes disturbs less
+Fair       all of them by processes, which is how runtimes make changes; round trips run before all others on their
+           processor (SCHED_FIFO), for whoever loads the other one drives the rest of the machine to it; order shuffled
+           in each block; how many transactions there were is asked of the kernel: none while nothing changes, at least
+           one for each change; rates are told, for who makes fewer changes disturbs less
 Falsified  by round trips that are lost, or by a control that differs from itself
 """
 
@@ -24,6 +25,7 @@ from dataclasses import dataclass, replace
 from bench.answers import Answer, Beside, Kind
 from bench.measure import block_medians, interval, paired
 from bench.plots import Axis, Bars, Plot, Role, bar
+from bench.precedence import first_in_line
 from bench.published import MAP, OTHERS, OURS, RULES, Sites, Way
 from bench.report import Figure, Results, control_figure, count_figure, median_figure, ratio_figure
 from bench.roundtrips import RoundTrips
@@ -161,7 +163,11 @@ def _inflation(results: Results, load: Load) -> dict[int, float]:
 
 def _scenes(stage: Stage, sites: Sites, stack: ExitStack, cpu: int, other: int) -> dict[str, _Scene]:
     def opened(way: Way) -> RoundTrips:
-        return stack.enter_context(RoundTrips(way.host, stage.native, cpu, way.ends(Protocol.UDP)))
+        with first_in_line() as granted:
+            trips = stack.enter_context(RoundTrips(way.host, stage.native, cpu, way.ends(Protocol.UDP)))
+        if not granted:
+            stage.log.note(f"{way.publisher.name}: shares its processor with others, for SCHED_FIFO was not granted")
+        return trips
 
     def starter(way: Way) -> Starter:
         return stack.enter_context(Starter(way.host, stage.native, other))
