@@ -49,7 +49,7 @@ from bench.bulk import (
     tables,
     trouble,
 )
-from bench.precedence import first_in_line
+from bench.precedence import first_in_line, rest
 from bench.published import EDGE, Sites, Way, doubts, watched
 from bench.segments import Feature, switch
 from bench.stackcounts import counted, risen
@@ -96,12 +96,14 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
         if not granted:
             stage.log.note(f"TCP {phase.name}: {_NOT_GRANTED}")
         _prove_streams(stage, ways, phase, streams)
+        span = stage.amount(20, 5, 2)
         for turn in stage.turns(list(ways), stage.amount(40, 12, 2), first):
             way, stream = ways[turn.variant], streams[turn.variant]
             ends = [way.netns(way.client), way.netns(way.container)]
             before = [counted(end) for end in ends]
             for direction in Direction:
-                made = stream.measure(direction, stage.amount(25, 5, 2))
+                made = stream.measure(direction, span)
+                rest(span)
                 spent = made.nanoseconds if phase.apart else made.busy
                 stage.log.sample(phase.measure(direction), turn.variant, spent / made.received * 1024, block=turn.block)
                 _keep(stage, phase, turn.variant, turn.block, made)
@@ -125,7 +127,7 @@ def _keep(stage: Stage, phase: Phase, name: str, block: int, made: Transfer) -> 
 
 
 def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> None:
-    blocks = stage.amount(40, 12, 2)
+    blocks, span = stage.amount(40, 12, 2), stage.amount(40, 7, 2)
     for number, pace in enumerate(PACES[: stage.amount(2, 1, 1)]):
         measure = packet(pace)
         stage.log.progress(f"bulk: {measure}, {pace.rate:,} a second")
@@ -141,7 +143,8 @@ def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> Non
             for turn in stage.turns(list(ways), blocks, first + number * blocks):
                 flow = flows[turn.variant]
                 flow.measure(_WARM)
-                made = flow.measure(stage.amount(40, 7, 2))
+                made = flow.measure(span)
+                rest(span)
                 measured = {
                     measure: made.nanoseconds_per_packet,
                     f"{measure}, {SENT}": made.sent,

@@ -25,7 +25,7 @@ from dataclasses import dataclass, replace
 from bench.answers import Answer, Beside, Kind
 from bench.measure import block_medians, interval, paired
 from bench.plots import Axis, Bars, Plot, Role, bar
-from bench.precedence import first_in_line
+from bench.precedence import first_in_line, rest
 from bench.published import MAP, OTHERS, OURS, RULES, Sites, Way
 from bench.report import Figure, Results, control_figure, count_figure, median_figure, ratio_figure
 from bench.roundtrips import RoundTrips
@@ -92,7 +92,7 @@ def run(stage: Stage) -> None:
     with _kept_to(others), Sites(stage) as sites, ExitStack() as stack:
         scenes = _scenes(stage, sites, stack, cpu, others[0])
         stage.log.progress("updates_under_load: measuring")
-        for turn in stage.turns(VARIANTS, stage.amount(30, 12, 2)):
+        for turn in stage.turns(VARIANTS, stage.amount(24, 12, 2)):
             _round(stage, scenes[turn.variant], turn.variant, turn.block)
 
 
@@ -192,12 +192,13 @@ def _scenes(stage: Stage, sites: Sites, stack: ExitStack, cpu: int, other: int) 
 
 
 def _round(stage: Stage, scene: _Scene, name: str, block: int) -> None:
-    span = stage.amount(150, 20, 5)
+    span = stage.amount(120, 20, 5)
     before = scene.generation()
     updates = Updates(scene.change, PACE) if scene.change else nullcontext()
     with updates as under_way:
         scene.trips.measure(_WARM)
         made = scene.trips.measure(span)
+    rest(span)
     count = under_way.count if under_way else 0
     measured = {
         P50: made.p50 / 1e3,

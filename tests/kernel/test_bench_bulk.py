@@ -13,6 +13,7 @@ import pytest
 from bench.bulk import PACES, WHOLE, WIRE, packet
 from bench.native import Native, build
 from bench.place import Host
+from bench.precedence import first_in_line
 from bench.published import PUBLISHERS
 from bench.roundtrips import Ends
 from bench.scenarios.updates_under_load import LOADS
@@ -118,6 +119,17 @@ def test_offloads_are_switched_and_looked_at(host: Host, native: Native) -> None
         switch(host.netns, "v0", wanted)
         assert observed(host.netns, "v0") == wanted
         assert observed(host.netns, "v1") == there
+
+
+def test_what_is_first_in_line_is_so_for_itself() -> None:
+    """What is started meanwhile runs under SCHED_FIFO; who started it does not any longer."""
+    needs.root()
+    before = os.sched_getscheduler(0)
+    with first_in_line() as granted:
+        needs.that(granted, "a real-time budget of this cgroup")
+        stat = subprocess.run(["cat", "/proc/self/stat"], capture_output=True, text=True, check=True).stdout
+    assert int(stat.rpartition(")")[2].split()[38]) == os.SCHED_FIFO
+    assert os.sched_getscheduler(0) == before
 
 
 def smoke(scenario: str, directory: Path) -> dict[str, dict[str, object]]:

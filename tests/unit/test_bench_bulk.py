@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from bench.bulk import AMISS, INFO, LOST, PACES, PHASES, SENT, TRANSFERRED, WHOLE, WIRE, packet, trouble
 from bench.measure import Sample
+from bench.native import BenchError
 from bench.plots import Axis, Bars, Boxes, Role
 from bench.published import AGAIN, MAP, NFT, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher, Seen, doubts
 from bench.report import Histogram, Results
@@ -25,6 +28,7 @@ from bench.scenarios.updates_under_load import (
 )
 from bench.stackcounts import parsed, risen
 from bench.streams import Arrivals, Direction, Transfer
+from bench.updates import Updates
 from dataplane.types import Program
 
 BLOCKS = 12
@@ -191,6 +195,36 @@ def test_what_a_round_came_to() -> None:
     assert made.gigabits == 4.0
     assert made.nanoseconds_per_kib == 512.0
     assert Arrivals(10, 10, 0, busy=4000, counted=8, late=0, latencies=()).nanoseconds_per_packet == 500.0
+
+
+def test_changes_are_made_until_the_block_ends() -> None:
+    """One after the other, each counted, none after the block."""
+    made, enough = list[int](), threading.Event()
+
+    def change() -> None:
+        made.append(len(made))
+        if len(made) == 3:
+            enough.set()
+
+    with Updates(change, pace=0.001) as updates:
+        assert enough.wait(30)
+    assert updates.count == len(made) >= 3
+    assert updates.seconds > 0
+    assert not [one for one in threading.enumerate() if one.name == "updates"]
+
+
+def test_a_change_that_fails_fails_the_round() -> None:
+    """What a change raised is raised where the block ends, and no further change is made."""
+    failed = threading.Event()
+
+    def change() -> None:
+        failed.set()
+        raise BenchError("could not change anything")
+
+    updates = Updates(change, pace=0.001)
+    with pytest.raises(BenchError, match="could not change anything"), updates:
+        assert failed.wait(30)
+    assert updates.count == 0
 
 
 def loaded(*more: Sample) -> Results:
