@@ -55,7 +55,8 @@ INFO = (AGAIN_SENT, IN_VAIN, REORDERED)
 _GIB = 1 << 30
 _GIGABITS = 8 * 1024  # Gb/s at a nanosecond a KiB
 _OTHERS = (MAP, RULE, RULES, VETH, NFT)
-"""Whom ours is compared with."""
+"""Whom ours is compared with; beside whom it stands in the one table of a run."""
+_BESIDES = (MAP, RULE, VETH)
 
 
 def packet(pace: Pace) -> str:
@@ -211,7 +212,7 @@ def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:
 def _answer(results: Results, measure: str, what: str) -> Answer:
     ours = results.of(measure, OURS.name)
     besides = []
-    for one in (MAP, RULE, VETH):
+    for one in _BESIDES:
         ratios = paired(ours, results.of(measure, one.name))
         if ratios:
             besides.append(Beside(one.role, one.name, interval(ratios), _growth(results, measure, one)))
@@ -226,12 +227,14 @@ def _growth(results: Results, measure: str, publisher: Publisher) -> Growth | No
 
 
 def _doubt(results: Results, measure: str) -> str:
-    """Why a measure says nothing."""
+    """Why a measure says nothing of those that stand beside each other."""
     unproved = sorted({one.variant for one in results.samples if one.measure == "unproved" and one.value})
     if unproved:
         return f"not proved: {', '.join(unproved)}"
-    if _total(results, AMISS) or _total(results, LOST):
-        return "bytes or packets were lost or damaged"
+    amiss = LOST if measure in map(packet, PACES) else AMISS
+    losers = [one.name for one in (OURS, AGAIN, *_BESIDES) if _total(results, amiss, one.name)]
+    if losers:
+        return f"{amiss}: {', '.join(losers)}"
     return control_figure(results.of(measure, AGAIN.name), results.of(measure, OURS.name)).note
 
 

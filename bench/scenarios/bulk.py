@@ -124,6 +124,8 @@ def _keep(stage: Stage, phase: Phase, name: str, block: int, made: Transfer) -> 
     }
     for measure, count in counts.items():
         stage.log.sample(measure, name, count, block=block)
+    if counts[AMISS]:
+        stage.log.note(f"{name}, TCP {phase.name}: {made.wrong:,} wrong of {made.received:,} received of {made.sent:,}")
 
 
 def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> None:
@@ -154,6 +156,9 @@ def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> Non
                 }
                 for what, value in measured.items():
                     stage.log.sample(what, turn.variant, value, block=turn.block)
+                if measured[LOST]:
+                    told = f"{made.wrong:,} wrong of {made.received:,} received of {made.sent:,}"
+                    stage.log.note(f"{turn.variant}, {measure}: {told}")
                 spread = [(value / 1e3, count) for value, count in made.latencies]
                 stage.log.histogram(measure, turn.variant, spread, block=turn.block)
             _prove_flows(stage, ways, pace, flows)

@@ -85,12 +85,15 @@ def test_what_was_sent_again_is_told_beside_others() -> None:
     assert (row.value, row.note) == (5 + 6, "others 0 to 4 each")
 
 
-@pytest.mark.parametrize("measure", [AMISS, LOST])
-def test_a_byte_amiss_is_a_row_and_a_doubt(measure: str) -> None:
-    """Nothing is said of costs where a byte or a packet was lost or damaged, of whomever it was."""
+@pytest.mark.parametrize(("measure", "doubted"), [(AMISS, [True, True, False]), (LOST, [False, False, True])])
+def test_a_byte_amiss_is_a_row_and_a_doubt(measure: str, doubted: list[bool]) -> None:
+    """Nothing is said of costs where a byte or a packet of one that stands there was lost or damaged."""
     found = results(Sample(measure, MAP.name, 1))
     assert [one for one in bulk.figures(found) if one.met is False]
-    assert all(answer.doubt for answer in bulk.answers(found))
+    assert [bool(answer.doubt) for answer in bulk.answers(found)] == doubted
+    elsewhere = results(Sample(measure, RULES.name, 1))
+    assert [one for one in bulk.figures(elsewhere) if one.met is False]
+    assert not any(answer.doubt for answer in bulk.answers(elsewhere))
 
 
 def test_answers_stand_beside_veth_map_and_portmap() -> None:
