@@ -57,6 +57,7 @@ _GIGABITS = 8 * 1024  # Gb/s at a nanosecond a KiB
 _OTHERS = (MAP, RULE, RULES, VETH, NFT)
 """Whom ours is compared with; beside whom it stands in the one table of a run."""
 _BESIDES = (MAP, RULE, VETH)
+_WHERE = "Both ends on one processor; dataplane isolates, verifies sums and guards, the others only translate."
 
 
 def packet(pace: Pace) -> str:
@@ -120,8 +121,8 @@ def plots(results: Results) -> list[Plot]:
     """What one processor moves in each form, what a packet costs, and how late it is."""
     made = list[Bars | Boxes]()
     for name, phase, remark in (
-        ("bulk_wire", WIRE, "Segments of 1,448 bytes, summed by their sender. Both ends on one processor."),
-        ("bulk_whole", WHOLE, "64 KiB at a time, as neighbours on one machine send them. Both ends on one processor."),
+        ("bulk_wire", WIRE, f"Segments of 1,448 bytes, summed by their sender. {_WHERE}"),
+        ("bulk_whole", WHOLE, f"64 KiB at a time, as neighbours on one machine send them. {_WHERE}"),
     ):
         measure = phase.measure(Direction.TO_CONTAINER)
         bars = tuple(
@@ -129,16 +130,16 @@ def plots(results: Results) -> list[Plot]:
             for one in PUBLISHERS
             if one != AGAIN and (found := results.of(measure, one.name))
         )
-        made.append(Bars(name, f"Bulk TCP to the container, {phase.name}", Axis("Gb/s of one processor"), bars, remark))
+        title = f"Bulk TCP through a published port, {phase.name}"
+        made.append(Bars(name, title, Axis("Gb/s of one processor"), bars, remark))
     pace = PACES[0]
     costs = tuple(
-        bar(one.name, one.role, _middle(found))
+        bar(one.name, one.role, _middle([replace(sample, value=sample.value / 1e3) for sample in found]))
         for one in PUBLISHERS
         if one != AGAIN and (found := results.of(packet(pace), one.name))
     )
     title = f"A UDP packet of {pace.size} bytes, {pace.rate:,} a second"
-    remark = "Sender, softirq and receiver on one processor."
-    made.append(Bars("packet_cost", f"{title}: what it costs", Axis("processor time, ns"), costs, remark))
+    made.append(Bars("packet_cost", f"{title}: what it costs", Axis("us of processor time"), costs, _WHERE))
     boxes = tuple(
         box(one.name, one.role, spread)
         for one in PUBLISHERS
@@ -150,13 +151,15 @@ def plots(results: Results) -> list[Plot]:
 
 
 def answers(results: Results) -> list[Answer]:
-    """A KiB in both forms, and a packet."""
+    """A KiB in both forms, and a packet; and for who only wants ports translated, ours without any program."""
+    wire = WIRE.measure(Direction.TO_CONTAINER)
     asked = [
-        (WIRE.measure(Direction.TO_CONTAINER), "bulk TCP, segments of 1,448 bytes: processor time a KiB"),
-        (WHOLE.measure(Direction.TO_CONTAINER), "bulk TCP, 64 KiB at a time: processor time a KiB"),
-        (packet(PACES[0]), f"UDP at {PACES[0].rate:,} a second: processor time a packet"),
+        (OURS, wire, "bulk TCP, segments of 1,448 bytes: processor time a KiB"),
+        (NFT, wire, "bulk TCP, segments of 1,448 bytes, ours without programs: processor time a KiB"),
+        (OURS, WHOLE.measure(Direction.TO_CONTAINER), "bulk TCP, 64 KiB at a time: processor time a KiB"),
+        (OURS, packet(PACES[0]), f"UDP at {PACES[0].rate:,} a second: processor time a packet"),
     ]
-    return [_answer(results, measure, what) for measure, what in asked if results.of(measure, OURS.name)]
+    return [_answer(results, one, measure, what) for one, measure, what in asked if results.of(measure, one.name)]
 
 
 def _bulk(results: Results, phase: Phase, direction: Direction, controls: int) -> Iterator[Figure]:
@@ -193,6 +196,8 @@ def _ratios(results: Results, measure: str, what: str, controls: int) -> Iterato
     yield control_figure(again, ours, f"control: {measure}, ours twice", of=controls)
     for one in _OTHERS:
         yield ratio_figure(f"{measure}: {what}, {OURS.name} / {one.name}", ours, results.of(measure, one.name))
+    alone = results.of(measure, NFT.name)
+    yield ratio_figure(f"{measure}: {what}, {NFT.name} / {MAP.name}", alone, results.of(measure, MAP.name))
 
 
 def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:
@@ -209,8 +214,8 @@ def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:
             yield count_figure(f"TCP {phase.name}: {kind}, {OURS.name}, twice", value, note=note if there else "")
 
 
-def _answer(results: Results, measure: str, what: str) -> Answer:
-    ours = results.of(measure, OURS.name)
+def _answer(results: Results, publisher: Publisher, measure: str, what: str) -> Answer:
+    ours = results.of(measure, publisher.name)
     besides = []
     for one in _BESIDES:
         ratios = paired(ours, results.of(measure, one.name))
@@ -232,7 +237,7 @@ def _doubt(results: Results, measure: str) -> str:
     if unproved:
         return f"not proved: {', '.join(unproved)}"
     amiss = LOST if measure in map(packet, PACES) else AMISS
-    losers = [one.name for one in (OURS, AGAIN, *_BESIDES) if _total(results, amiss, one.name)]
+    losers = [one.name for one in (OURS, AGAIN, NFT, *_BESIDES) if _total(results, amiss, one.name)]
     if losers:
         return f"{amiss}: {', '.join(losers)}"
     return control_figure(results.of(measure, AGAIN.name), results.of(measure, OURS.name)).note

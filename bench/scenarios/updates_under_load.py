@@ -21,13 +21,14 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from statistics import median
 
 from bench.answers import Answer, Beside, Kind
 from bench.measure import block_medians, interval, paired
 from bench.plots import Axis, Bars, Plot, Role, bar
 from bench.precedence import first_in_line, rest
 from bench.published import MAP, OTHERS, OURS, RULES, Sites, Way
-from bench.report import Figure, Results, control_figure, count_figure, median_figure, ratio_figure
+from bench.report import Figure, Results, control_figure, count_figure, median_figure, number, ratio_figure
 from bench.roundtrips import RoundTrips
 from bench.stage import Stage
 from bench.starter import Starter
@@ -59,7 +60,7 @@ class Load:
 
 QUIET, QUIET_AGAIN = "dataplane: nothing", "dataplane: nothing, again"
 QUIET_MAP, QUIET_RULES = "nft map: nothing", "portmap's rules: nothing"
-NOOP = Load("dataplane: a program that does nothing", Role.FLOOR, QUIET, commits=False)
+NOOP = Load("dataplane: noop", Role.FLOOR, QUIET, commits=False)
 OURS_LOAD = Load("dataplane: ADD and DEL", Role.OURS, QUIET)
 MAP_LOAD = Load("nft map: an element, by nft", Role.PURE, QUIET_MAP)
 RULE_LOAD = Load("portmap's rules: a rule, by nft", Role.TODAY, QUIET_RULES)
@@ -132,7 +133,8 @@ def plots(results: Results) -> list[Plot]:
             bars.append(bar(load.name, load.role, interval(ratios)))
     if not bars:
         return []
-    remark = "Packets on one processor, changes on the other, at most one a millisecond."
+    rates = ", ".join(f"{load.name} {_rate(results, load)}" for load in LOADS)
+    remark = f"Packets on one processor, changes on the other. Changes a second: {rates}."
     axis = Axis("p99 of round trips, as ratio to no changes")
     return [Bars("updates_under_load", "Round trips while ports of others come and go", axis, tuple(bars), remark)]
 
@@ -153,6 +155,11 @@ def answers(results: Results) -> list[Answer]:
         doubt = "transactions were not those that the names say"
     what = "p99 of round trips while other ports come and go, as ratio to none that do"
     return [Answer(Kind.PACKET, what, "x", interval(list(ours.values())), tuple(besides), doubt=doubt)]
+
+
+def _rate(results: Results, load: Load) -> str:
+    made = results.of(RATE, load.name)
+    return number(round(median(one.value for one in made))) if made else "unknown"
 
 
 def _inflation(results: Results, load: Load) -> dict[int, float]:
