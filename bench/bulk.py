@@ -205,13 +205,10 @@ def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:
     mine, others = (AGAIN.name, OURS.name), [one.name for one in PUBLISHERS if one not in {AGAIN, OURS}]
     for kind in (*INFO, *TROUBLE):
         found = {name: _total(results, trouble(phase, kind), name) for name in (*mine, *others)}
-        there = [one for one in results.samples if one.measure == trouble(phase, kind)]
         if kind in INFO or any(found.values()):
-            value = sum(found[name] for name in mine) if there else None
-            note = (
-                f"others {min(found[name] for name in others):,.0f} to {max(found[name] for name in others):,.0f} each"
-            )
-            yield count_figure(f"TCP {phase.name}: {kind}, {OURS.name}, twice", value, note=note if there else "")
+            least, most = min(found[name] for name in others), max(found[name] for name in others)
+            what = f"TCP {phase.name}: {kind}, {OURS.name}, twice"
+            yield count_figure(what, sum(found[name] for name in mine), note=f"others {least:,.0f} to {most:,.0f} each")
 
 
 def _answer(results: Results, publisher: Publisher, measure: str, what: str) -> Answer:

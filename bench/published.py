@@ -45,7 +45,8 @@ _NET = 77  # 10.77.0.0/16 is the first bridge's
 _STRAY = 8
 """Packets of a container on another network of ours, whose kernel asks for neighbours, or says a last word."""
 _OUR_TABLE = "inet dataplane"
-_NFT_ONLY: Mapping[str, object] = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
+_KEYS_OF_NONE: Mapping[str, object] = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
+"""Of a network that has no program attached."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,12 +184,12 @@ class OurSite:
     def way(self, publisher: Publisher) -> Way:
         """Publish a container of its own."""
         namespace, published = self.plugged()
-        call = self.call(published, {} if publisher.programs else _NFT_ONLY)
+        call = self.call(published, {} if publisher.programs else _KEYS_OF_NONE)
         self.run(call, "ADD")
         if publisher.others:
             _, busy = self.plugged()
             ports = tuple(one for other in crowd(publisher.others) for one in other.ports)
-            self.run(self.call(replace(busy, ports=ports), _NFT_ONLY), "ADD")
+            self.run(self.call(replace(busy, ports=ports), _KEYS_OF_NONE), "ADD")
         return _way(publisher, self.host, self._client, namespace, published)
 
     def plugged(self) -> tuple[Namespace, Container]:

@@ -42,7 +42,7 @@ class Updates:
 
     def __init__(self, change: Change, pace: float) -> None:
         self._change, self._pace = change, pace
-        self._over, self._failure = threading.Event(), list[BenchError]()
+        self._over, self._failures = threading.Event(), list[BenchError | OSError]()
         self._thread = threading.Thread(target=self._make, name="updates")
         self.count, self.seconds = 0, 0.0
 
@@ -53,8 +53,8 @@ class Updates:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._over.set()
         self._thread.join()
-        if self._failure:
-            raise self._failure[0]
+        if self._failures and error is None:
+            raise self._failures[0]
 
     def _make(self) -> None:
         began = due = time.monotonic()
@@ -63,8 +63,8 @@ class Updates:
             due = max(due, time.monotonic()) + self._pace
             try:
                 self._change()
-            except BenchError as failure:
-                self._failure.append(failure)
+            except (BenchError, OSError) as failure:  # a starter that was ended has closed its pipes
+                self._failures.append(failure)
                 return
             self.count += 1
             self.seconds = time.monotonic() - began

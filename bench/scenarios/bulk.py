@@ -49,6 +49,7 @@ from bench.bulk import (
     tables,
     trouble,
 )
+from bench.measure import Turn
 from bench.precedence import first_in_line, rest
 from bench.published import EDGE, Sites, Way, doubts, watched
 from bench.segments import Feature, switch
@@ -62,6 +63,7 @@ __all__ = ["answers", "figures", "plots", "run", "tables"]
 
 _WARM = 1  # milliseconds at the start of a round of packets
 _PROOF = 3  # milliseconds
+_BLOCKS = (40, 12, 2)
 _NOT_GRANTED = "shares its processor with whoever else runs there, for SCHED_FIFO was not granted"
 
 
@@ -69,7 +71,7 @@ def run(stage: Stage) -> None:
     """Measure."""
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
     others = sorted(os.sched_getaffinity(0) - {cpu})
-    blocks = stage.amount(40, 12, 2)
+    blocks = stage.amount(*_BLOCKS)
     with Sites(stage) as sites:
         stage.log.progress("bulk: making hosts")
         ways = {way.publisher.name: way for way in sites.ways()}
@@ -97,7 +99,7 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
             stage.log.note(f"TCP {phase.name}: {_NOT_GRANTED}")
         _prove_streams(stage, ways, phase, streams)
         span = stage.amount(20, 5, 2)
-        for turn in stage.turns(list(ways), stage.amount(40, 12, 2), first):
+        for turn in stage.turns(list(ways), stage.amount(*_BLOCKS), first):
             way, stream = ways[turn.variant], streams[turn.variant]
             ends = [way.netns(way.client), way.netns(way.container)]
             before = [counted(end) for end in ends]
@@ -106,30 +108,33 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
                 rest(span)
                 spent = made.nanoseconds if phase.apart else made.busy
                 stage.log.sample(phase.measure(direction), turn.variant, spent / made.received * 1024, block=turn.block)
-                _keep(stage, phase, turn.variant, turn.block, made)
+                _keep(stage, phase, turn, made)
             for end, then in zip(ends, before, strict=True):
-                for kind, count in risen(then, counted(end)).items():
-                    stage.log.sample(trouble(phase, kind), turn.variant, count, block=turn.block)
+                _keep_trouble(stage, phase, turn, risen(then, counted(end)))
         _prove_streams(stage, ways, phase, streams)
 
 
-def _keep(stage: Stage, phase: Phase, name: str, block: int, made: Transfer) -> None:
+def _keep(stage: Stage, phase: Phase, turn: Turn, made: Transfer) -> None:
     """What a round is counted by, besides its time."""
-    counts = {
-        TRANSFERRED: made.received,
-        AMISS: made.sent - made.received + made.wrong,
-        trouble(phase, AGAIN_SENT): made.retransmitted,
-        trouble(phase, IN_VAIN): made.in_vain,
-        trouble(phase, REORDERED): made.reordered,
-    }
-    for measure, count in counts.items():
-        stage.log.sample(measure, name, count, block=block)
-    if counts[AMISS]:
-        stage.log.note(f"{name}, TCP {phase.name}: {made.wrong:,} wrong of {made.received:,} received of {made.sent:,}")
+    amiss = made.sent - made.received + made.wrong
+    stage.log.sample(TRANSFERRED, turn.variant, made.received, block=turn.block)
+    stage.log.sample(AMISS, turn.variant, amiss, block=turn.block)
+    if amiss:
+        told = f"{made.wrong:,} wrong of {made.received:,} received of {made.sent:,}"
+        stage.log.note(f"{turn.variant}, TCP {phase.name}: {told}")
+    counts = {AGAIN_SENT: made.retransmitted, IN_VAIN: made.in_vain, REORDERED: made.reordered}
+    _keep_trouble(stage, phase, turn, counts)
+
+
+def _keep_trouble(stage: Stage, phase: Phase, turn: Turn, counts: Mapping[str, int]) -> None:
+    """What there was of it; mostly there is none."""
+    for kind, count in counts.items():
+        if count:
+            stage.log.sample(trouble(phase, kind), turn.variant, count, block=turn.block)
 
 
 def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> None:
-    blocks, span = stage.amount(40, 12, 2), stage.amount(40, 7, 2)
+    blocks, span = stage.amount(*_BLOCKS), stage.amount(40, 7, 2)
     for number, pace in enumerate(PACES[: stage.amount(2, 1, 1)]):
         measure = packet(pace)
         stage.log.progress(f"bulk: {measure}, {pace.rate:,} a second")
