@@ -1,7 +1,8 @@
 """The programs that measure, in C: built with the system's compiler when a run begins, gone when it ends.
 
     native = build(directory)        -> native.start, native.noop, native.watch, native.flow, native.knock,
-                                        native.roundtrip, native.newflow, native.flood
+                                        native.roundtrip, native.newflow, native.flood,
+                                        native.stream, native.steady
 
 Static where the system has a static libc, so that starting them is the floor; ``static`` says which it was.
 """
@@ -67,6 +68,16 @@ class Native:
     def flood(self) -> Path:
         """Datagrams that must not arrive."""
         return self.directory / "flood"
+
+    @property
+    def stream(self) -> Path:
+        """Bulk TCP."""
+        return self.directory / "stream"
+
+    @property
+    def steady(self) -> Path:
+        """UDP at a steady rate."""
+        return self.directory / "steady"
 
 
 def build(directory: Path) -> Native:

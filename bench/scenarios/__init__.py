@@ -27,6 +27,8 @@ SUITES: dict[str, tuple[str, ...]] = {
         "program_cost",
         "first_packet",
         "isolation",
+        "bulk",
+        "updates_under_load",
     ),
     "rules": (
         "rule_updates",
