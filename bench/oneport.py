@@ -51,16 +51,14 @@ class Subject:
 def doubt(subject: Subject) -> str:
     """Why a round did not do what its verbs say, by what the kernel has: published by ADD, gone after DEL, and all the
     others there throughout. Empty where it did."""
-    if subject.published is None:
-        return ""
-    there = {"ADD": sorted({*subject.others, _PORT}), "DEL": sorted(subject.others)}
+    there = {"ADD": {*subject.others, _PORT}, "DEL": set(subject.others)}
+    found = ""
     for timed in subject.round():
-        if timed.verb in there and sorted(subject.published()) != there[timed.verb]:
-            return (
-                f"after {timed.verb} not the {len(there[timed.verb]):,} ports are published that should be, "
-                f"but {len(set(subject.published())):,}"
-            )
-    return ""
+        if subject.published is not None and timed.verb in there and not found:
+            wanted, published = there[timed.verb], set(subject.published())
+            if published != wanted:
+                found = f"after {timed.verb} {len(published):,} ports are published that are not the {len(wanted):,}"
+    return found
 
 
 def ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> list[Subject]:

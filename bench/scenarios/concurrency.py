@@ -106,7 +106,7 @@ def run(stage: Stage) -> None:
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
         few = stage.amount(5, 2, 1)
-        for turn in stage.turns(list(turns), stage.amount(20, 7, 2)):
+        for turn in stage.turns(list(turns), stage.amount(20, 6, 2)):
             name, level = turns[turn.variant]
             expected = seconds[by_name[name].chain.name] * level
             if expected > _SLOW and turn.block >= few:

@@ -93,7 +93,7 @@ def run(stage: Stage) -> None:
             subjects[chain.name] = _subject(stage, stack, host, chain, None)
         _prove(stage, subjects)
         rounds = stage.amount(3, 2, 1)
-        for turn in stage.turns(list(subjects), stage.amount(60, 14, 2)):
+        for turn in stage.turns(list(subjects), stage.amount(60, 10, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)
             for _ in range(1 if theirs else rounds):
                 for timed, _ in subjects[turn.variant].round():
