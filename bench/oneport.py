@@ -2,7 +2,7 @@
 
     subject = ours(stage, stack, size=1000)
     for timed in subject.round(): ...            # ADD, CHECK, DEL; after each the port is there, is there, is gone
-    doubt(subject)                               # "" where its rules say the same
+    prove(subject).doubt                         # "" where the kernel says the same
 
 What the others have was published before, by the same plugin or in the form that it writes; the main plugin's work is
 done, for all.
@@ -10,6 +10,7 @@ done, for all.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -48,17 +49,29 @@ class Subject:
         return f"{self.name} at {self.size}"
 
 
-def doubt(subject: Subject) -> str:
-    """Why a round did not do what its verbs say, by what the kernel has: published by ADD, gone after DEL, and all the
-    others there throughout. Empty where it did."""
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """What came of a round that was looked at."""
+
+    doubt: str
+    """Why it did not do what its verbs say; empty where it did."""
+    seconds: float
+    """That it took, without the looking."""
+
+
+def prove(subject: Subject) -> Proof:
+    """Make a round, and ask the kernel: is the port published after ADD and gone after DEL, with all the others there
+    throughout, and nothing else?"""
     there = {"ADD": {*subject.others, _PORT}, "DEL": set(subject.others)}
-    found = ""
+    doubt, seconds, began = "", 0.0, time.monotonic()
     for timed in subject.round():
-        if subject.published is not None and timed.verb in there and not found:
+        seconds += time.monotonic() - began
+        if subject.published is not None and timed.verb in there and not doubt:
             wanted, published = there[timed.verb], set(subject.published())
             if published != wanted:
-                found = f"after {timed.verb} {len(published):,} ports are published that are not the {len(wanted):,}"
-    return found
+                doubt = f"after {timed.verb} {len(published):,} ports are published that are not the {len(wanted):,}"
+        began = time.monotonic()
+    return Proof(doubt, seconds + time.monotonic() - began)
 
 
 def ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> list[Subject]:

@@ -51,12 +51,12 @@ def test_a_round_of_ours_is_believed_and_one_without_its_rules_is_not(stage: Sta
     """Ports are asked of the kernel: with the agent, without one, and with one that has just been started."""
     with ExitStack() as stack:
         subjects = [*oneport.ours(stage, stack, 100), *oneport.without_agent(stage, stack, 100)]
-        assert [oneport.doubt(subject) for subject in subjects] == [""] * len(subjects)
+        assert [oneport.prove(subject).doubt for subject in subjects] == [""] * len(subjects)
         assert all(timed.agent > 0 for timed in subjects[0].round())
         by_itself = next(one for one in subjects if one.name == oneport.BY_ITSELF)
         assert all(timed.agent == 0 and timed.cpu for timed in by_itself.round())
         fewer = replace(subjects[0], others=list(subjects[0].others)[1:])
-        assert "after ADD 101 ports are published that are not the 100" in oneport.doubt(fewer)
+        assert "after ADD 101 ports are published that are not the 100" in oneport.prove(fewer).doubt
 
 
 def test_a_portmap_that_publishes_nothing_is_found_out(stage: Stage) -> None:
@@ -64,9 +64,9 @@ def test_a_portmap_that_publishes_nothing_is_found_out(stage: Stage) -> None:
     for place, peer in enumerate(go_peers()):
         with ExitStack() as stack:
             subject = oneport.portmap(stage, stack, 100, place, peer)
-            assert oneport.doubt(subject) == ""
+            assert oneport.prove(subject).doubt == ""
             elsewhere = replace(subject, published=partial(list, subject.others))
-            assert "after ADD 100 ports are published that are not the 101" in oneport.doubt(elsewhere)
+            assert "after ADD 100 ports are published that are not the 101" in oneport.prove(elsewhere).doubt
 
 
 def test_rules_of_another_form_are_not_multiplied(stage: Stage) -> None:
@@ -84,7 +84,7 @@ def test_a_portmap_that_uses_another_backend_than_its_name_says_is_found_out(sta
     with ExitStack() as stack:
         subject = oneport.portmap(stage, stack, 0, 0, peer)
         other = GoPlugins(stack.enter_context(stage.host("other")), replace(peer, backend=Backend.NFTABLES))
-        assert "after ADD 0 ports" in oneport.doubt(replace(subject, published=other.published))
+        assert "after ADD 0 ports" in oneport.prove(replace(subject, published=other.published)).doubt
 
 
 @pytest.mark.parametrize("scenario", ["cni_latency", "concurrency"])
