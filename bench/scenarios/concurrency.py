@@ -105,7 +105,7 @@ def run(stage: Stage) -> None:
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
-        few = stage.amount(5, 2, 1)
+        few = stage.amount(8, 2, 1)
         for turn in stage.turns(list(turns), stage.amount(20, 6, 2)):
             name, level = turns[turn.variant]
             expected = seconds[by_name[name].chain.name] * level
