@@ -1,7 +1,8 @@
 """``dpctl bench``: the figures of this machine.
 
 dpctl bench list
-dpctl bench run [SCENARIO ...] [--quick] [--out DIR]
+dpctl bench packet | rules | cni [--quick] [--peer DIR] [--out DIR]
+dpctl bench run [SCENARIO ...]
 dpctl bench report DIR
 """
 
@@ -9,12 +10,11 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
-import time
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -37,65 +37,102 @@ def bench() -> None:
 @json_option
 def list_scenarios(as_json: bool) -> None:
     """The scenarios, and what each asks."""
-    from bench.scenarios import NAMES, find  # noqa: PLC0415 - dpctl --help stays quick
+    from bench.scenarios import SUITES, find  # noqa: PLC0415 - dpctl --help stays quick
 
-    rows = [(name, find(name).question) for name in NAMES]
+    rows = [(suite, name, find(name).question) for suite, names in SUITES.items() for name in names]
     if as_json:
-        print_json({"scenarios": [{"name": name, "question": question} for name, question in rows]})
+        print_json({"scenarios": [dict(zip(("suite", "name", "question"), row, strict=True)) for row in rows]})
     else:
-        print_table(("SCENARIO", "QUESTION"), rows)
+        print_table(("SUITE", "SCENARIO", "QUESTION"), rows)
+
+
+F = TypeVar("F", bound=Callable[..., None])
+
+
+def _measuring(command: F) -> F:
+    """The options of all commands that measure."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+_OPTIONS: tuple[Callable[[Any], Any], ...] = (
+    click.option("--quick", is_flag=True, help="Fewer rounds: wider intervals, enough to see the shape."),
+    click.option("--smoke", is_flag=True, hidden=True, help="Only see that it runs; the figures say nothing."),
+    click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written."),
+    click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks."),
+    click.option("--cpu", type=int, help="Measure on this processor only. [default: the last; plugins on any]"),
+    click.option(
+        "--peer",
+        "peers",
+        type=click.Path(path_type=Path, file_okay=False, exists=True),
+        multiple=True,
+        help="A directory of other plugins to compare with; may be given more than once. [default: /usr/lib/cni]",
+    ),
+    click.option("--many", is_flag=True, help="cni_latency: 10,000 containers with a port each, not 100 with 100."),
+    json_option,
+)
 
 
 @bench.command()
 @click.argument("scenarios", nargs=-1)
-@click.option(
-    "--quick", is_flag=True, help="Fewer rounds: wider intervals, all of it in less than a quarter of an hour."
-)
-@click.option("--smoke", is_flag=True, hidden=True, help="Only see that it runs; the figures say nothing.")
-@click.option("--out", type=_DIRECTORY, default=_OUT, show_default=True, help="Where results are written.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the order within blocks.")
-@click.option("--cpu", type=int, help="Start executables on this processor only.")
-@click.option(
-    "--peer",
-    "peers",
-    type=click.Path(path_type=Path, file_okay=False, exists=True),
-    multiple=True,
-    help="A directory of other plugins to compare with; may be given more than once. [default: /usr/lib/cni]",
-)
-@click.option("--many", is_flag=True, help="cni_latency: 10,000 containers with a port each, not 100 with 100.")
-@json_option
-def run(
-    scenarios: tuple[str, ...], out: Path, seed: int, cpu: int | None, peers: tuple[Path, ...], *,
-    quick: bool, smoke: bool, many: bool, as_json: bool,
-) -> None:  # fmt: skip
-    """Measure SCENARIOs (all without any) in namespaces of their own, and print the figures.
+@_measuring
+def run(scenarios: tuple[str, ...], out: Path, *, as_json: bool, **asked: Any) -> None:
+    """Measure SCENARIOs or suites (packet, rules, cni, host; all without any), and print the figures.
 
-    A figure that misses what it must be is shown as "not met", and is no failure of the command. Needs root.
+    A figure that misses what it must be is shown as "not met", and is no failure of the command. Needs root; everything
+    happens in namespaces of its own. Ctrl-C ends it at once, and what was measured is reported.
     """
-    from bench.machine import describe  # noqa: PLC0415 - dpctl --help stays quick
-    from bench.native import build  # noqa: PLC0415
-    from bench.report import Log  # noqa: PLC0415
-    from bench.scenarios import NAMES, SUITES, find  # noqa: PLC0415
-    from bench.stage import PEERS, Extent, Stage  # noqa: PLC0415
+    _run(scenarios, out, as_json=as_json, **asked)
+
+
+@bench.command()
+@_measuring
+def packet(out: Path, *, as_json: bool, **asked: Any) -> None:
+    """Measure what a packet pays, beside raw veth, pure nft, and what people run."""
+    _run(("packet",), out, as_json=as_json, **asked)
+
+
+@bench.command()
+@_measuring
+def rules(out: Path, *, as_json: bool, **asked: Any) -> None:
+    """Measure what it takes to change, list and restore rules."""
+    _run(("rules",), out, as_json=as_json, **asked)
+
+
+@bench.command()
+@_measuring
+def cni(out: Path, *, as_json: bool, **asked: Any) -> None:
+    """Measure ADD, DEL and CHECK, beside other plugins."""
+    _run(("cni",), out, as_json=as_json, **asked)
+
+
+def _run(
+    names: Sequence[str], out: Path, *, as_json: bool, quick: bool, smoke: bool, seed: int, cpu: int | None,
+    peers: tuple[Path, ...], many: bool,
+) -> None:  # fmt: skip
+    from bench.progress import Progress  # noqa: PLC0415 - dpctl --help stays quick
+    from bench.running import Options, run_all, stoppable  # noqa: PLC0415
+    from bench.scenarios import find_all  # noqa: PLC0415
+    from bench.stage import PEERS, Extent  # noqa: PLC0415
 
     if os.geteuid() != 0:
         raise click.ClickException("a bench makes network namespaces: run it as root")
-    chosen = [find(one) for name in scenarios or NAMES for one in SUITES.get(name, (name,))]
+    chosen = find_all(names)
     out.mkdir(parents=True, exist_ok=True)
     extent = Extent.SMOKE if smoke else Extent.QUICK if quick else Extent.FULL
-    facts = {**describe(), "extent": extent.name.lower(), "seed": seed, "pinned": cpu}
-    # Not TMPDIR: where that is below /run or /var/lib, the hosts would not see it.
-    with tempfile.TemporaryDirectory(prefix="dataplane-bench-", dir="/tmp") as temporary:
-        directory = Path(temporary)
-        (directory / "native").mkdir()
-        native = build(directory / "native")
-        for scenario in chosen:
-            began = time.monotonic()
-            with (out / f"{scenario.name}.jsonl").open("w", encoding="utf-8") as file:
-                log = Log(file, {**facts, "scenario": scenario.name}, _progress)
-                scenario.run(Stage(directory / scenario.name, native, log, extent, seed, cpu, many, peers or PEERS))
-            _progress(f"{scenario.name}: done in {time.monotonic() - began:.0f} s")
-    _report(chosen, out, as_json=as_json)
+    plan = [(one.name, float((*one.seconds, 0)[extent])) for one in chosen]
+    progress = Progress(plan, sys.stderr)
+    with stoppable(progress.tell):
+        done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress)
+        if done.ended:
+            _report(done.ended, out, as_json=as_json)
+    for name, why in done.failed.items():
+        click.echo(f"bench: {name} was not measured to its end: {why}", err=True)
+    if done.stopped:
+        sys.exit(130)
+    if done.failed:
+        sys.exit(1)
 
 
 @bench.command()
@@ -136,7 +173,3 @@ def _report(scenarios: Sequence[Scenario], out: Path, *, as_json: bool) -> None:
     else:
         click.echo(text)
         click.echo(f"raw results, summary.json and summary.md: {out}")
-
-
-def _progress(text: str) -> None:
-    click.echo(f"bench: {text}", err=True)

@@ -8,6 +8,9 @@
 
 Inside, /run is an empty tmpfs, /sys/fs/bpf a fresh bpffs, and what is written below /var/lib ends with the host.
 Several hosts live side by side, so that what is compared can be asked in turns.
+
+Be aware: what is started here is in process groups of its own: a Ctrl-C on the terminal reaches this process alone,
+which takes the hosts down in order.
 """
 
 from __future__ import annotations
@@ -72,6 +75,7 @@ class Place:
             env={**self._environment, **(env or {})},
             timeout=_TIMEOUT,
             check=False,
+            process_group=0,
         )
         if check and done.returncode:
             said = (done.stderr or done.stdout).strip()[-2000:]
@@ -93,6 +97,7 @@ class Place:
             stdout=stdout,
             stderr=stderr,
             env={**self._environment, **(env or {})},
+            process_group=0,
         )
 
 
@@ -112,7 +117,11 @@ class Host(Place):
         self.directory.mkdir(parents=True)
         environment = {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._first = subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", _FIRST], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, env=environment
+            [*_UNSHARE, "sh", "-c", _FIRST],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            env=environment,
+            process_group=0,
         )
         if self._first.stdout is None or self._first.stdout.readline() != b"ready\n":
             self._first.wait()

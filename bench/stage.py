@@ -8,7 +8,7 @@ with stage.host("ours") as host:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
@@ -54,6 +54,8 @@ class Stage:
     """Ten thousand containers with a port each in place of a hundred with a hundred."""
     peers: tuple[Path, ...] = PEERS
     """Directories of the plugins that ours are compared with."""
+    advance: Callable[[int, int], None] = lambda _done, _of: None
+    """Told how many blocks of how many are measured."""
 
     def amount(self, full: int, quick: int, smoke: int) -> int:
         """Of three numbers the one for this extent."""
@@ -69,10 +71,12 @@ class Stage:
         A scenario that measures one thing after the other numbers the blocks of each from another ``first``.
         """
         meter, current = Meter(), first
+        self.advance(0, blocks)
         for turn in schedule(variants, blocks, self.seed, first):
             if turn.block != current:
                 self.log.block(current, *meter.read())
                 meter, current = Meter(), turn.block
+                self.advance(current - first, blocks)
             yield turn
         self.log.block(current, *meter.read())
 

@@ -187,12 +187,15 @@ class Engine:
         return merged(outcomes)
 
     def _follow_devices(self) -> Outcome:
+        lost: tuple[str, ...] = ()
         try:
             with self._held():
+                lost = self._repair.load_lost()  # or a new bridge alone would be in new maps
                 followed = self._devices.follow()
         except DataplaneError as error:
-            return Outcome(failed={Part.LINKS: str(error)})
-        return Outcome({Part.LINKS: tuple(followed.found)} if followed.found else {}, tuple(followed.left))
+            return Outcome({Part.PROGRAMS: lost} if lost else {}, failed={Part.LINKS: str(error)})
+        found = {Part.PROGRAMS: lost, Part.LINKS: tuple(followed.found)}
+        return Outcome({part: texts for part, texts in found.items() if texts}, tuple(followed.left))
 
     def _collect_abandoned(self) -> Outcome:
         try:
@@ -235,7 +238,7 @@ class Engine:
         """See that everything is there that an ADD needs. Raises ``NotReadyError``."""
         try:
             with self._settled():
-                self.kernel.programs.load()
+                self.kernel.programs.open()
         except DataplaneError as error:
             raise NotReadyError(str(error)) from error
 

@@ -70,7 +70,7 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
     for step in steps:
         try:
             if isinstance(step, DropEntry):
-                _drop(step, kernel)  # nobody undoes it, so what it held is not asked for
+                _drop(kernel, step.map_name, step.key)  # nobody undoes it, so what it held is not asked for
             else:
                 _run(step, kernel)
             reached(_AFTER[type(step)])
@@ -82,15 +82,14 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
 def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a step
     match step:
         case LoadPrograms():
-            kernel.programs.load()
+            kernel.programs.open()
             return _nothing
         case PutEntry(map_name, key, value):
             return _put_entry(kernel, map_name, key, value)
         case DropEntry(map_name, key):
             return _drop_entry(kernel, map_name, key)
         case ForgetCounts(ifindex):
-            if kernel.programs.loaded():
-                kernel.programs.drop("checksum_counts", U32.pack(ifindex))
+            _drop(kernel, "checksum_counts", U32.pack(ifindex))
             return _nothing
         case AttachProgram(program, ifindex):
             return _attach_program(kernel, program, ifindex)
@@ -164,9 +163,9 @@ def _attach_localhost(kernel: Kernel, programs: frozenset[Program]) -> Undo:
     return lambda: kernel.programs.detach_localhost(new)
 
 
-def _drop(step: DropEntry, kernel: Kernel) -> None:
+def _drop(kernel: Kernel, map_name: str, key: bytes) -> None:
     try:
-        kernel.programs.drop(step.map_name, step.key)
+        kernel.programs.drop(map_name, key)
     except BpfError as error:
         if error.errno != errno.ENOENT:
             raise

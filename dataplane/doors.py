@@ -184,14 +184,26 @@ class MapSize:
 
 
 class Programs(Door):
-    """Our BPF programs: compiled once, pinned, hooked to the egress of container-facing devices; and their maps."""
+    """Our BPF programs: compiled once, pinned, hooked to devices and to the cgroups' root; and their maps.
+
+    Pins that somebody removes take programs and maps with them, and what is loaded then has maps that are empty: a
+    program that is attached with them finds no network, and lets everything pass. So a door uses one generation until
+    it is asked for another one, by ``loaded`` or ``load``, and **who changes a part of the maps must never be given new
+    ones**. He who begins to look, or serves a request, asks ``loaded``, and puts everything where it says no; from then
+    on ``open`` is all that he may ask until he is done.
+    """
 
     def load(self) -> None:
-        """Compile and pin the programs unless those of this source are pinned already. Raises ``BpfError`` or
+        """Compile and pin the programs unless those of this source are pinned already; what is pinned is used from now
+        on. Its maps may be new, and empty: for those alone who then put everything. Raises ``BpfError`` or
         ``MissingDependencyError``."""
 
+    def open(self) -> None:
+        """Have programs to use: those that were used last, also where their pins have gone since; only where none
+        were, as ``load``. Raises ``BpfError`` or ``MissingDependencyError``."""
+
     def loaded(self) -> bool:
-        """Whether programs of this source are pinned."""
+        """Whether programs of this source are pinned; those that are are used from now on. Raises ``BpfError``."""
 
     def unload(self) -> list[str]:
         """Unhook our programs everywhere in this namespace and remove all pins; what was removed, a line each."""
@@ -211,7 +223,7 @@ class Programs(Door):
         """Our programs on one device, also those whose pins are gone."""
 
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
-        """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
+        """Our programs on one device that are there once, are those that are used, and are pinned where they belong:
         those that ``attach`` would not change."""
 
     def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:

@@ -326,31 +326,51 @@ class FakeLinks:
         self._links[index] = replace(self._links[index], **fields)
 
 
+@dataclass(eq=False, slots=True)
+class _Generation:
+    """The maps that the programs of one load read."""
+
+    maps: dict[str, dict[bytes, bytes]] = field(default_factory=dict)
+
+
 class FakePrograms:
     """``Programs`` in memory. ``fail`` makes the next attach fail."""
 
     def __init__(self) -> None:
-        self._loaded = False
-        self._hooked: set[tuple[IfIndex, Program]] = set()
-        self._maps: dict[str, dict[bytes, bytes]] = {}
+        self._pinned: _Generation | None = None
+        self._open: _Generation | None = None
+        self._hooked: dict[tuple[IfIndex, Program], _Generation] = {}
         self._localhost: frozenset[Program] = frozenset()
         self.cookie = 0
         """Of this namespace; 0 where there is no cgroup2."""
         self.fail: BpfError | None = None
 
     def load(self) -> None:
-        self._loaded = True
+        if not self.loaded():
+            self._open = self._pinned = _Generation()
+
+    def open(self) -> None:
+        if self._open is None:
+            self.load()
 
     def loaded(self) -> bool:
-        return self._loaded
+        self._open = self._pinned
+        return self._open is not None
+
+    def lose_pins(self) -> None:
+        """Let somebody remove the pins of programs and maps; what is hooked stays."""
+        self._pinned = None
+
+    def seen_by(self, program: Program, ifindex: IfIndex, map_name: str) -> dict[bytes, bytes]:
+        """What a program that is hooked finds in a map."""
+        return self._hooked[ifindex, program].maps.get(map_name, {})
 
     def unload(self) -> list[str]:
         removed = [f"program {program} on device {ifindex}" for ifindex, program in sorted(self._hooked)]
         removed += [f"program {program} on the root of the cgroups" for program in sorted(self.localhost())]
         self._hooked.clear()
         self._localhost = frozenset()
-        self._maps.clear()
-        self._loaded = False
+        self._open = self._pinned = None
         return removed
 
     def prune(self) -> list[str]:
@@ -360,19 +380,18 @@ class FakePrograms:
         if self.fail is not None:
             error, self.fail = self.fail, None
             raise error
-        if not self._loaded:
-            raise BpfError.from_errno("attach", f"program {program}", errno.ENOENT)
         new = (ifindex, program) not in self._hooked
-        self._hooked.add((ifindex, program))
+        self._hooked[ifindex, program] = self._used()
         return new
 
     def detach(self, program: Program, ifindex: IfIndex) -> bool:
         was_hooked = (ifindex, program) in self._hooked
-        self._hooked.discard((ifindex, program))
+        self._hooked.pop((ifindex, program), None)
         return was_hooked
 
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
-        return frozenset(program for index, program in self._hooked if index == ifindex)
+        mine = {program: generation for (index, program), generation in self._hooked.items() if index == ifindex}
+        return frozenset(program for program, generation in mine.items() if generation is self._used())
 
     def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Nothing here goes with its pin."""
@@ -384,8 +403,7 @@ class FakePrograms:
 
     def attach_localhost(self, programs: Collection[Program]) -> None:
         self.localhost_cookie()
-        if not self._loaded:
-            raise BpfError.from_errno("attach", "the localhost programs", errno.ENOENT)
+        self._used()
         self._localhost |= frozenset(programs)
 
     def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
@@ -425,9 +443,14 @@ class FakePrograms:
         return 0
 
     def _map(self, map_name: str) -> dict[bytes, bytes]:
-        if not self._loaded:
-            raise BpfError.from_errno("open", f"map {map_name}", errno.ENOENT)
-        return self._maps.setdefault(map_name, {})
+        return self._used().maps.setdefault(map_name, {})
+
+    def _used(self) -> _Generation:
+        if self._open is None:
+            self._open = self._pinned
+        if self._open is None:
+            raise BpfError.from_errno("open", "the BPF programs", errno.ENOENT)
+        return self._open
 
 
 class FakeFlows:

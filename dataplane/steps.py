@@ -15,7 +15,8 @@ from dataplane.types import Address, IfIndex, Program
 
 @dataclass(frozen=True, slots=True)
 class LoadPrograms:
-    """Have the BPF programs compiled and pinned. Not undone: unused pins cost nothing and save the next compile."""
+    """Have BPF programs open: compiled and pinned, where none are. Not undone: unused pins cost nothing, and save the
+    next compile."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,16 +57,29 @@ class Scenario:
     plots: Callable[[Results], Sequence[Plot]]
     answers: Callable[[Results], Sequence[Answer]]
     """Rows of the one table that a whole run is made for."""
+    seconds: tuple[int, int]
+    """About how long it takes in full and quickly, on two processors; 0 where nobody says."""
 
 
 def find(name: str) -> Scenario:
     """A scenario. Raises ``BenchError`` for a name that there is not."""
     if name not in NAMES:
-        raise BenchError(f'could not find the scenario "{name}": there are {", ".join(NAMES)}')
+        raise BenchError(
+            f'could not find the scenario "{name}": there are {", ".join(NAMES)}, and the suites {", ".join(SUITES)}'
+        )
     module = importlib.import_module(f"bench.scenarios.{name}")
     text = str(module.__doc__)
-    more = (getattr(module, part, _none) for part in ("tables", "plots", "answers"))
-    return Scenario(name, text.partition("\n")[0], text, module.run, module.figures, *more)
+    tables, plots, answers = (getattr(module, part, _none) for part in ("tables", "plots", "answers"))
+    seconds = getattr(module, "SECONDS", (0, 0))
+    question = text.partition("\n")[0]
+    return Scenario(name, question, text, module.run, module.figures, tables, plots, answers, seconds)
+
+
+def find_all(names: Sequence[str]) -> list[Scenario]:
+    """Scenarios by their names and those of suites, each once, in the order of the suites; without any, all. Raises
+    ``BenchError`` for a name that there is not."""
+    wanted = {one for name in names or NAMES for one in SUITES.get(name, (name,))}
+    return [find(name) for name in sorted(wanted, key=lambda one: NAMES.index(one) if one in NAMES else -1)]
 
 
 def _none(_: Results) -> Sequence[Any]:

@@ -68,11 +68,11 @@ def run(stage: Stage) -> None:
     with ExitStack() as stack:
         subjects: dict[str, Subject] = {}
         for size in (SIZES, QUICK_SIZES, (0,))[stage.extent]:
-            stage.log.progress(f"cni_latency: making hosts with {size:,} ports present")
+            stage.log.progress(f"making hosts with {size:,} ports present")
             subjects |= {subject.label: subject for subject in _subjects(stage, stack, size, peers)}
-        stage.log.progress(f"cni_latency: proving {len(subjects)} variants")
+        stage.log.progress(f"proving {len(subjects)} variants")
         slow = {name for name, seconds in _prove(stage, subjects.values()).items() if seconds > _SLOW}
-        stage.log.progress(f"cni_latency: measuring {len(subjects)} variants")
+        stage.log.progress(f"measuring {len(subjects)} variants")
         few = stage.amount(8, 3, 1)
         stage.log.note(f"{len(slow)} of {len(subjects)} variants are slow: {few} rounds of each")
         for turn in stage.turns(sorted(subjects), stage.amount(30, 12, 2)):

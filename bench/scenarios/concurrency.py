@@ -98,7 +98,7 @@ def run(stage: Stage) -> None:
     levels = (AT_ONCE, QUICK_AT_ONCE, (1, 2))[stage.extent]
     peers = found(stage.peers)
     with ExitStack() as stack:
-        stage.log.progress(f"concurrency: making hosts for {levels[-1]} callers each")
+        stage.log.progress(f"making hosts for {levels[-1]} callers each")
         networks = [_ours(stage, stack, levels[-1])]
         for place, peer in enumerate(peers):
             networks.append(_Network(stage, stack, f"peer{place}", partial(_theirs, peer), levels[-1]))
@@ -107,7 +107,7 @@ def run(stage: Stage) -> None:
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
         few = stage.amount(8, 2, 1)
-        stage.log.progress(f"concurrency: measuring {', '.join(map(str, levels))} at once")
+        stage.log.progress(f"measuring {', '.join(map(str, levels))} at once")
         for turn in stage.turns(list(turns), stage.amount(20, 6, 2)):
             name, level = turns[turn.variant]
             expected = seconds[by_name[name].chain.name] * level

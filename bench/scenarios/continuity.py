@@ -104,7 +104,7 @@ def run(stage: Stage) -> None:
             "nothing": scene.nothing, "restart": scene.restart, "kill": scene.kill, "upgrade": scene.upgrade,
         }  # fmt: skip
         for turn in stage.turns(EVENTS, stage.amount(10, 4, 1)):
-            stage.log.progress(f"continuity: {turn.variant}, round {turn.block + 1}")
+            stage.log.progress(f"{turn.variant}, round {turn.block + 1}")
             _round(stage, world, turn.variant, events[turn.variant], turn.block)
 
 

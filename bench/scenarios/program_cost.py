@@ -91,7 +91,7 @@ def run(stage: Stage) -> None:
         scene = Scene(stack.enter_context(stage.host("ours")), stage.native)
         for device in DEVICES:
             scene.host.run("ip", "link", "add", device, "type", "bridge")
-        stage.log.progress("program_cost: each program on one packet")
+        stage.log.progress("each program on one packet")
         scene.inside(lambda door: _test_runs(stage, door, cpu, blocks))
         scene.forget()
         wanted = variants(every=not stage.extent)
@@ -99,7 +99,7 @@ def run(stage: Stage) -> None:
         scene.publish()
         paths = [ROUTED, PUBLISHED, FROM_HOST, *([] if stage.extent else [STREAM, WOKEN])]
         _round_trips(stage, scene, cpu, wanted, paths, first=2 * blocks)
-        stage.log.progress("program_cost: connect() of the host's processes")
+        stage.log.progress("connect() of the host's processes")
         connects.measure(stage, scene, cpu, first=3 * blocks)
 
 
@@ -242,9 +242,9 @@ def _round_trips(
             path: stack.enter_context(RoundTrips(scene.host, stage.native, cpu, scene.ends(path))) for path in paths
         }
         names = ", ".join(path.name for path in paths)
-        stage.log.progress(f"program_cost: round trips {names}: proving {len(wanted)} variants")
+        stage.log.progress(f"round trips {names}: proving {len(wanted)} variants")
         _prove(stage, scene, wanted, trips)
-        stage.log.progress(f"program_cost: round trips {names}: measuring")
+        stage.log.progress(f"round trips {names}: measuring")
         for turn in stage.turns(list(by_name), stage.amount(_FULL_BLOCKS, _QUICK_BLOCKS, 2), first):
             scene.take(by_name[turn.variant])
             for path, way in trips.items():

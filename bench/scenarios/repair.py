@@ -67,7 +67,7 @@ def run(stage: Stage) -> None:
     """Measure."""
     for size in SIZES[: stage.amount(3, 3, 1)]:
         with ExitStack() as stack:
-            stage.log.progress(f"repair: making a host with {size:,} published")
+            stage.log.progress(f"making a host with {size:,} published")
             host = stack.enter_context(stage.host(f"ours-{size}"))
             world = World(host, stage.native, size)
             stack.enter_context(world.ours.agent())

@@ -78,7 +78,7 @@ class _Subject:
 
 def run(stage: Stage) -> None:
     """Measure."""
-    stage.log.progress("single_entry: making hosts")
+    stage.log.progress("making hosts")
     with ExitStack() as stack:
         own = _ours(stage, stack, single)
         subjects = {
@@ -93,7 +93,7 @@ def run(stage: Stage) -> None:
             chain = go_chain(GoPlugins(host, peer))
             subjects[chain.name] = _subject(stage, stack, host, chain, None)
         _prove(stage, subjects)
-        stage.log.progress(f"single_entry: measuring {len(subjects)} variants")
+        stage.log.progress(f"measuring {len(subjects)} variants")
         rounds = stage.amount(3, 2, 1)
         for turn in stage.turns(list(subjects), stage.amount(60, 10, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)

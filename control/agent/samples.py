@@ -4,15 +4,16 @@
 
 What cannot be read is not there, and a remark says why: a scrape shows as much as it can.
 
-Be aware: asks the kernel for every entry of some maps, about 3 us each. Series are of networks and devices that stay;
-the host ends of routed containers (ptp) are one series together, for they come and go as containers do. What guard
-dropped of a container that is gone counts as of "gone": the series of its network grows smaller with it.
+Be aware: asks for what is pinned now, and for every entry of some maps, about 3 us each. Series are of networks and
+devices that stay; the host ends of routed containers (ptp) are one series together, for they come and go as containers
+do. What guard dropped of a container that is gone counts as of "gone": the series of its network grows smaller with it.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 
 from control.agent import metrics
 from control.agent.metrics import Sample
@@ -51,6 +52,8 @@ def sample(
         *(Sample(metrics.ATTACHMENTS, (network,), number) for network, number in sizes.items()),
     ]
     remarks = []
+    with suppress(DataplaneError):  # what is refused here is refused below, and said
+        kernel.programs.loaded()
     for part in (
         _sizes(kernel),
         _drops(kernel, networks),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from control.agent.history import Record
     from control.agent.metrics import Metrics
     from control.agent.notify import Supervisor
-    from control.engine import Engine
+    from dataplane.doors import Kernel
 
 _LEVELS = {
     Kind.REPAIRED: Level.WARNING,
@@ -47,7 +47,7 @@ def agent(as_json: bool) -> None:
     from control.agent.history import History  # noqa: PLC0415
     from control.agent.metrics import Metrics  # noqa: PLC0415
     from control.agent.notify import Supervisor  # noqa: PLC0415
-    from control.engine import RUN_DIRECTORY, open_engine  # noqa: PLC0415
+    from control.engine import RUN_DIRECTORY, open_engine, running_kernel  # noqa: PLC0415
     from control.errors import EngineError  # noqa: PLC0415
     from control.settings import Settings, SettingsError, read_settings  # noqa: PLC0415
     from dataplane.errors import NftError  # noqa: PLC0415
@@ -84,7 +84,8 @@ def agent(as_json: bool) -> None:
             every_turn=lambda: beat.turn(settled=running.settled),
         )
         shown = listen(settings.metrics, RUN_DIRECTORY / SOCKET_NAME)
-        exposition = shown and Exposition(shown, lambda: _metrics(engine, running, metrics))
+        sampled = running_kernel()  # a door is one thread's
+        exposition = shown and Exposition(shown, lambda: _metrics(sampled, running, metrics))
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: running.stop())
         history.tell(Kind.STARTED, f"listening on {SOCKET_PATH}", details={"pid": os.getpid(), "socket": SOCKET_PATH})
@@ -131,12 +132,12 @@ def _log(record: Record, log: Log) -> None:
     log(level, record.kind, f"{record.text}{by}{took}", **{**fields, **record.details})
 
 
-def _metrics(engine: Engine, agent: Agent, metrics: Metrics) -> str:
+def _metrics(kernel: Kernel, agent: Agent, metrics: Metrics) -> str:
     from control.agent import metrics as families  # noqa: PLC0415 - dpctl --help stays quick
     from control.agent.samples import sample  # noqa: PLC0415
     from dataplane import __version__  # noqa: PLC0415
 
     networks, sizes = agent.networks
-    samples, remarks = sample(engine.kernel, networks, sizes, queued=agent.queued)
+    samples, remarks = sample(kernel, networks, sizes, queued=agent.queued)
     build = families.Sample(families.BUILD_INFO, (__version__,), 1)
     return metrics.text((build, *samples), remarks)

@@ -106,6 +106,8 @@ class Repair:
         self._store.begin(())
         self._told_addresses = None
         everything = self.everything()
+        if everything.entries or everything.hooks or everything.localhost:
+            self._kernel.programs.load()  # it may be due for something else, and the pins be gone as well
         left = self.everything(self._store.touched(), living=False)
         self._tables.replace()
         self._remember_sysctls(everything)
@@ -178,7 +180,7 @@ class Repair:
         addresses = self._kernel.links.host_addresses()
         if addresses == self._told_addresses:
             return []
-        self._kernel.programs.load()
+        self._kernel.programs.open()
         held = dict(self._kernel.programs.entries("host_addresses"))
         entries = hooks.host_address_entries(addresses)
         steps: list[Step] = [
@@ -237,23 +239,31 @@ class Repair:
             self._run(planner.flush_flows(filters, planner.masqueraded(attachments)))
         return lack.texts, ()
 
+    def load_lost(self) -> tuple[str, ...]:
+        """Have programs, where attachments need them, whose maps hold everything, also where their pins are gone; what
+        was wrong."""
+        if not self._needs_programs() or self._kernel.programs.loaded():
+            return ()
+        # New maps are empty: they get everything, before a program that reads them runs. Until they have, nothing that
+        # changes a part of them will do, whoever serves the next request.
+        wanted, self._told_addresses, self._entries_due = self.everything(), None, True
+        note = self._store.begin(())
+        self._kernel.programs.load()
+        self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
+        self._run(self.host_addresses(wanted))
+        self._store.end(note)
+        self._entries_due = False
+        return ("the BPF programs are not loaded: their pins are gone, or of another version",)
+
     def _sync_programs(self) -> _Looked:
         if not self._needs_programs():
             return (), ()
-        if not self._kernel.programs.loaded():
-            # New maps are empty: they get everything, before a program that reads them runs. What fails in between is
-            # looked at again.
-            wanted, self._told_addresses, self._entries_due = self.everything(), None, True
-            self._kernel.programs.load()
-            found = ("the BPF programs are not loaded: their pins are gone, or of another version",)
-            self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
-            self._run(self.host_addresses(wanted))
-            self._entries_due = False
-            return found, ()
+        if lost := self.load_lost():
+            return lost, ()
         outcome: _Looked = ((), ())
         if not self._entries_due:
             outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
-        # Pins that went while that was looked at were made anew just now, and their maps are empty.
+        # Where something was taken away, more may have been.
         if self._entries_due or any(outcome):
             more, left = self._sync_by_steps(Part.PROGRAMS, self._of_networks)
             outcome = (*outcome[0], *more), left
@@ -261,8 +271,8 @@ class Repair:
         return outcome
 
     def _sync_veths(self, veths: frozenset[IfIndex] | None) -> _Looked:
-        if not self._kernel.programs.loaded():
-            return self._sync_programs()
+        if lost := self.load_lost():
+            return lost, ()
         if veths is None:
             outcome = self._sync_by_steps(Part.VETHS, lambda: self._of_veths(self._mirror.veths()))
             self.remove_former()
@@ -284,12 +294,16 @@ class Repair:
         watched = hooks.needs_host_addresses(self.of_devices().hooks)
         # Most news are of link-local addresses, one for each new veth.
         if watched and self._kernel.links.host_addresses() != self._told_addresses:
+            lost = self.load_lost()
             self._run(self.host_addresses(self.everything()))
+            return lost, ()
         return (), ()
 
     def _sync_by_steps(self, part: Part, ask: Callable[[], Desired]) -> _Looked:
         wanted = ask()
         observed = observe(self._kernel, wanted, {part})
+        if not observed.loaded:
+            return self.load_lost(), ()  # the pins went just now, and what is wanted here is a part
         found = tuple(text for _, text in complaints(wanted, observed, {part}))
         if not found:
             return (), ()

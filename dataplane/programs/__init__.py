@@ -4,6 +4,7 @@ source    which C files, in which order, with which flags: pure
 btf       where this kernel keeps what no helper tells: more flags
 compile   the child that imports bcc
 loading   runs that child, one at a time, and names its results by digest
+generation what one load has pinned, all of it open
 syscall   bpf(2)
 clsact    tc filters over rtnetlink
 attach    programs on the hooks of a device

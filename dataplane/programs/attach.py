@@ -72,10 +72,10 @@ class Hooks:
         """The ids of our links on a device; none where there is no such device."""
         return frozenset(one.link_id for hook in _ATTACH_TYPES for one in _tcx(ifindex, hook))
 
-    def is_current(self, copies: Sequence[Hooked], fd: int) -> bool:
+    def is_current(self, copies: Sequence[Hooked], program_id: int) -> bool:
         """Whether ``attach`` would change nothing about one program, of which these are all copies on a device: this
         very program is there, once, and its link is pinned."""
-        if len(copies) != 1 or copies[0].program_id != syscall.program_info(fd).id:
+        if len(copies) != 1 or copies[0].program_id != program_id:
             return False
         if copies[0].mode is AttachMode.CLSACT:
             return True

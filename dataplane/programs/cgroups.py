@@ -122,14 +122,10 @@ class CgroupHooks:
         self._pin(program).unlink(missing_ok=True)
         return bool(copies)
 
-    def is_current(self, program: Program, fd: int, root: Root) -> bool:
+    def is_current(self, program: Program, program_id: int, root: Root) -> bool:
         """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
         pinned = self._pinned(program)
-        return (
-            pinned is not None
-            and pinned.program_id == syscall.program_info(fd).id
-            and not self._unpinned(program, pinned, root)
-        )
+        return pinned is not None and pinned.program_id == program_id and not self._unpinned(program, pinned, root)
 
     def pinned(self) -> Iterator[LinkInfo]:
         """The links that are pinned and attached."""

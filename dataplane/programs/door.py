@@ -1,7 +1,8 @@
 """``KernelPrograms``: the door to our BPF programs and their maps on the running kernel.
 
-Be aware: pins are opened for each operation (2 us) and no map is kept open, so what is answered is what is pinned now,
-also after somebody mounted a fresh bpffs. A door belongs to the network namespace of its thread.
+Be aware: one generation is kept open, and used until ``loaded`` or ``load`` finds it pinned no more; whoever asks for
+what is pinned now, also after somebody mounted a fresh bpffs, asks that first. A door belongs to one thread, and to
+its network namespace.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from dataplane.errors import BpfError
 from dataplane.programs import loading, ringbuf, syscall
 from dataplane.programs.attach import Hooks
 from dataplane.programs.cgroups import CgroupHooks, netns_cookie, root_if_any
+from dataplane.programs.generation import Generation, opened
 from dataplane.types import LOCALHOST_PROGRAMS, AttachMode, IfIndex, Program
 
 _CGROUPS = IfIndex(0)
@@ -34,7 +36,7 @@ class KernelPrograms:
     def __init__(self, mode: AttachMode = AttachMode.AUTO) -> None:
         self._hooks = Hooks(mode, loading.LINKS)
         self._cgroup = CgroupHooks(loading.LINKS)
-        self._descriptions: dict[str, syscall.MapInfo] = {}
+        self._open: Generation | None = None
         self._held: dict[IfIndex, dict[int, syscall.Fd]] = {}
         """Links by their ids, by the devices that they are held on."""
 
@@ -49,14 +51,25 @@ class KernelPrograms:
         return loading.BASE / self.digest
 
     def load(self) -> None:
-        """Compile and pin the programs unless those of this source are pinned already. Raises ``BpfError`` or
-        ``MissingDependencyError``."""
+        """Have what is pinned open; compile and pin the programs of this source where they are not. Raises
+        ``BpfError`` or ``MissingDependencyError``."""
+        if self.loaded():
+            return
         if loading.load(self.digest):
             self._hooks.sweep()
+        if not self.loaded():
+            raise self._not_pinned()
+
+    def open(self) -> None:
+        """Have programs to use: those that are open, though their pins be gone; only where none are, ``load``."""
+        if self._open is None:
+            self.load()
 
     def loaded(self) -> bool:
-        """Whether programs of this source are pinned."""
-        return loading.finished(self.digest)
+        """Whether programs of this source are pinned. From now on these are used, whatever was before."""
+        if self._open is None or not self._open.is_pinned(self.digest):
+            self._open = opened(self.digest)
+        return self._open is not None
 
     def unload(self) -> list[str]:
         """Unhook our programs everywhere in this namespace and remove all pins; what was removed, a line each."""
@@ -67,6 +80,7 @@ class KernelPrograms:
                 removed.append(f"program {hooked.program} on device {name}")
         led = self.detach_localhost(LOCALHOST_PROGRAMS)
         removed += [f"program {program} on the root of the cgroups" for program in sorted(led)]
+        self._open = None
         return removed + [f"pins in {directory}" for directory in loading.unload()]
 
     def prune(self) -> list[str]:
@@ -77,8 +91,7 @@ class KernelPrograms:
     def attach(self, program: Program, ifindex: IfIndex) -> bool:
         """Hook a program to a device; one that is hooked is brought up to date. Whether it was not hooked before.
         Raises ``BpfError``."""
-        with self._open(program.function) as pinned:
-            new = self._hooks.attach(program, pinned.number, ifindex)
+        new = self._hooks.attach(program, self._used()[program.function], ifindex)
         if ifindex in self._held:
             self._hold(ifindex, self._hooks.links_of(ifindex))
         return new
@@ -95,17 +108,16 @@ class KernelPrograms:
         return self._hooks.hooked(ifindex)
 
     def current(self, ifindex: IfIndex) -> frozenset[Program]:
-        """Our programs on one device that are there once, in the version that is pinned, and pinned where they belong:
-        those that ``attach`` would not change."""
+        """Our programs on one device that are there once, are those in use, and are pinned where they belong: those
+        that ``attach`` would not change."""
         copies: defaultdict[Program, list[Hooked]] = defaultdict(list)
         for one in self.hooked(ifindex):
             copies[one.program].append(one)
-        found = set()
-        for program, same in copies.items():
-            with self._open(program.function) as pinned:
-                if self._hooks.is_current(same, pinned.number):
-                    found.add(program)
-        return frozenset(found)
+        return frozenset(
+            program
+            for program, same in copies.items()
+            if self._hooks.is_current(same, self._used().program_id(program.function))
+        )
 
     def hold(self, devices: Collection[IfIndex], veths: Collection[IfIndex] = ()) -> None:
         """Keep what is hooked to these devices, and to the cgroups' root, there for as long as this process lives, also
@@ -140,8 +152,7 @@ class KernelPrograms:
         # Those that tell who answers come first: no process ever sees an address that it did not ask.
         with root_if_any() as root:
             for program in sorted(programs, key=LOCALHOST_PROGRAMS.index, reverse=True):
-                with self._open(program.function) as pinned:
-                    self._cgroup.attach(program, pinned.number, root)
+                self._cgroup.attach(program, self._used()[program.function], root)
 
     def detach_localhost(self, programs: Collection[Program]) -> frozenset[Program]:
         """Take ours of these off the cgroups' root; which were there."""
@@ -157,46 +168,47 @@ class KernelPrograms:
 
     def current_localhost(self) -> frozenset[Program]:
         """Those that ``attach_localhost`` would not change."""
-        found = set()
+        used = self._used()
         with root_if_any() as root:
-            for program in LOCALHOST_PROGRAMS:
-                with self._open(program.function) as pinned:
-                    if self._cgroup.is_current(program, pinned.number, root):
-                        found.add(program)
-        return frozenset(found)
+            return frozenset(
+                program
+                for program in LOCALHOST_PROGRAMS
+                if self._cgroup.is_current(program, used.program_id(program.function), root)
+            )
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
-        with self._open(map_name) as pinned:
-            syscall.map_update(pinned.number, self._described(map_name, pinned), key, value)
+        used = self._used()
+        syscall.map_update(used[map_name], used.described(map_name), key, value)
 
     def drop(self, map_name: str, key: bytes) -> None:
         """Remove one map entry; missing is not an error."""
-        with self._open(map_name) as pinned:
-            syscall.map_delete(pinned.number, self._described(map_name, pinned), key)
+        used = self._used()
+        syscall.map_delete(used[map_name], used.described(map_name), key)
 
     def get(self, map_name: str, key: bytes) -> bytes | None:
         """One map entry, or None. Per-CPU values come summed as 64-bit counters."""
-        with self._open(map_name) as pinned:
-            return _lookup(pinned.number, self._described(map_name, pinned), key)
+        used = self._used()
+        info = used.described(map_name)
+        value = syscall.map_lookup(used[map_name], info, key)
+        return _summed(value, info.value_size) if value is not None and info.per_cpu else value
 
     def entries(self, map_name: str) -> Iterator[tuple[bytes, bytes]]:
         """All entries of a map. Per-CPU values come summed as 64-bit counters."""
-        with self._open(map_name) as pinned:
-            info = self._described(map_name, pinned)
-            for key, value in syscall.map_entries(pinned.number, info):
-                yield key, _summed(value, info.value_size) if info.per_cpu else value
+        used = self._used()
+        info = used.described(map_name)
+        for key, value in syscall.map_entries(used[map_name], info):
+            yield key, _summed(value, info.value_size) if info.per_cpu else value
 
     def size(self, map_name: str) -> MapSize:
         """How many entries a map holds, and can hold. Raises ``BpfError``."""
-        with self._open(map_name) as pinned:
-            info = self._described(map_name, pinned)
-            return MapSize(sum(1 for _ in syscall.map_entries(pinned.number, info)), info.max_entries)
+        used = self._used()
+        info = used.described(map_name)
+        return MapSize(sum(1 for _ in syscall.map_entries(used[map_name], info)), info.max_entries)
 
     def events(self) -> ringbuf.EventReader:
         """A reader of the programs' events. Raises ``BpfError``, ``MissingDependencyError``."""
-        with self._open("events") as pinned:
-            return ringbuf.open_events(pinned.number)
+        return ringbuf.open_events(self._used()["events"])
 
     def events_lost(self) -> int:
         """How many events found the ring full since the programs were loaded."""
@@ -204,35 +216,25 @@ class KernelPrograms:
         return int(abi.U64.unpack(lost)[0]) if lost else 0
 
     def program(self, program: Program) -> syscall.ProgramInfo:
-        """What the kernel says about a pinned program. Raises ``BpfError``."""
-        with self._open(program.function) as pinned:
-            return syscall.program_info(pinned.number)
+        """What the kernel says about a program. Raises ``BpfError``."""
+        return syscall.program_info(self._used()[program.function])
 
     def map(self, map_name: str) -> syscall.MapInfo:
-        """What the kernel says about a pinned map. Raises ``BpfError``."""
-        with self._open(map_name) as pinned:
-            return syscall.map_info(pinned.number)
+        """What the kernel says about a map. Raises ``BpfError``."""
+        return self._used().described(map_name)
 
-    def _described(self, map_name: str, pinned: syscall.Fd) -> syscall.MapInfo:
-        """What does not change about a map as long as its source does not: all but its number."""
-        if map_name not in self._descriptions:
-            self._descriptions[map_name] = syscall.map_info(pinned.number)
-        return self._descriptions[map_name]
+    def _used(self) -> Generation:
+        """What is open; where nothing is, what is pinned. Raises ``BpfError`` (``ENOENT``)."""
+        if self._open is None:
+            self._open = opened(self.digest)
+        if self._open is None:
+            raise self._not_pinned()
+        return self._open
 
-    def _open(self, name: str) -> syscall.Fd:
-        try:
-            return syscall.obj_get(f"{loading.BASE}/{self.digest}/{name}")
-        except BpfError as error:
-            if error.errno != errno.ENOENT:
-                raise
-            raise BpfError(
-                "open", f'BPF object "{name}"', f"not pinned in {self.directory}", error.errno, "load the programs"
-            ) from error
-
-
-def _lookup(fd: int, info: syscall.MapInfo, key: bytes) -> bytes | None:
-    value = syscall.map_lookup(fd, info, key)
-    return _summed(value, info.value_size) if value is not None and info.per_cpu else value
+    def _not_pinned(self) -> BpfError:
+        return BpfError(
+            "open", "the BPF programs", f"not pinned in {self.directory}", errno.ENOENT, "load the programs"
+        )
 
 
 def _summed(value: bytes, size: int) -> bytes:

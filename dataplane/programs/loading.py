@@ -22,6 +22,7 @@ import subprocess
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import dataplane
@@ -38,7 +39,9 @@ BASE = Path(scoped(str(BPFFS / "dataplane")))
 LINKS = BASE / "links"
 
 _BPF_FS_MAGIC = 0xCAFE4A11
-_PINS = frozenset({program.function for program in Program} | set(MAPS))
+PINS = frozenset({program.function for program in Program} | set(MAPS))
+"""What a complete directory holds."""
+
 _COMPILE_TIMEOUT = 60.0
 _LOG_LINES = 40
 
@@ -48,13 +51,26 @@ def digest() -> str:
     return read_source().digest(compiler())
 
 
-def finished(name: str) -> bool:
-    """Whether everything of this digest is pinned."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Of a directory of a bpffs: one that is made anew under the same name is another."""
+
+    device: int
+    inode: int
+
+
+def finished(name: str) -> Identity | None:
+    """The directory of this digest, where everything is pinned. Raises ``BpfError``."""
     with _refusals("list", BASE / name):
         try:
-            return _PINS.issubset(os.listdir(f"{BASE}/{name}"))  # noqa: PTH208 - asked several times in each request
+            directory = os.open(f"{BASE}/{name}", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except FileNotFoundError:
-            return False
+            return None
+        try:
+            about, found = os.fstat(directory), os.listdir(directory)  # noqa: PTH208 - of a descriptor
+            return Identity(about.st_dev, about.st_ino) if PINS.issubset(found) else None
+        finally:
+            os.close(directory)
 
 
 def require_compiler() -> None:
@@ -65,13 +81,13 @@ def require_compiler() -> None:
 
 def load(name: str) -> bool:
     """Compile and pin unless that is done; whether it was done now. Raises ``BpfError``, ``MissingDependencyError``."""
-    if finished(name):
+    if finished(name) is not None:
         return False
     ensure_bpffs()
     with _refusals("make", BASE):
         BASE.mkdir(mode=0o700, exist_ok=True)
     with _refusals("write", BASE), _locked() as lock:
-        if finished(name):
+        if finished(name) is not None:
             return False
         unfinished = BASE / f"{name}-unfinished"
         for leftover in (unfinished, BASE / name):
@@ -105,7 +121,7 @@ def unload() -> list[str]:
 
 def prune(name: str, in_use: Collection[int]) -> list[str]:
     """Unpin what belongs to other digests than this one, except of programs whose ids are in use; which went."""
-    if not finished(name):
+    if finished(name) is None:
         return []
     with _refusals("remove", BASE), _locked():
         others = [one for one in sorted(BASE.iterdir()) if one.name not in {name, LINKS.name}]

@@ -7,9 +7,12 @@ import os
 import re
 import signal
 import subprocess
-import sys
+import time
 from pathlib import Path
 
+import pytest
+
+from bench.running import STOPPED
 from bench.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
 from dataplane.types import Program
 from support import needs
@@ -21,10 +24,8 @@ SCENARIO = "single_entry"
 """The quickest of those that start everything there is to start: our agent and plugins, and the Go plugins."""
 
 COST = "program_cost"
-INTERRUPTIBLE = (
-    "import os, signal, sys; signal.signal(signal.SIGINT, signal.SIG_DFL); os.execv(sys.argv[1], sys.argv[1:])"
-)
-"""Whoever runs the tests in the background has it ignored."""
+MEASURING = "round trips routed, no tables: measuring"
+STOPPED_BY_HAND = 130
 
 
 def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
@@ -88,13 +89,15 @@ def test_each_program_is_measured_on_one_packet_and_on_its_way(tmp_path: Path) -
     assert lost["met"] is True
 
 
-def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path) -> None:
-    """Ctrl-C while programs are attached: no link, no namespace, no cgroup, no process stays; the lines written do."""
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
+def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
+    """Told to stop while programs are attached, and told again by who cannot wait: no link, no namespace, no cgroup, no
+    process stays; what was measured is reported, as not all there was to be."""
     needs.root()
     needs.command("cc", package="gcc")
     before, there = outer_state(), cgroups()
     running = subprocess.Popen(
-        [sys.executable, "-c", INTERRUPTIBLE, DPCTL, "bench", "run", COST, "--quick", "--out", tmp_path],
+        [DPCTL, "bench", "packet", "--quick", "--out", tmp_path],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -102,15 +105,37 @@ def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path
     )
     with running:
         assert running.stderr is not None
-        assert any("measuring" in line for line in running.stderr), "it never came so far"
-        os.killpg(running.pid, signal.SIGINT)
-        running.stderr.read()
-        assert running.wait(timeout=60) != 0
+        assert any(f"{COST}: {MEASURING}" in line for line in running.stderr), "it never came so far"
+        for _ in range(2):
+            os.kill(running.pid, number)
+            time.sleep(0.1)
+        said = running.stderr.read()
+        assert running.wait(timeout=60) == STOPPED_BY_HAND, said
+    assert f"{number.name}: taking down what was made" in said
     assert outer_state() == before
     assert cgroups() <= there
     assert not [path for path in Path("/proc").glob("[0-9]*/stat") if _session(path) == running.pid]
-    lines = [json.loads(line) for line in (tmp_path / f"{COST}.jsonl").read_text().splitlines()]
-    assert {"run", "sample", "block"} <= {line["kind"] for line in lines}
+    summary = json.loads((tmp_path / "summary.json").read_text())["scenarios"][COST]
+    assert STOPPED in summary["notes"]
+    assert [one for one in summary["figures"] if one["value"] is not None]
+
+
+def test_what_cannot_be_measured_does_not_keep_others_from_it(tmp_path: Path) -> None:
+    """Without the plugins that ours are compared with one scenario fails, says why, and the next is measured."""
+    needs.root()
+    needs.command("cc", package="gcc")
+    empty = tmp_path / "none"
+    empty.mkdir()
+    done = subprocess.run(
+        [DPCTL, "bench", "run", SCENARIO, "agent_cost", "--smoke", "--peer", empty, "--out", tmp_path],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    assert f"{SCENARIO} was not measured to its end: could not find" in done.stderr
+    assert "agent_cost: " in done.stdout
 
 
 def _session(stat: Path) -> int:

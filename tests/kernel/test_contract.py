@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import shutil
 import subprocess
 from collections.abc import Callable
 from ipaddress import IPv4Address, IPv6Address, ip_address
@@ -427,15 +428,46 @@ def programs_case(programs: Programs) -> None:
     assert not programs.loaded()
 
 
+def lost_pins_case(programs: Programs, lose: Callable[[], None]) -> None:
+    """What is used stays in use when its pins go, until the door is asked what is loaded: then all is new and empty."""
+    lo, key, value = IfIndex(1), U32.pack(1), bytes([1]) * 8
+    programs.open()
+    programs.put("networks", key, value)
+    programs.attach(Program.ISOLATION, lo)
+    lose()
+    programs.open()
+    assert programs.get("networks", key) == value
+    programs.put("networks", U32.pack(2), value)
+    programs.attach(Program.CHECKSUM, lo)
+    assert programs.current(lo) == {Program.ISOLATION, Program.CHECKSUM}
+    assert not programs.loaded()
+    assert len(programs.hooked(lo)) == 2
+    with pytest.raises(BpfError) as error:
+        programs.put("networks", key, value)
+    assert error.value.errno == errno.ENOENT
+    programs.open()
+    assert (programs.loaded(), programs.current(lo), list(programs.entries("networks"))) == (True, frozenset(), [])
+    programs.put("networks", key, value)
+    assert not programs.attach(Program.ISOLATION, lo)
+    assert programs.current(lo) == {Program.ISOLATION}
+    lose()
+    programs.load()
+    assert (programs.loaded(), programs.current(lo), programs.get("networks", key)) == (True, frozenset(), None)
+    programs.unload()
+
+
 def test_programs_fake() -> None:
     """The fake keeps the contract."""
     fake = FakePrograms()
     fake.cookie = 4711
     programs_case(fake)
+    lost_pins_case(fake, fake.lose_pins)
 
 
 def _programs_on_kernel(mode: AttachMode) -> None:
     programs_case(KernelPrograms(mode))
+    programs = KernelPrograms(mode)
+    lost_pins_case(programs, lambda: shutil.rmtree(programs.directory))
 
 
 @pytest.mark.parametrize("mode", [AttachMode.TCX, AttachMode.CLSACT])

@@ -358,6 +358,34 @@ def test_unloading_leaves_nothing(sandbox: Sandbox, mode: AttachMode) -> None:
     assert len(sandbox.call(attach_all, mode, "lo")) == 2
 
 
+def descriptors() -> int:
+    """How many this process has open."""
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_a_door_that_is_dropped_leaves_no_descriptor(sandbox: Sandbox) -> None:
+    """What it had open closes with it, and what is used no more with the next look; not under who reads it."""
+
+    def run() -> tuple[int, int, list[int], int]:
+        programs = loaded()
+        for number in range(3):
+            programs.put("networks", abi.U32.pack(number), bytes(8))
+        several = descriptors()
+        reading = programs.entries("networks")
+        found = [next(reading)]
+        shutil.rmtree(programs.directory)
+        assert not programs.loaded()
+        found += reading
+        before = descriptors()
+        for _ in range(3):
+            loaded().get("networks", bytes(4))
+        return several, before, sorted(int(*abi.U32.unpack(key)) for key, _ in found), descriptors()
+
+    several, before, found, after = sandbox.call(run)
+    assert several > before + len(MAPS)
+    assert (found, after) == ([0, 1, 2], before)
+
+
 def test_without_root_the_error_says_so(sandbox: Sandbox) -> None:
     """One readable error, no traceback of the file system's."""
 

@@ -229,4 +229,4 @@ def test_what_cannot_be_read_is_said(world: World) -> None:
     text = Metrics().text(samples, remarks)
     assert parse(text)["dp_attachments", (("network", "front"),)] == 1
     assert _series(parse(text), "dp_drops_total") == []
-    assert text.startswith("# note: could not open map")
+    assert text.startswith("# note: could not open the BPF programs")

@@ -262,7 +262,7 @@ def test_entries_that_could_not_be_written_are_looked_at_again(world: World, mon
         patched.setattr(world.doors.programs, "put", refuse)
         assert set(world.engine.sync(frozenset({Part.PROGRAMS})).failed) == {Part.PROGRAMS}
     assert world.engine.problems()
-    assert set(sync(world, Part.PROGRAMS)) == {Part.PROGRAMS}
+    assert set(sync(world, Part.STATE, Part.PROGRAMS)) == {Part.STATE}
     assert not world.engine.problems()
 
 

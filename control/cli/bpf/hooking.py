@@ -22,6 +22,7 @@ from control.cli.bpf.group import bpf, index_of
 from control.cli.bpf.names import Names, known_names
 from control.cli.bpf.refusals import refuse_device, refuse_opening, refuse_others
 from control.cli.output import json_option, print_json
+from control.engine import RUN_DIRECTORY, STATE_FILE, open_engine
 from control.model import DEFAULT_FILL_PORTS
 from control.settings import read_settings
 from dataplane.abi import U32, NetworkEntry, Port
@@ -120,7 +121,7 @@ def attach(
         raise click.UsageError(str(error)) from None
     others = [one.name for one in foreign(ifindex)]
     if not dry_run:
-        programs.load()
+        _load(programs)
         # The entry first: a program that finds none lets everything through.
         for (map_name, key), value in entries_to_put(wish, known, network, port).items():
             programs.put(map_name, key, value)
@@ -192,6 +193,14 @@ def detach(device: str, chosen: tuple[str, ...], force: bool, dry_run: bool, as_
     what = _list(one.program for one in found) or "nothing"
     click.echo(f"{'would detach' if dry_run else 'detached'} {what} from {device}")
     _say_others(others)
+
+
+def _load(programs: KernelPrograms) -> None:
+    """Have programs; where maps would be new, with all in them that attachments ask for. Raises ``EngineError``."""
+    if not programs.loaded() and (RUN_DIRECTORY / STATE_FILE).exists():
+        with open_engine() as engine:
+            engine.require_kernel()
+    programs.load()
 
 
 def _known(programs: KernelPrograms, ifindex: IfIndex) -> Known:
