@@ -55,6 +55,7 @@ QUICK_SIZES = (0, 1_000)
 AT_MOST = 3.0
 FLAT = 1.2
 AT_LEAST = 10.0
+SECONDS = (240, 22)
 
 _SLOW = 0.5
 """Seconds of a round from which a variant has fewer of them."""

@@ -53,6 +53,7 @@ AGAIN = f"{SINGLE} again"
 VERBS = ("ADD", "DEL")
 NEAR = 0.1
 """How surely a run must be as fast as itself: what is told here are multiples."""
+SECONDS = (180, 8)
 
 _FIRST_PORT = 5000
 _SLOW = 0.6

@@ -47,6 +47,7 @@ from bench.starter import Starter
 
 AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among many"
 AT_LEAST = 8.0
+SECONDS = (110, 12)
 
 _PORT = 5000
 """Below ``FIRST_PORT``: nobody else has it."""
