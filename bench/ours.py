@@ -10,10 +10,11 @@ settings that cannot be read: where the agent did not serve a call, the call fai
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ PATIENCE = 60.0
 """Seconds that an agent may take until it answers: where nothing is pinned it compiles first."""
 
 _SETTINGS = "DATAPLANE_CONFIG"
+_CPUCLOCK_SCHED = 2  # include/linux/posix-timers.h: of a whole process, in nanoseconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,11 @@ class Agent:
     """As seen from outside."""
     seconds: float
     """From before its start to its first answer."""
+
+    @property
+    def cpu_milliseconds(self) -> float:
+        """What it took of the processors until now, all its threads together, as clock_getcpuclockid(3) counts it."""
+        return time.clock_gettime(~self.pid << 3 | _CPUCLOCK_SCHED) * 1e3
 
 
 class Ours:
@@ -62,9 +69,17 @@ class Ours:
         own = self._bin / name
         return own if own.exists() else self._drop_ins / name
 
-    def environment(self, verb: str, container: Container) -> dict[str, str]:
-        """The parameters of a call that only the agent can serve."""
-        return environment(verb, container, f"{self._drop_ins}:{self._bin}", **{_SETTINGS: str(self._unreadable)})
+    def environment(self, verb: str, container: Container, *, alone: bool = False) -> dict[str, str]:
+        """The parameters of a call that only the agent can serve; ``alone`` lets the plugin do the work itself."""
+        settings = self._good if alone else self._unreadable
+        return environment(verb, container, f"{self._drop_ins}:{self._bin}", **{_SETTINGS: str(settings)})
+
+    def published(self) -> Collection[int]:
+        """The ports of the host that lead to a container, as nft lists them."""
+        listed = self.host.run("nft", "-j", "list", "map", "inet", "dataplane", "publish4", check=False)
+        maps = [one["map"] for one in json.loads(listed or '{"nftables": []}')["nftables"] if "map" in one]
+        keys = [key for one in maps for key, _ in one.get("elem", [])]
+        return [(key["elem"]["val"] if "elem" in key else key)["concat"][1] for key in keys]
 
     def dpctl(self, *words: object, check: bool = True) -> str:
         """Run dpctl on the host; what it printed."""

@@ -22,7 +22,7 @@ import select
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -181,12 +181,10 @@ class Host(Place):
         return self.existing(name)
 
     def namespaces(self, names: list[str]) -> list[Namespace]:
-        """Make many at once: one command for all."""
+        """Make many at once: two commands for all."""
         self.run("ip", "-batch", "-", text="".join(f"netns add {name}\n" for name in names))
-        made = [self.existing(name) for name in names]
-        for one in made:
-            one.run("ip", "link", "set", "lo", "up")
-        return made
+        self._in_each(dict.fromkeys(names, "link set lo up"))
+        return [self.existing(name) for name in names]
 
     def bridge(self, name: str, address: str) -> None:
         """A bridge, up, with an address."""
@@ -196,16 +194,25 @@ class Host(Place):
 
     def wire(self, bridge: str, peer: Namespace, address: str, gateway: str) -> str:
         """Plug a namespace into a bridge, its end is eth0; the name of the host's end."""
-        name = f"v{peer.name}"[:15]
+        return self.wires(bridge, [(peer, address)], gateway)[0]
+
+    def wires(self, bridge: str, peers: Sequence[tuple[Namespace, str]], gateway: str) -> list[str]:
+        """Plug many in, each with its address: two commands for all."""
+        names = [f"v{peer.name}"[:15] for peer, _ in peers]
         self.run(
             "ip", "-batch", "-",
-            text=f"link add {name} type veth peer name eth0 netns {peer.name}\nlink set {name} master {bridge} up\n",
+            text="".join(
+                f"link add {name} type veth peer name eth0 netns {peer.name}\nlink set {name} master {bridge} up\n"
+                for name, (peer, _) in zip(names, peers, strict=True)
+            ),
         )  # fmt: skip
-        peer.run(
-            "ip", "-batch", "-",
-            text=f"address add {address} dev eth0\nlink set eth0 up\nroute add default via {gateway}\n",
-        )  # fmt: skip
-        return name
+        way = f"link set eth0 up\nroute add default via {gateway}"
+        self._in_each({peer.name: f"address add {address} dev eth0\n{way}" for peer, address in peers})
+        return names
+
+    def _in_each(self, commands: Mapping[str, str]) -> None:
+        """Lines for ip(8) in each of these namespaces. They are read by a shell that nobody has to enter twice."""
+        self.run("sh", "-e", text="".join(f"ip -n {name} -batch - <<.\n{text}\n.\n" for name, text in commands.items()))
 
     def join(self, name: str, device: str, address: str, peer_address: str) -> Namespace:
         """A machine beside the host: a namespace behind a device with an address, the host is its gateway."""

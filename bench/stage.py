@@ -87,14 +87,17 @@ def containers(host: Host, count: int, ports_each: int) -> list[Container]:
     Each asks for ports of its own that no other has, and that are no range: each is one element of a map.
     """
     made = []
-    for number, place in enumerate(host.namespaces([f"c{number}" for number in range(count)])):
-        group, member = divmod(number, _BRIDGE_PORTS)
+    places = host.namespaces([f"c{number}" for number in range(count)])
+    for group, start in enumerate(range(0, count, _BRIDGE_PORTS)):
         bridge, gateway = f"br-bench{group}", f"10.{_NET + group}.0.1"
-        if not member:
-            host.bridge(bridge, f"{gateway}/16")
-        address = f"10.{_NET + group}.{member // 200 + 1}.{member % 200 + 2}/16"
-        link = host.wire(bridge, place, address, gateway)
-        first = FIRST_PORT + number * ports_each
-        ports = tuple(port(first + one, 1 + one) for one in range(ports_each))
-        made.append(Container(place.name, place.path, address, gateway, bridge, link, ports))
+        host.bridge(bridge, f"{gateway}/16")
+        peers = [
+            (place, f"10.{_NET + group}.{member // 200 + 1}.{member % 200 + 2}/16")
+            for member, place in enumerate(places[start : start + _BRIDGE_PORTS])
+        ]
+        links = host.wires(bridge, peers, gateway)
+        for number, ((place, address), link) in enumerate(zip(peers, links, strict=True), start):
+            first = FIRST_PORT + number * ports_each
+            ports = tuple(port(first + one, 1 + one) for one in range(ports_each))
+            made.append(Container(place.name, place.path, address, gateway, bridge, link, ports))
     return made

@@ -36,9 +36,10 @@ SUITES: dict[str, tuple[str, ...]] = {
     ),
     "cni": (
         "cni_latency",
+        "single_entry",
+        "concurrency",
     ),
     "host": (
-        "single_entry",
         "storm",
         "agent_cost",
         "continuity",

@@ -1,164 +1,285 @@
 """How long does a runtime wait for one published port, and does it matter how many there are?
 
-One port is added and deleted through the chained plugin, from exec to exit, while 0, 1,000 and 10,000 ports are present
-(100 containers with 10 or 100 each).
+One port is added, checked and deleted through the chained plugin, from exec to exit, while 0, 100, 1,000 and 10,000
+ports are present (100 containers with 1, 10 or 100 each): with the agent, with an agent that was started just before,
+and without one.
 
-Peers      Go portmap, on a host with as many ports of its own; ``nft -f -`` and libnftables in process, which change
-           one element of a map of that size, and nothing else; the start of a static program that does nothing
-Unit       milliseconds of wall time; ratios are of medians within a block
+Peers      portmap of every directory that is given, on a host with as many ports of its own, by each of its backends:
+           iptables, as it is installed, and nftables where the binary knows it; ``nft -f -`` and libnftables in
+           process, which change one element of a map of that size, and nothing else; the start of a static program
+           that does nothing
+Unit       milliseconds on the clock, and of the processors: of what was started and whatever that starts, and for us
+           of the agent too, from the start of a call until 2 ms after its end. Ratios are of medians within a block
 Fair       our network has another container throughout, as a network usually has: to attach the programs to the first,
            and detach them from the last, takes the kernel two grace periods, which are told in rows of their own;
-           every variant and size has a host of its own; the main plugin's work is done before, for all
-Falsified  by more than 3 ms, by a median at 10,000 ports that is 20 % above that at 0, by less than ten times portmap,
-           or by a control that differs from itself
+           every variant and size has a host of its own; the main plugin's work is done before, for all; the same 2 ms
+           of rest after each call, for all; before and after, the kernel is asked which ports are published, of each
+Falsified  by more than 3 ms, by a median at 10,000 ports that is 20 % above that at 0 or at 100, by less than ten times
+           portmap, or by a control that differs from itself
 
-portmap's rules at 1,000 and 10,000 ports are put in place by ``iptables-restore``, in the form that one real ADD of it
-was checked to write; its own ADDs of so many take the better part of an hour. Where one of its calls takes seconds, it
-has fewer rounds: the column n says how many.
+Where none is present, it is the first port of the host, which takes us longer than a further one. That would hide
+growth: the answer tells it from 100 ports on, where they were measured.
+
+portmap's rules at 100 ports and more are put in place at once, in the form that one real ADD of it was checked to
+write; its own ADDs of so many take the better part of an hour. What takes long has fewer rounds: the column n says how
+many. That page caches are cold, too, is measured for nobody.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 
-from bench.cni import Container, configuration, port
-from bench.ours import Ours
-from bench.peers import GO_PLUGINS, NETWORK, GoPlugins, Libnftables, NftProcess
-from bench.place import Host
-from bench.report import Figure, Results, control_figure, median_figure, percentile_figure, ratio_figure
-from bench.stage import Stage, containers
-from bench.starter import Starter
+from bench import oneport
+from bench.answers import Answer, Beside, Growth, Kind
+from bench.calls import AGENT, BOTH, CPU, VERBS, note
+from bench.measure import Sample, block_medians, interval, paired, percentile
+from bench.oneport import AGAIN, ALONE, BY_ITSELF, COLD, FLOOR, LIBRARY, NFT, OURS, Subject
+from bench.peers import Peer, found
+from bench.plots import Axis, Bars, Curves, Plot, Role, bar, line
+from bench.report import (
+    Figure,
+    Results,
+    control_figure,
+    count_figure,
+    grid,
+    median_figure,
+    number,
+    percentile_figure,
+    ratio_figure,
+)
+from bench.stage import Extent, Stage
 
-OURS, AGAIN, GO, NFT, LIBRARY, FLOOR = "dataplane", "dataplane again", "go portmap", "nft -f -", "libnftables", "noop"
-ALONE = "dataplane alone"
-SIZES = (0, 1_000, 10_000)
+SIZES = (0, 100, 1_000, 10_000)
+QUICK_SIZES = (0, 1_000)
 AT_MOST = 3.0
 FLAT = 1.2
 AT_LEAST = 10.0
+SECONDS = (240, 22)
 
-_PORT = 40000
-_CONTAINERS = 100
-_SLOW = 500.0
-"""Milliseconds of a pair from which a variant has fewer rounds."""
-_SLOW_ROUNDS = 3
-
-Pair = Callable[[], dict[str, float]]
-"""Adds and deletes a port; milliseconds by verb."""
+_SLOW = 0.5
+"""Seconds of a round from which a variant has fewer of them."""
+_REMARK = "nft -f - and libnftables change one element of a map, and nothing else; the others serve a whole CNI call."
 
 
 def run(stage: Stage) -> None:
     """Measure."""
-    sizes = SIZES[: stage.amount(3, 3, 1)]
-    pairs = stage.amount(10, 5, 1)
-    variants: dict[str, tuple[str, int, Pair]] = {}
+    peers = found(stage.peers)
+    names = {peer.name for peer in peers}
     with ExitStack() as stack:
-        for size in sizes:
+        subjects: dict[str, Subject] = {}
+        for size in (SIZES, QUICK_SIZES, (0,))[stage.extent]:
             stage.log.progress(f"making hosts with {size:,} ports present")
-            ours = _ours(stage, stack, size)
-            pairs_of = {OURS: ours, AGAIN: ours, GO: _go(stage, stack, size), NFT: _nft(stage, stack, size)}
-            pairs_of[LIBRARY] = _library(stage, stack, size)
-            if not size:
-                pairs_of |= {FLOOR: _floor(stage, stack), ALONE: _ours(stage, stack, 0, alone=True)}
-            variants |= {f"{variant} at {size}": (variant, size, pair) for variant, pair in pairs_of.items()}
-        slow = [name for name, (_, _, pair) in variants.items() if sum(pair().values()) > _SLOW]
-        for name in slow:
-            stage.log.note(f"{name}: a pair takes more than {_SLOW / 1000:g} s, so {_SLOW_ROUNDS} rounds of one pair")
-        for turn in stage.turns(sorted(variants), stage.amount(40, 24, 2)):
-            variant, size, pair = variants[turn.variant]
-            if turn.variant in slow and turn.block >= _SLOW_ROUNDS:
+            subjects |= {subject.label: subject for subject in _subjects(stage, stack, size, peers)}
+        stage.log.progress(f"proving {len(subjects)} variants")
+        slow = {name for name, seconds in _prove(stage, subjects.values()).items() if seconds > _SLOW}
+        stage.log.progress(f"measuring {len(subjects)} variants")
+        few = stage.amount(8, 3, 1)
+        stage.log.note(f"{len(slow)} of {len(subjects)} variants are slow: {few} rounds of each")
+        for turn in stage.turns(sorted(subjects), stage.amount(30, 12, 2)):
+            subject = subjects[turn.variant]
+            if turn.variant in slow and turn.block >= few:
                 continue
-            for _ in range(1 if turn.variant in slow else pairs):
-                for verb, spent in pair().items():
-                    stage.log.sample(verb, variant, spent, size=size, block=turn.block)
+            once = turn.variant in slow or subject.name in names
+            for _ in range(1 if once else stage.amount(5, 3, 1)):
+                for timed in subject.round():
+                    note(stage.log, timed, subject.name, size=subject.size, block=turn.block)
+        _prove(stage, subjects.values())
 
 
 def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
-    rows = []
-    for verb in ("ADD", "DEL"):
-        sizes = results.sizes(verb, OURS)
-        for size in sizes:
-            samples = results.of(verb, OURS, size)
-            where = f"{verb}, {size:,} ports present"
-            rows.append(median_figure(f"dataplane {where}", samples, "ms", AT_MOST))
-            rows.append(percentile_figure(f"dataplane {where}, p99", samples, 0.99, "ms"))
-        for size in sizes[1:]:
-            what = f"dataplane {verb}, {size:,} ports / none"
-            rows.append(ratio_figure(what, results.of(verb, OURS, size), results.of(verb, OURS, 0), at_most=FLAT))
-        for size in sizes:
-            where = f"{verb}, {size:,} ports present"
-            theirs, own = results.of(verb, GO, size), results.of(verb, OURS, size)
-            rows.append(median_figure(f"Go portmap {where}", theirs, "ms"))
-            rows.append(ratio_figure(f"Go portmap / dataplane {where}", theirs, own, at_least=AT_LEAST))
-            rows += [
-                median_figure(f"{name} one element, {where}", results.of(verb, name, size), "ms")
-                for name in (NFT, LIBRARY)
-            ]
-        what = f"dataplane {verb}, the only container of its network"
-        rows.append(median_figure(what, results.of(verb, ALONE), "ms", note="programs are attached and detached"))
-        control = [one for size in sizes for one in results.of(verb, AGAIN, size)]
-        rows.append(control_figure(control, [one for size in sizes for one in results.of(verb, OURS, size)]))
+    rows = list[Figure]()
+    for verb in VERBS:
+        rows += _own(results, verb)
+        for name in _peers(results):
+            rows += _theirs(results, verb, name)
+        control = control_figure(
+            results.of(verb, AGAIN), results.of(verb, OURS), f"control: {verb}, the same twice", of=len(VERBS)
+        )
+        rows.append(control)
     rows.append(median_figure("floor: a static program that does nothing", results.of("ADD", FLOOR), "ms"))
+    proved = {(one.variant, one.size) for one in results.samples if one.measure == "unproved"}
+    what = f"variants that did not publish what they should, of {len(proved):,}"
+    rows.append(count_figure(what, len(_wrong(results)) if proved else None, at_most=0))
     return rows
 
 
-def _ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> Pair:
-    host = stack.enter_context(stage.host("ours-alone" if alone else f"ours-{size}"))
-    ours = Ours(host)
-    present, own = _fleet(stage, host, size)
-    stack.enter_context(ours.agent())
-    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
-    plugin = ours.plugin("dataplane")
-    for container in () if alone else present:
-        starter.run(plugin, ours.environment("ADD", container), _text("dataplane", container))
-    text = _text("dataplane", own)
-    environments = {verb: ours.environment(verb, own) for verb in ("ADD", "DEL")}
-    return lambda: {verb: starter.run(plugin, env, text).milliseconds for verb, env in environments.items()}
+def tables(results: Results) -> list[str]:
+    """The same medians, sizes side by side."""
+    grids = []
+    for verb in VERBS:
+        sizes = results.sizes(verb, OURS)
+        rows = []
+        for name in (OURS, COLD, BY_ITSELF, *_peers(results), NFT, LIBRARY):
+            cells = [_cell(results, verb, name, size) for size in sizes]
+            if any(cells):
+                rows.append((name, *cells))
+        if rows:
+            title = f"cni_latency: {verb}, median of ms on the clock (of the processors), by ports present"
+            grids.append(grid(title, ("", *(f"{size:,}" for size in sizes)), rows))
+    return grids
 
 
-def _go(stage: Stage, stack: ExitStack, size: int) -> Pair:
-    host = stack.enter_context(stage.host(f"go-{size}"))
-    go = GoPlugins(host)
-    present, own = _fleet(stage, host, size)
-    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
-    go.preload(starter, [container for container in present if container.ports])
+def plots(results: Results) -> list[Plot]:
+    """Latency against ports for each verb, and what an ADD takes of the processors."""
+    drawn: list[Plot] = []
+    for verb in VERBS:
+        lines = []
+        for name, role in _roles(results).items():
+            # With the one that is measured: a logarithm needs it.
+            by_size = {size + 1: results.of(verb, name, size) for size in results.sizes(verb, name)}
+            if by_size and name != FLOOR:
+                lines.append(line(name, role, by_size))
+        if lines:
+            title = f"CNI {verb} of one published port, from exec to exit"
+            x, y = Axis("published ports, this one included", log=True), Axis("median, ms", log=True)
+            drawn.append(Curves(f"cni_{verb.lower()}", title, x, y, tuple(lines), remark=_REMARK))
+    sizes = results.sizes("ADD", OURS)
+    bars = []
+    for name, role in _roles(results).items():
+        spent = results.of(f"ADD, {BOTH}", name, sizes[-1]) if sizes else []
+        if spent:
+            bars.append(bar(name, role, interval(list(block_medians(spent).values()))))
+    if bars:
+        title = f"Processor time of a CNI ADD, {sizes[-1]:,} ports present"
+        remark = "Of what was started and all that it starts; for dataplane, of the agent too."
+        drawn.append(Bars("cni_cpu", title, Axis("ms of the processors", log=True), tuple(bars), remark))
+    return drawn
+
+
+def answers(results: Results) -> list[Answer]:
+    """A published port comes, and goes, where most are present."""
+    rows = list[Answer]()
+    for verb in ("ADD", "DEL"):
+        sizes = results.sizes(verb, OURS)
+        own = results.of(verb, OURS, sizes[-1]) if sizes else []
+        if not own:
+            continue
+        besides = []
+        for name, role in _roles(results).items():
+            theirs = results.of(verb, name, sizes[-1])
+            if role in (Role.PURE, Role.TODAY, Role.TODAY_TOO) and (ratios := paired(own, theirs)):
+                besides.append(Beside(role, name, interval(ratios), _growth(results, verb, name)))
+        control = control_figure(results.of(verb, AGAIN), results.of(verb, OURS), of=len(VERBS))
+        doubts = [control.note, "not all variants did what their names say" if _wrong(results) else ""]
+        what = f"CNI {verb} of a published port, {sizes[-1]:,} present, from exec to exit"
+        rows.append(
+            Answer(
+                Kind.UPDATE,
+                what,
+                "ms",
+                interval(list(block_medians(own).values())),
+                tuple(besides),
+                _growth(results, verb, OURS),
+                ". ".join(doubt for doubt in doubts if doubt),
+            )
+        )
+    return rows
+
+
+def _subjects(stage: Stage, stack: ExitStack, size: int, peers: Sequence[Peer]) -> Iterator[Subject]:
+    yield from oneport.ours(stage, stack, size)
+    yield from oneport.without_agent(stage, stack, size)
+    for place, peer in enumerate(peers):
+        yield oneport.portmap(stage, stack, size, place, peer)
+    yield oneport.nft(stage, stack, size)
+    yield oneport.library(stage, stack, size)
     if not size:
-        stage.log.note(f"Go portmap writes its rules by {go.backend}")
-    text = _text("portmap", own)
-    environments = {verb: go.environment(verb, own) for verb in ("ADD", "DEL")}
-    plugin = GO_PLUGINS / "portmap"
-    return lambda: {verb: starter.run(plugin, env, text).milliseconds for verb, env in environments.items()}
+        yield oneport.floor(stage, stack)
+        if stage.extent is not Extent.QUICK:
+            yield from oneport.ours(stage, stack, size, alone=True)
 
 
-def _nft(stage: Stage, stack: ExitStack, size: int) -> Pair:
-    host = stack.enter_context(stage.host(f"nft-{size}"))
-    nft = NftProcess(host, size)
-    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
-    return lambda: {verb: nft.change(starter, verb, _PORT).milliseconds for verb in ("ADD", "DEL")}
+def _prove(stage: Stage, subjects: Iterable[Subject]) -> dict[str, float]:
+    """Ask the kernel about a round of each. Seconds that it took, by label."""
+    spent = {}
+    for subject in subjects:
+        proof = oneport.prove(subject)
+        spent[subject.label] = proof.seconds
+        stage.log.sample("unproved", subject.name, float(bool(proof.doubt)), size=subject.size)
+        if proof.doubt:
+            stage.log.note(f"{subject.label}: {proof.doubt}")
+    return spent
 
 
-def _library(stage: Stage, stack: ExitStack, size: int) -> Pair:
-    library = Libnftables(stack.enter_context(stage.host(f"library-{size}")), size)
-    return lambda: dict(library.changes(_PORT, 1))
+def _own(results: Results, verb: str) -> Iterator[Figure]:
+    """Ours: at each size, and beside none; the pure ways of nft at the same sizes."""
+    sizes = results.sizes(verb, OURS)
+    at_most = AT_MOST if verb != "CHECK" else None
+    for size in sizes:
+        where = f"{verb}, {size:,} ports present"
+        samples = results.of(verb, OURS, size)
+        yield median_figure(f"dataplane {where}", samples, "ms", at_most)
+        yield percentile_figure(f"dataplane {where}, p99", samples, 0.99, "ms")
+        for what in (CPU, AGENT):
+            yield median_figure(f"dataplane {where}: {what}", results.of(f"{verb}, {what}", OURS, size), "ms")
+    for size in sizes[1:]:
+        for less in sizes[: 1 if size == sizes[1] else 2]:
+            what = f"dataplane {verb}, {size:,} ports / {less or 'none'}"
+            yield ratio_figure(what, results.of(verb, OURS, size), results.of(verb, OURS, less), at_most=FLAT)
+    for size in sizes:
+        where = f"{verb}, {size:,} ports present"
+        if verb == "ADD":
+            yield median_figure(f"{COLD}: {where}", results.of(verb, COLD, size), "ms", note="its first call")
+        yield median_figure(f"{BY_ITSELF}: {where}", results.of(verb, BY_ITSELF, size), "ms")
+        for name in (NFT, LIBRARY):
+            if found_there := results.of(verb, name, size):
+                yield median_figure(f"{name} one element, {where}", found_there, "ms")
+    alone = results.of(verb, ALONE)
+    yield median_figure(f"{ALONE}: {verb}", alone, "ms", note="programs are attached and detached")
 
 
-def _floor(stage: Stage, stack: ExitStack) -> Pair:
-    host = stack.enter_context(stage.host("floor"))
-    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
-    if not stage.native.static:
-        stage.log.note("the floor is a dynamically linked program: there is no static libc here")
-    return lambda: {"ADD": starter.run(stage.native.noop, {}).milliseconds}
+def _theirs(results: Results, verb: str, name: str) -> Iterator[Figure]:
+    sizes = results.sizes(verb, name)
+    for size in sizes:
+        where = f"{verb}, {size:,} ports present"
+        theirs, own = results.of(verb, name, size), results.of(verb, OURS, size)
+        limit = AT_LEAST if verb != "CHECK" else None
+        yield median_figure(f"{name}: {where}", theirs, "ms")
+        yield ratio_figure(f"{name} / dataplane: {where}", theirs, own, at_least=limit)
+        spent, ours_spent = (results.of(f"{verb}, {BOTH}", who, size) for who in (name, OURS))
+        yield ratio_figure(f"{name} / dataplane: {where}, {BOTH}", spent, ours_spent)
+    for size in sizes[1:]:
+        what = f"{name}: {verb}, {size:,} ports / none"
+        yield ratio_figure(what, results.of(verb, name, size), results.of(verb, name, 0))
 
 
-def _fleet(stage: Stage, host: Host, size: int) -> tuple[list[Container], Container]:
-    """Containers that ask for so many ports together, and one more with the port that is measured. One is there at
-    least, without a port, so that no call is the first or the last of its network."""
-    count = min(size, size if stage.many else _CONTAINERS) or 1
-    *present, own = containers(host, count + 1, size // count)
-    return present, replace(own, ports=(port(_PORT, 80),))
+def _peers(results: Results) -> list[str]:
+    """Those who were measured besides us."""
+    return sorted({one.variant for one in results.samples if one.variant.startswith("portmap ")})
 
 
-def _text(kind: str, container: Container) -> str:
-    return configuration(kind, NETWORK, container.ports, container.previous_result())
+def _roles(results: Results) -> dict[str, Role]:
+    """Whose line is drawn how: the first portmap is what people run."""
+    first, *others = _peers(results) or [""]
+    roles = {OURS: Role.OURS, COLD: Role.OURS_TOO, BY_ITSELF: Role.OURS_TOO, first: Role.TODAY}
+    return roles | dict.fromkeys(others, Role.TODAY_TOO) | {NFT: Role.PURE, LIBRARY: Role.PURE, FLOOR: Role.FLOOR}
+
+
+def _growth(results: Results, verb: str, name: str) -> Growth | None:
+    """From the least that is no host's first port, if that was measured."""
+    sizes = results.sizes(verb, name)
+    if len(sizes) < 2:
+        return None
+    least, most = sizes[min(1, len(sizes) - 2)], sizes[-1]
+    ratios = paired(results.of(verb, name, most), results.of(verb, name, least))
+    return Growth(interval(ratios), least, most, "published ports") if ratios else None
+
+
+def _wrong(results: Results) -> set[tuple[str, int]]:
+    """Variants, and at which size, that the kernel showed to be something else."""
+    return {(one.variant, one.size) for one in results.samples if one.measure == "unproved" and one.value}
+
+
+def _cell(results: Results, verb: str, name: str, size: int) -> str:
+    """ "2.51 (3.02)"; empty where it was not measured."""
+    clock, spent = results.of(verb, name, size), results.of(f"{verb}, {BOTH}", name, size)
+    if not clock:
+        return ""
+    beside = f" ({_median(spent)})" if spent else ""
+    return _median(clock) + beside
+
+
+def _median(samples: Iterable[Sample]) -> str:
+    return number(percentile([one.value for one in samples], 0.5))
