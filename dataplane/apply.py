@@ -141,6 +141,8 @@ def _attach_program(kernel: Kernel, program: Program, ifindex: IfIndex) -> Undo:
 
 
 def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -> Undo:
+    if value is not None and kernel.programs.create(map_name, key, value):
+        return lambda: kernel.programs.drop(map_name, key)  # as nearly always: there was none
     former = kernel.programs.get(map_name, key)
 
     def write(content: bytes | None) -> None:

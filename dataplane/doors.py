@@ -250,6 +250,10 @@ class Programs(Door):
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""
 
+    def create(self, map_name: str, key: bytes, value: bytes) -> bool:
+        """Write one map entry unless there is one with this key, as always in an array; whether it was written. Raises
+        ``BpfError``."""
+
     def drop(self, map_name: str, key: bytes) -> None:
         """Remove one map entry; missing is not an error."""
 

@@ -51,6 +51,8 @@ class HookChanged:
     """A qdisc or a tc filter of a link was added, changed or deleted; index 0 where the kernel names no link."""
 
     index: IfIndex
+    port: int = 0
+    """The netlink socket that asked for it, by its port; 0 where nobody did, as when the link goes."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -427,6 +427,12 @@ class FakePrograms:
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         self._map(map_name)[key] = value
 
+    def create(self, map_name: str, key: bytes, value: bytes) -> bool:
+        if key in self._map(map_name):
+            return False
+        self.put(map_name, key, value)
+        return True
+
     def drop(self, map_name: str, key: bytes) -> None:
         self._map(map_name).pop(key, None)
 

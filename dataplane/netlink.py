@@ -87,6 +87,13 @@ def exchange_all(family: int, requests: Sequence[Message]) -> None:
         _heed(*answer)
 
 
+def own_port(family: int) -> int:
+    """The port of this thread's socket of a family, by which notifications tell who asked for a change; 0 where it has
+    none."""
+    netlink = _sockets.open.get(family)
+    return netlink.port if netlink else 0
+
+
 def attributes(raw: bytes) -> dict[int, bytes]:
     """Attributes by their type, the last where one comes twice."""
     # Not by ``each_attribute``: a link has fifty of them, and most of what is asked is about links.
@@ -131,6 +138,7 @@ class _Socket:
         self._socket = opened
         self._sequence = 0
         opened.bind((0, 0))
+        self.port: int = opened.getsockname()[0]
         # Not Python's own time limit, which costs a poll(2) before each message.
         opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, _TIMEVAL.pack(int(_TIMEOUT), 0))
         for option in (_CAP_ACK, _EXT_ACK, _STRICT):

@@ -21,9 +21,8 @@ import selectors
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import entry_points, version
 from pathlib import Path
@@ -32,7 +31,7 @@ from typing import TypeVar
 from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
 from control.agent.reception import BACKLOG, Reception
-from control.agent.watch import Watch
+from control.agent.watch import Reader, Watch
 from control.engine import Engine
 from control.errors import AbandonedError, EngineError
 from control.model import AttachmentKey, Request
@@ -185,7 +184,9 @@ class Agent:
             with selectors.DefaultSelector() as selector:
                 reception = Reception(self._listener, selector, self._deliver)
                 selector.register(self._wake, selectors.EVENT_READ)
+                registered = _Registered(selector, self._watch)
                 while not self._stopping:
+                    registered.follow()
                     self._turn(selector, reception)
                 reception.close()
         finally:
@@ -206,14 +207,13 @@ class Agent:
     def _turn(self, selector: selectors.BaseSelector, reception: Reception) -> None:
         replay = max(0.0, self._replay_at - time.monotonic())
         timeout = min(self._watch.timeout(), self._every_turn(), reception.patience(), replay)
-        with _registered(selector, self._watch):
-            for key, _ in selector.select(timeout):
-                if key.fileobj is self._wake:
-                    self._wake.recv(4096)
-                elif callable(key.data):
-                    key.data()
-                else:
-                    self._watch.read(key.data)
+        for key, _ in selector.select(timeout):
+            if key.fileobj is self._wake:
+                self._wake.recv(4096)
+            elif callable(key.data):
+                key.data()
+            else:
+                self._watch.read(key.data)
         reception.expire()
         self._watch.turn()
         if time.monotonic() >= self._replay_at:
@@ -320,17 +320,22 @@ def load_frontend() -> Frontend:
     return Frontend(found["cni"].load(), found["replay"].load())
 
 
-@contextmanager
-def _registered(selector: selectors.BaseSelector, watch: Watch) -> Iterator[None]:
-    """With what the watch waits for now: that changes, and a descriptor may be closed in the same turn."""
-    readers = list(watch.readers())
-    for reader in readers:
-        selector.register(reader, selectors.EVENT_READ, data=reader)
-    try:
-        yield
-    finally:
-        for reader in readers:
-            selector.unregister(reader)
+class _Registered:
+    """What the watch waits for, in a selector. That changes seldom, and each change is two calls while a request is
+    being served."""
+
+    def __init__(self, selector: selectors.BaseSelector, watch: Watch) -> None:
+        self._selector, self._watch = selector, watch
+        self._readers: set[tuple[int, Reader]] = set()
+
+    def follow(self) -> None:
+        """Before each turn: with what it waits for now, by descriptors that may have been closed since."""
+        wanted = {(reader.fileno(), reader) for reader in self._watch.readers()}
+        for descriptor, _ in self._readers - wanted:
+            self._selector.unregister(descriptor)
+        for descriptor, reader in wanted - self._readers:
+            self._selector.register(descriptor, selectors.EVENT_READ, data=reader)
+        self._readers = wanted
 
 
 def _be_the_only_one(path: Path) -> int:

@@ -12,6 +12,7 @@ Everything here runs in the thread of the agent's loop, except the sync itself; 
 from __future__ import annotations
 
 import os
+import socket
 import threading
 import time
 from collections import Counter
@@ -28,6 +29,7 @@ from control.repair.reconciler import EVERYTHING, Outcome, Part, Reconciler, Syn
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.events import NamespaceGone, NotificationsLost, RulesetChanged
 from dataplane.monitors import Monitor, kernel_monitors
+from dataplane.netlink import own_port
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.ringbuf import EventReader
 
@@ -142,6 +144,9 @@ class Watch:
             return self._engine.sync(sync.parts, sync.veths), self._engine.watched(self._watched)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others
             return Outcome(failed=dict.fromkeys(sync.parts, f"a fault of ours: {error!r}")), None
+        finally:
+            # It is the one that this thread's requests use, too; until it is known their events are a stranger's.
+            self._reconciler.own_port = own_port(socket.NETLINK_ROUTE)
 
     def _take_in(self, running: _Running) -> None:
         now = time.monotonic()

@@ -15,9 +15,9 @@
     a namespace's file is deleted            CONTAINERS (after a while: a DEL is usually on its way)
     notifications were lost                  all of them
 
-What one transaction of the engine's own thread did is no event: the engine looks after itself. One sync runs at a time;
-what is heard meanwhile is dirty for the next. A part that failed is tried again, later and later, and keeps no other
-waiting; when one begins to fail, everything is looked at. What the kernel does not announce (a tcx link that was
+What the engine's own thread did to tables and hooks is no event: the engine looks after itself. One sync runs at a
+time; what is heard meanwhile is dirty for the next. A part that failed is tried again, later and later, and keeps no
+other waiting; when one begins to fail, everything is looked at. What the kernel does not announce (a tcx link that was
 detached) is looked at every few seconds, of the containers' veths some in turn, and all of it now and then.
 
 Be aware: a part that others keep breaking is repaired at once a few times, and then ever more slowly, or two programs
@@ -193,6 +193,8 @@ class Reconciler:
         self._roster = roster
         self.own: set[int] = set()
         """The threads whose transactions are our own, as the kernel numbers them."""
+        self.own_port = 0
+        """The port of the engine's rtnetlink socket; 0 before it has one."""
         self._collect_after = collect_after
         self._dirty: dict[Part, float] = {}
         self._writers: dict[Part, dict[str, None]] = {}
@@ -229,6 +231,8 @@ class Reconciler:
                 self._mark(Part.ADDRESSES, now + SOON, "an address of the host changed")
                 if self._roster.is_device(index):
                     self._mark(Part.LINKS, now + SOON, f"an address of link {index} changed")
+            case HookChanged(port=port) if port and port == self.own_port:
+                return
             case HookChanged(index=index):
                 if not index or self._roster.is_device(index):
                     self._mark(Part.PROGRAMS, now, f"filters of link {index} changed")

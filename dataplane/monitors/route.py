@@ -39,8 +39,8 @@ SOURCE = "route"
 # RTNLGRP_LINK, _TC, _IPV4_IFADDR, _IPV6_IFADDR, _IPV4_NETCONF, _IPV6_NETCONF
 _GROUPS = (1, 4, 5, 9, 24, 25)
 _NEWADDR, _DELADDR, _NEWNETCONF = 20, 21, 80  # RTM_*
-# RTM_NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER, _NEWCHAIN, _DELCHAIN
-_HOOKS = frozenset({36, 37, 44, 45, 100, 101})
+_CHAINS = frozenset({100, 101})  # RTM_NEWCHAIN, _DELCHAIN
+_HOOKS = frozenset({36, 37, 44, 45}) | _CHAINS  # RTM_NEWQDISC, _DELQDISC, _NEWTFILTER, _DELTFILTER
 
 _ADDRESS = struct.Struct("=BBBBI")  # ifaddrmsg: family, prefixlen, flags, scope, index
 _TC = struct.Struct("=Bxxxi")  # the beginning of tcmsg: family, index
@@ -78,23 +78,25 @@ class RouteMonitor:
 def decode(datagram: bytes) -> Iterator[Event]:
     """The events in one datagram. What is malformed, and all behind it, counts as lost."""
     try:
-        for kind, body in messages(datagram):
-            event = _event(kind, body)
+        for kind, port, body in messages(datagram):
+            event = _event(kind, port, body)
             if event is not None:
                 yield event
     except MalformedError:
         yield NotificationsLost(SOURCE)
 
 
-def _event(kind: int, body: bytes) -> Event | None:
+def _event(kind: int, port: int, body: bytes) -> Event | None:
     if kind in {rtnetlink.NEWLINK, rtnetlink.DELLINK}:
         return _link(body, gone=kind == rtnetlink.DELLINK)
     if kind in {_NEWADDR, _DELADDR}:
         (*_, index), _ = split(_ADDRESS, body)
         return AddressChanged(IfIndex(index), gone=kind == _DELADDR)
+    if kind in _CHAINS and not port:
+        return None  # empty, or it came or went with filters or a qdisc or a link, which are told as well
     if kind in _HOOKS:
         (_, index), _ = split(_TC, body)
-        return HookChanged(IfIndex(max(index, 0)))  # a block that links share comes as -1
+        return HookChanged(IfIndex(max(index, 0)), port)  # a block that links share comes as -1
     if kind == _NEWNETCONF:
         _, found = split(_NETCONF, body)
         return ForwardingChanged(IfIndex(max(number(required(found, _NETCONF_INDEX)), 0)))

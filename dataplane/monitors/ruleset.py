@@ -77,7 +77,7 @@ class Transactions:
             self._others = True
             return
         try:
-            for kind, body in messages(datagram):
+            for kind, _, body in messages(datagram):
                 if kind == _NEWGEN:
                     yield self._ended(body)
                 elif kind >> 8 == _SUBSYSTEM:

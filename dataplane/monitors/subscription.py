@@ -81,16 +81,17 @@ class Subscription:
         self._socket.close()
 
 
-def messages(datagram: bytes) -> Iterator[tuple[int, bytes]]:
-    """Its messages, type and body. Raises ``MalformedError`` where their lengths make no sense."""
+def messages(datagram: bytes) -> Iterator[tuple[int, int, bytes]]:
+    """Its messages: type, port of the socket that asked for what is told, and body. Raises ``MalformedError`` where
+    their lengths make no sense."""
     at = 0
     while at < len(datagram):
         if len(datagram) - at < _HEADER.size:
             raise MalformedError(f"{len(datagram) - at} bytes are no message")
-        length, kind, _, _, _ = _HEADER.unpack_from(datagram, at)
+        length, kind, _, _, port = _HEADER.unpack_from(datagram, at)
         if not _HEADER.size <= length <= len(datagram) - at:
             raise MalformedError(f"a message of {length} bytes where there are {len(datagram) - at}")
-        yield kind, datagram[at + _HEADER.size : at + length]
+        yield kind, port, datagram[at + _HEADER.size : at + length]
         at += (length + 3) & ~3
 
 

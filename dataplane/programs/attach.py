@@ -17,7 +17,7 @@ changes links meanwhile; a filter takes 0.04 ms; looking takes microseconds.
 from __future__ import annotations
 
 import errno as errnos
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -172,19 +172,21 @@ class Hooks:
     # -- clsact -------------------------------------------------------------------------------------------------------
 
     def _attach_clsact(self, program: Program, fd: int, ifindex: IfIndex, *, made: bool) -> bool:
-        same = () if made else _clsact_copies(program, ifindex)
+        same = () if made else _copies(program, _filters(ifindex))
         clsact.attach(program, fd, ifindex, made=made)
         for found in same:
             if (found.priority, found.handle) != clsact.place_of(program):
-                clsact.detach(found, ifindex)  # where another version of ours put it
+                clsact.detach(found, ifindex, _filters(ifindex))  # where another version of ours put it
         return not self._detach_tcx(program, ifindex) and not same
 
     @staticmethod
     def _detach_clsact(program: Program, ifindex: IfIndex) -> bool:
-        same = _clsact_copies(program, ifindex)
+        there = list(_filters(ifindex))
+        same = _copies(program, there)
         for found in same:
             try:
-                clsact.detach(found, ifindex)
+                clsact.detach(found, ifindex, there)
+                there.remove(found)
             except BpfError as error:
                 if error.errno not in {errnos.ENOENT, errnos.ENODEV, errnos.EINVAL}:  # gone meanwhile
                     raise
@@ -232,18 +234,19 @@ def program_of(number: int) -> syscall.ProgramInfo | None:
 def _clsact(ifindex: IfIndex) -> tuple[Hooked, ...]:
     return tuple(
         Hooked(_BY_FUNCTION[found.name], ifindex, AttachMode.CLSACT, found.program_id, 0, found.tag)
-        for found in _clsact_filters(ifindex)
+        for found in _filters(ifindex)
+        if found.name in _BY_FUNCTION
     )
 
 
-def _clsact_copies(program: Program, ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
-    return tuple(found for found in _clsact_filters(ifindex) if found.name == program.function)
+def _copies(program: Program, there: Iterable[clsact.Filter]) -> tuple[clsact.Filter, ...]:
+    return tuple(found for found in there if found.name == program.function)
 
 
-def _clsact_filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
-    """Our filters on a device; none where there is no such device."""
+def _filters(ifindex: IfIndex) -> tuple[clsact.Filter, ...]:
+    """All filters on a device, whosever they are; none where there is no such device."""
     try:
-        return tuple(found for found in clsact.filters(ifindex) if found.name in _BY_FUNCTION)
+        return clsact.everything(ifindex)
     except BpfError as error:
         if error.errno in {errnos.ENODEV, errnos.EINVAL}:
             return ()

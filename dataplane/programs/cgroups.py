@@ -18,7 +18,7 @@ import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from dataplane import netns
@@ -36,6 +36,7 @@ Root = syscall.Fd | None
 
 _USUAL = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _MOUNTS = Path("/proc/self/mountinfo")
+_MAX_STRANGERS = 4096
 _CGROUP2_MAGIC = 0x63677270
 _NOT_ON_ROOT = "cgroup.type"
 """A file that every cgroup has but the root: cgroup-v2.rst, "Core Interface Files"."""
@@ -86,6 +87,9 @@ class CgroupHooks:
 
     links: Path
     """Directory of a bpffs where links are pinned."""
+    _strangers: set[int] = field(default_factory=set)
+    """Programs that are asked for no more: none of ours, or of another network namespace. The kernel gives no number
+    twice before it has given two billion others."""
 
     def require(self) -> None:
         """See that programs can be attached; nothing is changed. Raises ``BpfError`` with the reason."""
@@ -172,6 +176,7 @@ class CgroupHooks:
         there = list(syscall.cgroup_query(root.number, _attach_type(program)).program_ids)
         if pinned and pinned.program_id in there:
             there.remove(pinned.program_id)
+        there = [number for number in there if number not in self._strangers]
         ours = {number for number in there if self.serves_us(number, program)}
         if not ours:
             return []
@@ -184,22 +189,35 @@ class CgroupHooks:
     def serves_us(self, number: int, program: Program) -> bool:
         """Whether a program is a copy of ours, of any version, for this network namespace."""
         about = program_of(number)
-        if about is None or about.name != program.function:
+        if about is None:
             return False
-        for map_id in about.map_ids:
-            try:
-                with syscall.map_by_id(map_id) as opened:
-                    info = syscall.map_info(opened.number)
-                    if info.name == "settings" and info.value_size == SETTINGS.size:
-                        raw = syscall.map_lookup(opened.number, info, U32.pack(0))
-                        return raw is not None and HostSettings.unpack(raw).netns_cookie == netns_cookie()
-            except BpfError as error:
-                if error.errno != errno.ENOENT:  # detached since it was listed
-                    raise
-        return False
+        cookie = _serves(about) if about.name == program.function else None
+        if cookie == 0:  # of one that is being set up
+            return False
+        ours = cookie is not None and cookie == netns_cookie()
+        if not ours:
+            if len(self._strangers) >= _MAX_STRANGERS:
+                self._strangers.clear()
+            self._strangers.add(number)
+        return ours
 
     def _pin(self, program: Program) -> Path:
         return self.links / f"cgroup-{program.value}"
+
+
+def _serves(about: syscall.ProgramInfo) -> int | None:
+    """The cookie of the network namespace that one of our programs serves; None where it reads no settings of ours."""
+    for map_id in about.map_ids:
+        try:
+            with syscall.map_by_id(map_id) as opened:
+                info = syscall.map_info(opened.number)
+                if info.name == "settings" and info.value_size == SETTINGS.size:
+                    raw = syscall.map_lookup(opened.number, info, U32.pack(0))
+                    return 0 if raw is None else HostSettings.unpack(raw).netns_cookie
+        except BpfError as error:
+            if error.errno != errno.ENOENT:  # detached since it was listed
+                raise
+    return None
 
 
 @contextmanager

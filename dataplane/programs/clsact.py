@@ -15,7 +15,7 @@ import errno as errnos
 import socket
 import struct
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from dataplane.errors import BpfError
@@ -74,7 +74,7 @@ def make(ifindex: IfIndex) -> bool:
 
 def is_ours_alone(ifindex: IfIndex) -> bool:
     """Whether the qdisc that is there is of kind clsact, and has no filters of somebody else. Raises ``BpfError``."""
-    return _is_clsact(ifindex) and not any(map(_is_foreign, _everything(ifindex)))
+    return _is_clsact(ifindex) and not any(map(_is_foreign, everything(ifindex)))
 
 
 def attach(program: Program, fd: int, ifindex: IfIndex, *, made: bool) -> None:
@@ -98,29 +98,37 @@ def attach(program: Program, fd: int, ifindex: IfIndex, *, made: bool) -> None:
     _send(_NEWTFILTER, CREATE | REPLACE, body, ifindex)
 
 
-def detach(found: Filter, ifindex: IfIndex) -> None:
-    """Remove one filter of ours; the clsact qdisc, with the last filter. Raises ``BpfError``."""
+def detach(found: Filter, ifindex: IfIndex, there: Collection[Filter]) -> None:
+    """Remove one filter of ours, where these are ``there``; the clsact qdisc, with the last filter. Raises
+    ``BpfError``."""
+    # With the qdisc goes what is on it, after one wait for packets under way instead of two.
+    if set(there) == {found} and _remove_qdisc(ifindex):
+        return
     body = _tc(ifindex, found.handle, _PARENTS[found.hook], found.priority) + text_attribute(_KIND, found.kind)
     _send(_DELTFILTER, 0, body, ifindex)
-    if _everything(ifindex):
-        return
+
+
+def _remove_qdisc(ifindex: IfIndex) -> bool:
+    """Remove clsact; False where a qdisc of kind ingress is in its place, which is somebody else's."""
     try:
         _send(_DELQDISC, 0, _qdisc(ifindex), ifindex)
     except BpfError as error:
-        if error.errno != errnos.EINVAL:  # an ingress qdisc in its place: somebody else's
+        if error.errno != errnos.EINVAL:
             raise
+        return False
+    return True
 
 
 def filters(ifindex: IfIndex) -> tuple[Filter, ...]:
-    """The bpf filters on both hooks: those of an ingress qdisc on each, but ours where they belong. Raises ``BpfError``
-    (``ENODEV``)."""
-    return tuple(found for found in _everything(ifindex) if found.program_id)
+    """The bpf filters on both hooks, as ``everything`` has them. Raises ``BpfError`` (``ENODEV``)."""
+    return tuple(found for found in everything(ifindex) if found.program_id)
 
 
-def _everything(ifindex: IfIndex) -> list[Filter]:
-    """The filters on both hooks, of whatever kind."""
+def everything(ifindex: IfIndex) -> tuple[Filter, ...]:
+    """The filters on both hooks, of whatever kind: those of an ingress qdisc on each, but ours where they belong.
+    Raises ``BpfError`` (``ENODEV``)."""
     found = [one for hook in _PARENTS for one in _dump(ifindex, hook)]
-    return [one for one in found if _is_foreign(one) or _BY_FUNCTION[one.name].hook is one.hook]
+    return tuple(one for one in found if _is_foreign(one) or _BY_FUNCTION[one.name].hook is one.hook)
 
 
 def _is_foreign(found: Filter) -> bool:

@@ -99,7 +99,7 @@ class KernelPrograms:
     def detach(self, program: Program, ifindex: IfIndex) -> bool:
         """Unhook ours from a device; whether it was hooked. No such device is not an error."""
         was_hooked = self._hooks.detach(program, ifindex)
-        if ifindex in self._held:
+        if self._held.get(ifindex):
             self._hold(ifindex, self._hooks.links_of(ifindex))
         return was_hooked
 
@@ -180,6 +180,12 @@ class KernelPrograms:
         """Write one map entry. Raises ``BpfError``."""
         used = self._used()
         syscall.map_update(used[map_name], used.described(map_name), key, value)
+
+    def create(self, map_name: str, key: bytes, value: bytes) -> bool:
+        """Write one map entry unless there is one with this key, as always in an array; whether it was written. Raises
+        ``BpfError``."""
+        used = self._used()
+        return syscall.map_create_entry(used[map_name], used.described(map_name), key, value)
 
     def drop(self, map_name: str, key: bytes) -> None:
         """Remove one map entry; missing is not an error."""

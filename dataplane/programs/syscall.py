@@ -33,6 +33,7 @@ LINK_CGROUP = 3
 LINK_TCX = 11
 """``enum bpf_link_type``."""
 
+_NOEXIST = 1
 _F_ALLOW_MULTI = 1 << 1
 _F_BEFORE = 1 << 3
 _F_AFTER = 1 << 4
@@ -336,13 +337,25 @@ def map_lookup(fd: int, info: MapInfo, key: bytes) -> bytes | None:
     return value.raw
 
 
-def map_update(fd: int, info: MapInfo, key: bytes, value: bytes) -> None:
+def map_create_entry(fd: int, info: MapInfo, key: bytes, value: bytes) -> bool:
+    """Write one entry unless there is one with this key, as always in an array; whether it was written. Raises
+    ``BpfError``, as ``map_update``."""
+    try:
+        map_update(fd, info, key, value, _NOEXIST)
+    except BpfError as error:
+        if error.errno != errnos.EEXIST:
+            raise
+        return False
+    return True
+
+
+def map_update(fd: int, info: MapInfo, key: bytes, value: bytes, flags: int = 0) -> None:
     """Write one entry. Raises ``BpfError`` (``E2BIG``, ``ENOSPC`` where the map is full)."""
     if len(value) != value_bytes(info):
         raise BpfError("write", f'BPF map "{info.name}"', f"a value of {len(value)} bytes, not {value_bytes(info)}")
     key_buffer = _key(info, key)
     value_buffer = ctypes.create_string_buffer(value, len(value))
-    attributes = struct.pack("=IxxxxQQQ", fd, _address(key_buffer), _address(value_buffer), 0)
+    attributes = struct.pack("=IxxxxQQQ", fd, _address(key_buffer), _address(value_buffer), flags)
     _bpf(_Command.MAP_UPDATE, attributes, "write", f'BPF map "{info.name}"')
 
 

@@ -405,8 +405,11 @@ def programs_case(programs: Programs) -> None:
     programs.put("networks", U32.pack(1), bytes([1]) * 8)
     assert programs.get("networks", U32.pack(1)) == bytes([1]) * 8
     assert list(programs.entries("networks")) == [(U32.pack(1), bytes([1]) * 8)]
-    programs.drop("networks", U32.pack(1))
-    programs.drop("networks", U32.pack(1))
+    assert not programs.create("networks", U32.pack(1), bytes(8))
+    assert programs.create("networks", U32.pack(2), bytes(8))
+    assert dict(programs.entries("networks")) == {U32.pack(1): bytes([1]) * 8, U32.pack(2): bytes(8)}
+    for _ in range(2):
+        programs.drop("networks", U32.pack(1))
     assert programs.get("networks", U32.pack(1)) is None
     for program in (Program.CHECKSUM, Program.ISOLATION, Program.CHECKSUM):
         programs.attach(program, lo)

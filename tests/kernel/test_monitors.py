@@ -34,6 +34,7 @@ from dataplane.monitors.pins import PinMonitor
 from dataplane.monitors.route import RouteMonitor
 from dataplane.monitors.ruleset import RulesetMonitor
 from dataplane.monitors.sysctls import SysctlMonitor
+from dataplane.netlink import own_port
 from dataplane.nft.client import LibNftables
 from dataplane.nft.objects import Table
 from dataplane.programs.door import KernelPrograms
@@ -144,20 +145,35 @@ def _hooks() -> None:
     programs.load()
     monitor = RouteMonitor()
     quiet(monitor)
-    changes: tuple[Callable[[], object], ...] = (
-        lambda: programs.attach(Program.ISOLATION, link),  # qdisc and filter
-        lambda: programs.attach(Program.CHECKSUM, link),  # a filter
-        lambda: sh("tc filter del dev v0 egress"),
-        lambda: sh("tc qdisc del dev v0 clsact"),
+    changes: tuple[tuple[Callable[[], object], bool], ...] = (
+        (lambda: programs.attach(Program.ISOLATION, link), True),  # qdisc and filter
+        (lambda: programs.attach(Program.CHECKSUM, link), True),  # a filter
+        (lambda: programs.detach(Program.CHECKSUM, link), True),
+        (lambda: sh("tc filter del dev v0 egress"), False),
+        (lambda: sh("tc qdisc del dev v0 clsact"), False),
     )
-    for change in changes:
+    for change, ours in changes:
         quiet(monitor)
         change()
-        told(monitor, HookChanged(link))
+        came = _hook_changes(monitor)
+        assert {one.index for one in came} == {link}
+        assert {one.port == own_port(socket.NETLINK_ROUTE) for one in came} == {ours}
+
+
+def _hook_changes(monitor: RouteMonitor) -> list[HookChanged]:
+    """Those that come first, and whatever comes with them."""
+    came: list[HookChanged] = []
+
+    def any_came() -> bool:
+        came.extend(one for one in monitor.read() if isinstance(one, HookChanged))
+        return bool(came)
+
+    wait_until(any_came, TIME, "a change of a hook")
+    return came
 
 
 def test_qdiscs_and_filters_that_come_and_go(sandbox: Sandbox) -> None:
-    """What is hooked to a link by tc, and unhooked by whomever, is told by that link."""
+    """What is hooked to a link by tc, and unhooked by whomever, is told by that link, and whether it was our doing."""
     sandbox.call(_hooks)
 
 

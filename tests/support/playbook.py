@@ -33,6 +33,7 @@ class Playbook:
         self.now = 1000.0
         self.reconciler = Reconciler(Roster(), self.now, collect_after=collect_after)
         self.reconciler.own.add(ENGINE)
+        self.reconciler.own_port = ENGINE
         self._sync: Sync | None = None
         self.fights: tuple[Fight, ...] = ()
         if started:

@@ -28,9 +28,9 @@ from dataplane.types import IfIndex
 LOST = NotificationsLost("route")
 
 
-def message(kind: int, body: bytes) -> bytes:
-    """A message as the kernel would send it, padded."""
-    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, 0) + body + bytes(-len(body) % 4)
+def message(kind: int, body: bytes, port: int = 0) -> bytes:
+    """A message as the kernel would send it about what somebody's socket asked for, padded."""
+    return struct.pack("=IHHII", 16 + len(body), kind, 0, 0, port) + body + bytes(-len(body) % 4)
 
 
 def u32(value: int) -> bytes:
@@ -52,7 +52,7 @@ ROUTE = {
     message(20, struct.pack("=BBBBI", 2, 24, 0, 0, 5)): AddressChanged(IfIndex(5), gone=False),
     message(21, struct.pack("=BBBBI", 10, 64, 0, 0, 5)): AddressChanged(IfIndex(5), gone=True),
     message(36, struct.pack("=BxxxiIII", 0, 4, 0, 0, 0)): HookChanged(IfIndex(4)),
-    message(45, struct.pack("=BxxxiIII", 0, 4, 0, 0, 0)): HookChanged(IfIndex(4)),
+    message(45, struct.pack("=BxxxiIII", 0, 4, 0, 0, 0), port=4711): HookChanged(IfIndex(4), 4711),
     message(44, struct.pack("=BxxxiIII", 0, -1, 0, 0, 0)): HookChanged(IfIndex(0)),
     message(80, b"\2\0\0\0" + attribute(1, u32(6)) + attribute(2, u32(1))): ForwardingChanged(IfIndex(6)),
     message(80, b"\2\0\0\0" + attribute(1, struct.pack("=i", -1))): ForwardingChanged(IfIndex(0)),

@@ -52,9 +52,10 @@ def test_a_strangers_transaction_in_our_table_is_looked_at_at_once() -> None:
     play.ends(found(Part.TABLES)).waits(LOOK_EVERY)
 
 
-def test_our_own_transactions_are_no_news() -> None:
+def test_what_we_do_ourselves_is_no_news() -> None:
     """What the engine writes does not make it look."""
-    Playbook().hears(changed("dpctl", ENGINE)).waits(LOOK_EVERY)
+    Playbook().hears(changed("dpctl", ENGINE), HookChanged(PORT, ENGINE), HookChanged(BRIDGE, ENGINE)).waits(LOOK_EVERY)
+    Playbook().hears(HookChanged(PORT, ENGINE), HookChanged(PORT, 7)).syncs(Part.VETHS)
 
 
 def test_transactions_elsewhere_concern_only_what_we_have_elsewhere() -> None:
@@ -67,6 +68,7 @@ def test_transactions_elsewhere_concern_only_what_we_have_elsewhere() -> None:
     [
         (HookChanged(BRIDGE), Part.PROGRAMS),
         (HookChanged(PORT), Part.VETHS),
+        (HookChanged(PORT, port=ENGINE + 1), Part.VETHS),
         (HookChanged(IfIndex(0)), Part.PROGRAMS),
         (PinsChanged(), Part.PROGRAMS),
         (ForwardingChanged(IfIndex(0)), Part.SYSCTLS),
