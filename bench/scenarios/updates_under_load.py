@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 
 from bench.answers import Answer, Beside, Kind
+from bench.churn import Change, Updates, by_element, by_noop, by_ours, by_rule
 from bench.measure import block_medians, interval, paired
 from bench.plots import Axis, Bars, Plot, Role, bar
 from bench.precedence import first_in_line, rest
@@ -32,7 +33,6 @@ from bench.report import Figure, Results, control_figure, count_figure, median_f
 from bench.roundtrips import RoundTrips
 from bench.stage import Stage
 from bench.starter import Starter
-from bench.churn import Change, Updates, by_element, by_noop, by_ours, by_rule
 from dataplane.namespaces import inside
 from dataplane.nft.generation import generation
 from dataplane.types import Protocol

@@ -7,6 +7,7 @@ import threading
 import pytest
 
 from bench.bulk import AMISS, INFO, LOST, PACES, PHASES, SENT, TRANSFERRED, WHOLE, WIRE, packet, trouble
+from bench.churn import Updates
 from bench.measure import Sample
 from bench.native import BenchError
 from bench.plots import Axis, Bars, Boxes, Role
@@ -28,7 +29,6 @@ from bench.scenarios.updates_under_load import (
 )
 from bench.stackcounts import parsed, risen
 from bench.streams import Arrivals, Direction, Transfer
-from bench.churn import Updates
 from dataplane.types import Program
 
 BLOCKS = 12
