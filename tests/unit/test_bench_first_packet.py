@@ -96,7 +96,7 @@ def results(*, growth: float = 1.0, again: float = 1.0, lost: int = 0, unproved:
                         made.append(Sample(protocol, f"{way}, first", 1.0, size, block))
                         made.append(Sample(protocol, f"{way}, last", 1.0 + size / 100, size, block))
     made += [Sample("flows", Way.OURS, 1000.0), Sample("lost", Way.OURS, float(lost)), Sample("known", Way.OURS, 0.0)]
-    made.append(Sample("unproved", Way.RULES, float(unproved)))
+    made.append(Sample("unproved", Way.RULES, float(unproved), MOST))
     histograms = (Histogram(Protocol.UDP, Way.OURS, ((1.0, 10), (2.0, 1)), SPREAD),)
     return Results({"run": "x"}, tuple(made), {}, (), histograms)
 
@@ -128,6 +128,12 @@ def test_a_limit_that_is_missed_is_said(run: Results, what: str) -> None:
     """In the row that it belongs to."""
     (row,) = (row for row in figures(run) if row.what == what)
     assert row.met is False
+
+
+def test_a_row_whose_host_was_not_proved_says_so() -> None:
+    """Of that way and size, and of no other."""
+    doubted = [row.what for row in figures(results(unproved=1)) if row.note.startswith("NOT PROVED")]
+    assert doubted == [f"{WHAT[protocol]}: {Way.RULES}, 10,000 ports" for protocol in PROTOCOLS]
 
 
 def test_answers_are_of_the_least_and_the_most_ports() -> None:
