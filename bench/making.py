@@ -18,15 +18,16 @@ T = TypeVar("T")
 
 
 def at_once(stack: ExitStack, makers: Mapping[K, Callable[[ExitStack], T]], threads: int) -> dict[K, T]:
-    """What the makers return, begun in their order. Raises what one of them raises, when no other is at work any
-    more."""
+    """What the makers return, begun in their order. Where one raises, or somebody interrupts, what the others have made
+    so far is taken from them, and nobody is at work any more when that is raised."""
     # A host ends with the thread that made it (PR_SET_PDEATHSIG): these threads outlive what they make.
     pool = stack.enter_context(ThreadPoolExecutor(threads))
-    futures = {key: pool.submit(make, stack.enter_context(ExitStack())) for key, make in makers.items()}
+    stacks = {key: stack.enter_context(ExitStack()) for key in makers}
+    futures = {key: pool.submit(make, stacks[key]) for key, make in makers.items()}
     try:
         return {key: future.result() for key, future in futures.items()}
     finally:
-        # Nothing may be put into a stack that is being unwound.
-        for future in futures.values():
-            future.cancel()
+        for key, future in futures.items():
+            if not future.done() and not future.cancel():
+                stacks[key].close()  # it fails at its next step
         wait(futures.values())

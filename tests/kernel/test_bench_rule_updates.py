@@ -11,9 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from bench import updatefigures as shown
 from bench.cni import Container, configuration, environment, port
 from bench.held import PORTMAP, PURE, Held
 from bench.listings import OF_PORTMAP, RULESET, Lister, of_ours
@@ -21,6 +23,7 @@ from bench.native import Native, build
 from bench.portmap import PortmapCalls
 from bench.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher
 from bench.report import Log
+from bench.scenarios import repair
 from bench.stage import Extent, Stage
 from bench.starter import Starter
 from bench.updates import MANY, ONE, RANGE, UPDATES, Update, Verb, elements
@@ -132,6 +135,14 @@ def test_listings_tell_all_ports(stage: Stage) -> None:
         assert began <= under_way.began < under_way.ended <= time.monotonic()
 
 
+def test_what_an_executable_says_is_read_whole(stage: Stage) -> None:
+    """Listings are longer than any pipe."""
+    with ExitStack() as stack:
+        starter = stack.enter_context(Starter(stack.enter_context(stage.host("any")), stage.native))
+        done = starter.run(Path("/usr/bin/head"), {}, words=("-c", "5000000", "/dev/zero"))
+        assert done.output == "\0" * 5_000_000
+
+
 def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> None:
     """An ADD and a DEL of the executable, and of the bench: the same words, and the same on standard input, in the same
     order."""
@@ -169,13 +180,13 @@ def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> No
         assert Held(host).rules(PORTMAP) == Held(imitated).rules(PORTMAP)
 
 
-def test_updates_are_measured_from_the_command_to_the_table(tmp_path: Path) -> None:
-    """Everybody at each size, every update and listing was proved, and the machine is as it was."""
+def figures(scenario: str, out: Path) -> dict[str, dict[str, Any]]:
+    """The figures of a run that only sees that it runs, by what they are of; the machine is as it was."""
     needs.root()
     needs.command("cc", package="gcc")
     before = outer_state()
     done = subprocess.run(
-        [DPCTL, "bench", "run", "rule_updates", "--smoke", "--json", "--out", tmp_path],
+        [DPCTL, "bench", "run", scenario, "--smoke", "--json", "--out", out],
         capture_output=True,
         text=True,
         timeout=100,
@@ -183,15 +194,22 @@ def test_updates_are_measured_from_the_command_to_the_table(tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert outer_state() == before
-    figures = {one["what"]: one for one in json.loads(done.stdout)["scenarios"]["rule_updates"]["figures"]}
-    for variant in (
-        "dataplane",
-        "dataplane engine",
-        "nft -f -, a map",
-        "libnftables, a map",
-        "portmap 1.9.1, nftables",
-    ):
+    return {one["what"]: one for one in json.loads(done.stdout)["scenarios"][scenario]["figures"]}
+
+
+def test_updates_are_measured_from_the_command_to_the_table(tmp_path: Path) -> None:
+    """Everybody at each size, and every update and listing was proved."""
+    made = figures("rule_updates", tmp_path)
+    for variant in shown.ROLES:
         for update in UPDATES:
             for size in (0, 100):
-                assert figures[f"{variant}, {update.name}, {size} present"]["value"] > 0
-    assert figures["updates and listings that were not proved"]["met"] is True
+                assert made[f"{variant}, {update.name}, {size} present"]["value"] > 0
+    assert made["updates and listings that were not proved"]["met"] is True
+
+
+def test_repairs_are_measured_from_the_command_to_the_table(tmp_path: Path) -> None:
+    """Every damage is repaired, and how long that took is told."""
+    made = figures("repair", tmp_path)
+    for what in repair.DAMAGE:
+        assert made[f"{what}, 1 published: to restored"]["value"] > 0
+    assert made["damage that was not repaired"]["met"] is True

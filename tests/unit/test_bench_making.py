@@ -49,3 +49,21 @@ def test_where_one_fails_nobody_is_at_work_any_more() -> None:
         done = list(begun)
     assert gone == ["slow"]
     assert begun == done
+
+
+def test_who_is_at_work_is_not_waited_for() -> None:
+    """What it works with is taken from it, and it ends."""
+    at_work, taken, ended = threading.Event(), threading.Event(), list[bool]()
+
+    def long(stack: ExitStack) -> None:
+        stack.callback(taken.set)
+        at_work.set()
+        ended.append(taken.wait(60))
+
+    def fail(_: ExitStack) -> None:
+        at_work.wait(60)
+        raise ValueError("no room")
+
+    with ExitStack() as stack, pytest.raises(ValueError, match="no room"):
+        at_once(stack, {"fail": fail, "long": long}, threads=2)
+    assert ended == [True]
