@@ -48,7 +48,7 @@ class Flood:
         end(self._process)
 
     def measure(self, batches: int, flows: int = 1) -> Drops:
-        """Send so many batches, as one flow, or each datagram as the next of so many. Raises ``BenchError``."""
+        """Send so many batches, all of one flow, or each datagram of the next of so many. Raises ``BenchError``."""
         if self._process.stdin is None or self._process.stdout is None:
             raise AssertionError("made with pipes")
         self._process.stdin.write(b"%d %d\n" % (batches, flows))

@@ -7,8 +7,8 @@
  *
  *     SENT REFUSED ARRIVED LEAST P50 MOST         nanoseconds a datagram, of whole batches
  *
- * until end of file. Sockets stay open meanwhile. Of one flow, all datagrams are sent to ADDRESS PORT, where the receiver
- * listens; of several, each goes to the next of so many ports behind that, where nobody does.
+ * until end of file. Of one flow, all datagrams are sent by one socket to ADDRESS PORT, where the receiver listens; of
+ * several, each goes to the next of so many ports behind that, where nobody does, from a port that is new with each line.
  *
  * A veth hands a packet on in the softirq of the CPU that sends it, before sendmmsg() returns: so the time of a batch is
  * that of all that became of it, up to the drop. The median batch is one that nobody interrupted. What arrived is taken
@@ -87,10 +87,11 @@ static void address(uint64_t flows) {
 
 static void measure(uint64_t batches, uint64_t flows, int sender, int receiver) {
     uint64_t sent = 0, refused = 0, came = arrived(receiver), timed = 0;
+    int from = flows > 1 ? open_socket() : sender;
     for (uint64_t batch = 0; batch < batches; batch++) {
         address(flows);
         uint64_t began = now();
-        int put = sendmmsg(sender, messages, BATCH, 0);
+        int put = sendmmsg(from, messages, BATCH, 0);
         uint64_t ended = now();
         if (put > 0)
             sent += put;
@@ -99,6 +100,8 @@ static void measure(uint64_t batches, uint64_t flows, int sender, int receiver) 
             spent[timed++] = (ended - began) / BATCH;
         came += arrived(receiver);
     }
+    if (flows > 1)
+        close(from);
     qsort(spent, timed, sizeof *spent, ascending);
     printf("%llu %llu %llu %llu %llu %llu\n", (unsigned long long)sent, (unsigned long long)refused,
            (unsigned long long)came, (unsigned long long)(timed ? spent[0] : 0),
