@@ -77,9 +77,8 @@ def gigabits(samples: Sequence[Sample]) -> list[Sample]:
 
 def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
-    phases = [phase for phase in PHASES if results.of(phase.measure(Direction.TO_CONTAINER), OURS.name)]
-    paces = [pace for pace in PACES if results.of(packet(pace), OURS.name)]
-    controls = 2 * len(phases) + len(paces)
+    phases, paces = _measured(results)
+    controls = _controls(results)
     rows = list[Figure]()
     for phase in phases:
         for direction in Direction:
@@ -162,6 +161,18 @@ def answers(results: Results) -> list[Answer]:
     return [_answer(results, one, measure, what) for one, measure, what in asked if results.of(measure, one.name)]
 
 
+def _measured(results: Results) -> tuple[list[Phase], list[Pace]]:
+    """What there are samples of."""
+    phases = [phase for phase in PHASES if results.of(phase.measure(Direction.TO_CONTAINER), OURS.name)]
+    return phases, [pace for pace in PACES if results.of(packet(pace), OURS.name)]
+
+
+def _controls(results: Results) -> int:
+    """Of how many each control is one."""
+    phases, paces = _measured(results)
+    return len(Direction) * len(phases) + len(paces)
+
+
 def _bulk(results: Results, phase: Phase, direction: Direction, controls: int) -> Iterator[Figure]:
     measure = phase.measure(direction)
     for one in PUBLISHERS:
@@ -237,7 +248,8 @@ def _doubt(results: Results, measure: str) -> str:
     losers = [one.name for one in (OURS, AGAIN, NFT, *_BESIDES) if _total(results, amiss, one.name)]
     if losers:
         return f"{amiss}: {', '.join(losers)}"
-    return control_figure(results.of(measure, AGAIN.name), results.of(measure, OURS.name)).note
+    again, ours = results.of(measure, AGAIN.name), results.of(measure, OURS.name)
+    return control_figure(again, ours, of=_controls(results)).note
 
 
 def _total(results: Results, measure: str, variant: str | None = None) -> float:
