@@ -57,7 +57,7 @@ _GIGABITS = 8 * 1024  # Gb/s at a nanosecond a KiB
 _OTHERS = (MAP, RULE, RULES, VETH, NFT)
 """Whom ours is compared with; beside whom it stands in the one table of a run."""
 _BESIDES = (MAP, RULE, VETH)
-_WHERE = "Both ends on one processor; dataplane isolates, verifies sums and guards, the others only translate."
+_WHERE = "Both ends on one processor. dataplane isolates, looks at sums and guards; the others do not."
 
 
 def packet(pace: Pace) -> str:
@@ -119,9 +119,9 @@ def tables(results: Results) -> list[str]:
 def plots(results: Results) -> list[Plot]:
     """What one processor moves in each form, what a packet costs, and how late it is."""
     made = list[Bars | Boxes]()
-    for name, phase, remark in (
-        ("bulk_wire", WIRE, f"Segments of 1,448 bytes, summed by their sender. {_WHERE}"),
-        ("bulk_whole", WHOLE, f"64 KiB at a time, as neighbours on one machine send them. {_WHERE}"),
+    for name, phase, how in (
+        ("bulk_wire", WIRE, "in segments of 1,448 bytes"),
+        ("bulk_whole", WHOLE, "64 KiB at a time"),
     ):
         measure = phase.measure(Direction.TO_CONTAINER)
         bars = tuple(
@@ -129,8 +129,8 @@ def plots(results: Results) -> list[Plot]:
             for one in PUBLISHERS
             if one != AGAIN and (found := results.of(measure, one.name))
         )
-        title = f"Bulk TCP through a published port, {phase.name}"
-        made.append(Bars(name, title, Axis("Gb/s of one processor"), bars, remark))
+        title = f"Bulk TCP through a published port, {how}"
+        made.append(Bars(name, title, Axis("Gb/s of one processor"), bars, _WHERE))
     pace = PACES[0]
     costs = tuple(
         bar(one.name, one.role, _middle([replace(sample, value=sample.value / 1e3) for sample in found]))
