@@ -57,7 +57,7 @@ _GIGABITS = 8 * 1024  # Gb/s at a nanosecond a KiB
 _OTHERS = (MAP, RULE, RULES, VETH, NFT)
 """Whom ours is compared with; beside whom it stands in the one table of a run."""
 _BESIDES = (MAP, RULE, VETH)
-_WHERE = "Both ends on one processor; dataplane isolates, verifies sums and guards, the others only translate."
+_WHERE = "Both ends on one processor. dataplane isolates, looks at sums and guards; the others do not."
 
 
 def packet(pace: Pace) -> str:
@@ -77,9 +77,8 @@ def gigabits(samples: Sequence[Sample]) -> list[Sample]:
 
 def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
-    phases = [phase for phase in PHASES if results.of(phase.measure(Direction.TO_CONTAINER), OURS.name)]
-    paces = [pace for pace in PACES if results.of(packet(pace), OURS.name)]
-    controls = 2 * len(phases) + len(paces)
+    phases, paces = _measured(results)
+    controls = _controls(results)
     rows = list[Figure]()
     for phase in phases:
         for direction in Direction:
@@ -120,9 +119,9 @@ def tables(results: Results) -> list[str]:
 def plots(results: Results) -> list[Plot]:
     """What one processor moves in each form, what a packet costs, and how late it is."""
     made = list[Bars | Boxes]()
-    for name, phase, remark in (
-        ("bulk_wire", WIRE, f"Segments of 1,448 bytes, summed by their sender. {_WHERE}"),
-        ("bulk_whole", WHOLE, f"64 KiB at a time, as neighbours on one machine send them. {_WHERE}"),
+    for name, phase, how in (
+        ("bulk_wire", WIRE, "in segments of 1,448 bytes"),
+        ("bulk_whole", WHOLE, "64 KiB at a time"),
     ):
         measure = phase.measure(Direction.TO_CONTAINER)
         bars = tuple(
@@ -130,8 +129,8 @@ def plots(results: Results) -> list[Plot]:
             for one in PUBLISHERS
             if one != AGAIN and (found := results.of(measure, one.name))
         )
-        title = f"Bulk TCP through a published port, {phase.name}"
-        made.append(Bars(name, title, Axis("Gb/s of one processor"), bars, remark))
+        title = f"Bulk TCP through a published port, {how}"
+        made.append(Bars(name, title, Axis("Gb/s of one processor"), bars, _WHERE))
     pace = PACES[0]
     costs = tuple(
         bar(one.name, one.role, _middle([replace(sample, value=sample.value / 1e3) for sample in found]))
@@ -160,6 +159,18 @@ def answers(results: Results) -> list[Answer]:
         (OURS, packet(PACES[0]), f"UDP at {PACES[0].rate:,} a second: processor time a packet"),
     ]
     return [_answer(results, one, measure, what) for one, measure, what in asked if results.of(measure, one.name)]
+
+
+def _measured(results: Results) -> tuple[list[Phase], list[Pace]]:
+    """What there are samples of."""
+    phases = [phase for phase in PHASES if results.of(phase.measure(Direction.TO_CONTAINER), OURS.name)]
+    return phases, [pace for pace in PACES if results.of(packet(pace), OURS.name)]
+
+
+def _controls(results: Results) -> int:
+    """Of how many each control is one."""
+    phases, paces = _measured(results)
+    return len(Direction) * len(phases) + len(paces)
 
 
 def _bulk(results: Results, phase: Phase, direction: Direction, controls: int) -> Iterator[Figure]:
@@ -237,7 +248,8 @@ def _doubt(results: Results, measure: str) -> str:
     losers = [one.name for one in (OURS, AGAIN, NFT, *_BESIDES) if _total(results, amiss, one.name)]
     if losers:
         return f"{amiss}: {', '.join(losers)}"
-    return control_figure(results.of(measure, AGAIN.name), results.of(measure, OURS.name)).note
+    again, ours = results.of(measure, AGAIN.name), results.of(measure, OURS.name)
+    return control_figure(again, ours, of=_controls(results)).note
 
 
 def _total(results: Results, measure: str, variant: str | None = None) -> float:

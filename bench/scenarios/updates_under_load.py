@@ -150,7 +150,7 @@ def answers(results: Results) -> list[Answer]:
         ratios = [ours[block] / theirs[block] for block in sorted(ours.keys() & theirs.keys())]
         if ratios:
             besides.append(Beside(load.role, load.name, interval(ratios)))
-    doubt = control_figure(results.of(P99, QUIET_AGAIN), results.of(P99, QUIET), within=NEAR).note
+    doubt = control_figure(results.of(P99, QUIET_AGAIN), results.of(P99, QUIET), of=2, within=NEAR).note
     if any(one.value for one in results.samples if one.measure == "unproved"):
         doubt = "transactions were not those that the names say"
     what = "p99 of round trips while other ports come and go, as ratio to none that do"
