@@ -72,7 +72,8 @@ def run(stage: Stage) -> None:
             stage.log.progress(f"making hosts with {size:,} ports present")
             subjects |= {subject.label: subject for subject in _subjects(stage, stack, size, peers)}
         stage.log.progress(f"proving {len(subjects)} variants")
-        slow = {name for name, seconds in _prove(stage, subjects.values()).items() if seconds > _SLOW}
+        spent = _prove(stage, subjects.values())
+        slow = {name for name, one in subjects.items() if one.name in (COLD, BY_ITSELF) or spent[name] > _SLOW}
         stage.log.progress(f"measuring {len(subjects)} variants")
         few = stage.amount(8, 3, 1)
         stage.log.note(f"{len(slow)} of {len(subjects)} variants are slow: {few} rounds of each")
