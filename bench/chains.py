@@ -62,7 +62,7 @@ class Called:
 
     @property
     def failure(self) -> str:
-        """What the last said, if it failed: none is called after that, but in a DEL."""
+        """What the first that failed said; empty where none did."""
         return next((one.output.strip() or "nothing" for one in self.done if one.status), "")
 
 

@@ -78,7 +78,7 @@ def ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> l
     """The chained plugin, served by the agent; twice under two names. ``alone``: the network has no other container."""
     host = stack.enter_context(stage.host("ours-alone" if alone else f"ours-{size}"))
     plugins = Ours(host)
-    present, own = _fleet(stage, host, size)
+    present, own = _fleet(host, size, many=stage.many)
     agent = stack.enter_context(plugins.agent())
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     if not alone:
@@ -93,7 +93,7 @@ def without_agent(stage: Stage, stack: ExitStack, size: int) -> list[Subject]:
     time: its ADD is the first call that it serves."""
     host = stack.enter_context(stage.host(f"agentless-{size}"))
     plugins = Ours(host)
-    present, own = _fleet(stage, host, size)
+    present, own = _fleet(host, size)
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     with plugins.agent():
         _add(starter, plugins, present)
@@ -110,7 +110,7 @@ def portmap(stage: Stage, stack: ExitStack, size: int, number: int, peer: Peer) 
     """Somebody else's chained plugin; ``number`` tells the hosts of peers apart."""
     host = stack.enter_context(stage.host(f"peer{number}-{size}"))
     go = GoPlugins(host, peer)
-    present, own = _fleet(stage, host, size)
+    present, own = _fleet(host, size, many=stage.many and not number)
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     go.preload(starter, [container for container in present if container.ports])
     plugin, text = go.plugin("portmap"), _text("portmap", own, **peer.keys)
@@ -169,10 +169,10 @@ def _add(starter: Starter, plugins: Ours, present: list[Container]) -> None:
         starter.run(plugins.plugin("dataplane"), plugins.environment("ADD", container), _text("dataplane", container))
 
 
-def _fleet(stage: Stage, host: Host, size: int) -> tuple[list[Container], Container]:
+def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container], Container]:
     """Containers that ask for so many ports together, and one more with the port that is measured. One is there at
-    least, without a port, so that no call is the first or the last of its network."""
-    count = min(size, size if stage.many else _CONTAINERS) or 1
+    least, without a port, so that no call is the first or the last of its network. ``many``: each asks for one."""
+    count = min(size, size if many else _CONTAINERS) or 1
     *present, own = containers(host, count + 1, size // count)
     return present, replace(own, ports=(port(_PORT, 80),))
 

@@ -47,7 +47,7 @@ from bench.starter import Starter
 
 AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among many"
 AT_LEAST = 8.0
-SECONDS = (110, 12)
+SECONDS = (110, 11)
 
 _PORT = 5000
 """Below ``FIRST_PORT``: nobody else has it."""
@@ -96,7 +96,7 @@ def run(stage: Stage) -> None:
         _prove(stage, subjects)
         stage.log.progress(f"measuring {len(subjects)} variants")
         rounds = stage.amount(3, 2, 1)
-        for turn in stage.turns(list(subjects), stage.amount(60, 10, 2)):
+        for turn in stage.turns(list(subjects), stage.amount(60, 8, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)
             for _ in range(1 if theirs else rounds):
                 for timed, _ in subjects[turn.variant].round():
