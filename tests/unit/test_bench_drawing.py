@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import combinations, pairwise
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -30,6 +31,12 @@ SMALL_RANGE = replace(BARS, name="log", y=Axis("us", log=True), bars=BARS.bars[:
 ALL = (*PLOTS, SHORT, LONG, ONE_SIZE, SMALL_RANGE)
 
 
+@cache
+def laid_out(plot: Plot) -> Figure:
+    """A plot's figure, drawn once for all who only look at it."""
+    return draw(plot)
+
+
 def texts_of(figure: Figure) -> list[Text]:
     """All of them, empty ones too."""
     return figure.findobj(Text)
@@ -47,7 +54,7 @@ def shown(figure: Figure) -> Iterator[tuple[Artist, Bbox]]:
 @pytest.mark.parametrize("plot", ALL, ids=lambda plot: plot.name)
 def test_nothing_is_cut_off(plot: Plot) -> None:
     """All that a figure shows lies within it, however long titles, names and remarks are."""
-    figure = draw(plot)
+    figure = laid_out(plot)
     figure.draw_without_rendering()
     for artist, box in shown(figure):
         where = figure.bbox.padded(0.5)
@@ -63,7 +70,7 @@ def test_nothing_is_cut_off(plot: Plot) -> None:
 @pytest.mark.parametrize("plot", ALL, ids=lambda plot: plot.name)
 def test_no_text_lies_upon_another(plot: Plot) -> None:
     """Neither title, labels, numbers, legend nor remark."""
-    figure = draw(plot)
+    figure = laid_out(plot)
     figure.draw_without_rendering()
     texts = [(artist, box) for artist, box in shown(figure) if isinstance(artist, Text)]
     assert len(texts) > 5
@@ -76,7 +83,7 @@ def test_no_text_lies_upon_another(plot: Plot) -> None:
 @pytest.mark.parametrize("plot", ALL, ids=lambda plot: plot.name)
 def test_it_is_readable_at_half_its_size(plot: Plot) -> None:
     """No letter below 12 points, no line of data below 2."""
-    figure = draw(plot)
+    figure = laid_out(plot)
     assert all(float(text.get_fontsize()) >= 12 for text in texts_of(figure) if text.get_text())
     lines = [line for axes in figure.axes for line in axes.lines if line.get_linestyle() != "None"]
     assert all(line.get_linewidth() >= 2 for line in lines)
@@ -85,7 +92,7 @@ def test_it_is_readable_at_half_its_size(plot: Plot) -> None:
 @pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 def test_axes_are_labelled(plot: Plot) -> None:
     """With what the plot says of them: the quantity and its unit."""
-    figure = draw(plot)
+    figure = laid_out(plot)
     texts = {text.get_text() for text in texts_of(figure)}
     assert plot.y.label in texts
     assert not isinstance(plot, Curves) or plot.x.label in texts
@@ -93,7 +100,7 @@ def test_axes_are_labelled(plot: Plot) -> None:
 
 def test_lines_differ_by_more_than_colour() -> None:
     """Each has a marker of its own, and those of one colour have dashes of their own."""
-    lines = [line for line in draw(CURVES).axes[0].lines if len(line.get_xdata()) > 1]  # type: ignore[arg-type]
+    lines = [line for line in laid_out(CURVES).axes[0].lines if len(line.get_xdata()) > 1]  # type: ignore[arg-type]
     assert len({line.get_marker() for line in lines}) == len(lines) == len(CURVES.lines)
     looks = {(str(line.get_color()), str(line._dash_pattern)) for line in lines}  # type: ignore[attr-defined]
     assert len(looks) == len(lines)
@@ -101,9 +108,9 @@ def test_lines_differ_by_more_than_colour() -> None:
 
 def test_intervals_are_bands_and_whiskers() -> None:
     """A band along sizes; a whisker where there is but one of them."""
-    bands = draw(CURVES).axes[0].collections
+    bands = laid_out(CURVES).axes[0].collections
     assert len(bands) == len(CURVES.lines)
-    axes = draw(ONE_SIZE).axes[0]
+    axes = laid_out(ONE_SIZE).axes[0]
     assert not axes.collections
     assert len(axes.lines) == 2 * len(CURVES.lines)
 
@@ -144,7 +151,7 @@ def test_names_are_drawn_as_they_are() -> None:
 
 def test_bars_begin_at_0() -> None:
     """Their length is what they say; on a logarithmic axis, where it says nothing, they are dots."""
-    figure = draw(BARS)
+    figure = laid_out(BARS)
     assert figure.axes[0].get_xlim()[0] == 0
     assert len(figure.axes[0].patches) == len(BARS.bars)
     assert not draw(replace(BARS, y=Axis("us", log=True))).axes[0].patches
