@@ -209,7 +209,8 @@ def figures(results: Results) -> list[Figure]:
 
 def tables(results: Results) -> list[str]:
     """Ratios of ours, shapes below each other."""
-    others = (VETH, MAP, PORTMAP_NFT, PORTMAP, CHAIN)
+    beside = (VETH, MAP, PORTMAP_NFT, PORTMAP, CHAIN)
+    others = [rung for rung in beside if results.of(UDP.name, rung.name, 0)]
     rows = []
     for shape in _measured(results):
         own = results.of(shape.name, OURS.name, 0)

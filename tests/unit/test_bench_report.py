@@ -180,7 +180,7 @@ def test_every_scenario_asks_a_question_and_says_what_would_falsify_it(name: str
 
 def test_a_scenario_that_is_not_there_is_named() -> None:
     """With those that there are."""
-    with pytest.raises(BenchError, match='"storms": there are .*program_cost'):
+    with pytest.raises(BenchError, match=r'"storms": there are .*program_cost'):
         find("storms")
 
 
