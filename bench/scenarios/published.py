@@ -151,12 +151,12 @@ def _opened(bed: Testbed, wanted: tuple[Shape, ...], cpu: int, other: int) -> _A
 def _round(stage: Stage, asked: _Asked, shape: Shape, block: int) -> None:
     trips, variant, size = asked.ways[shape.way], asked.variant, asked.bed.present
     times = _WOKEN if shape.apart else 1
-    trips.measure(_DISCARDED * times, payload=shape.payload, flows=shape.flows)
+    before = trips.measure(_DISCARDED * times, payload=shape.payload, flows=shape.flows)
     span = stage.amount(10, 3, 2) * times
     made = trips.measure(span, payload=shape.payload, flows=shape.flows)
     stage.log.sample(shape.name, variant, made.p50 / 1e3, size=size, block=block)
     stage.log.sample("round trips", variant, made.count, size=size, block=block)
-    stage.log.sample("lost", variant, made.lost + made.wrong, size=size, block=block)
+    stage.log.sample("lost", variant, before.failed + made.failed, size=size, block=block)
 
 
 def _prove(stage: Stage, asked: Mapping[str, _Asked]) -> None:
