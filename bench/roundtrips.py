@@ -70,6 +70,11 @@ class Round:
     spread: tuple[tuple[int, int], ...] = ()
     """(value, how often), where it was asked for; buckets are at most 1 % wide."""
 
+    @property
+    def failed(self) -> int:
+        """Round trips without an answer, or with another than was due."""
+        return self.lost + self.wrong
+
 
 _NUMBERS = len(Round.__slots__) - 1
 

@@ -58,14 +58,13 @@ def run(stage: Stage) -> None:
         span = stage.amount(12, 6, 2)
         for turn in stage.turns(list(ways), stage.amount(220, 40, 2)):
             for name, trips in ways[turn.variant].items():
-                trips.measure(_DISCARDED)
-                made = trips.measure(span, spread=True)
+                before, made = trips.measure(_DISCARDED), trips.measure(span, spread=True)
                 stage.log.sample(name, turn.variant, made.p50 / 1e3, block=turn.block)
                 stage.log.histogram(
                     name, turn.variant, ((value / 1e3, count) for value, count in made.spread), block=turn.block
                 )
                 stage.log.sample("round trips", turn.variant, made.count, block=turn.block)
-                stage.log.sample("lost", turn.variant, made.lost + made.wrong, block=turn.block)
+                stage.log.sample("lost", turn.variant, before.failed + made.failed, block=turn.block)
         _prove(stage, beds, ways)
 
 

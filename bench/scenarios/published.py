@@ -147,12 +147,12 @@ def _opened(bed: Testbed, wanted: tuple[Shape, ...], cpu: int, other: int) -> _A
 def _round(stage: Stage, asked: _Asked, shape: Shape, block: int) -> None:
     trips, variant, size = asked.ways[shape.way], asked.variant, asked.bed.present
     times = _WOKEN if shape.apart else 1
-    trips.measure(_DISCARDED * times, payload=shape.payload, flows=shape.flows)
+    before = trips.measure(_DISCARDED * times, payload=shape.payload, flows=shape.flows)
     span = stage.amount(10, 3, 2) * times
     made = trips.measure(span, payload=shape.payload, flows=shape.flows)
     stage.log.sample(shape.name, variant, made.p50 / 1e3, size=size, block=block)
     stage.log.sample("round trips", variant, made.count, size=size, block=block)
-    stage.log.sample("lost", variant, made.lost + made.wrong, size=size, block=block)
+    stage.log.sample("lost", variant, before.failed + made.failed, size=size, block=block)
 
 
 def _prove(stage: Stage, asked: Mapping[str, _Asked]) -> None:
@@ -205,7 +205,8 @@ def figures(results: Results) -> list[Figure]:
 
 def tables(results: Results) -> list[str]:
     """Ratios of ours, shapes below each other."""
-    others = (VETH, MAP, PORTMAP_NFT, PORTMAP, CHAIN)
+    beside = (VETH, MAP, PORTMAP_NFT, PORTMAP, CHAIN)
+    others = [rung for rung in beside if results.of(UDP.name, rung.name, 0)]
     rows = []
     for shape in _measured(results):
         own = results.of(shape.name, OURS.name, 0)
