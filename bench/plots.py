@@ -1,4 +1,4 @@
-"""What is to be drawn, as values; ``bench.drawing`` draws them. Pure.
+"""What is to be drawn, as values; ``bench.drawing.draw`` draws them. Pure.
 
     Curves("first_packet", "First packet of a flow", Axis("published ports", log=True), Axis("p50, us"),
            (Line("dataplane", Role.OURS, (Point(1, 17.9, 17.6, 18.2), ...)), ...))

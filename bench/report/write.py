@@ -106,7 +106,7 @@ def _draw(summary: Summary, directory: Path) -> tuple[dict[str, str], dict[str, 
 def _drawing() -> ModuleType | None:
     """Who draws, which takes matplotlib; None where that is not installed."""
     try:
-        from bench import drawing  # noqa: PLC0415 - half a second, and not everywhere
+        from bench.drawing import draw as drawing  # noqa: PLC0415 - half a second, and not everywhere
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != "matplotlib":
             raise

@@ -18,12 +18,12 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.cni import configuration
-from bench.ours import DPCTL, Agent, Ours
-from bench.peers import NETWORK
+from bench.hosts.ours import DPCTL, Agent, Ours
+from bench.instruments.starter import Starter
+from bench.peers.plugins import NETWORK
 from bench.place import end
 from bench.report import Figure, Results, control_figure, median_figure
 from bench.stage import Stage, containers
-from bench.starter import Starter
 
 START, AGAIN, FIRST, FLOOR, IDLE = "start", "start again", "first start", "dpctl --version", "idle"
 MOST_SECONDS, MOST_MEMORY, MOST_CPU = 0.5, 40.0, 1.0

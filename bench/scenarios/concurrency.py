@@ -28,11 +28,12 @@ from functools import partial
 from threading import Barrier
 
 from bench.answers import Answer, Beside, Growth, Kind
-from bench.chains import SINGLE, Called, Chain, go_chain, single
 from bench.cni import Container, port
+from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
+from bench.hosts.ours import Agent, Ours
+from bench.instruments.starter import Starter
 from bench.measure import block_medians, interval, paired, percentile
-from bench.ours import Agent, Ours
-from bench.peers import NETWORK, GoPlugins, Peer, found
+from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
 from bench.place import Host
 from bench.plots import Axis, Curves, Line, Plot, Point, Role, line
 from bench.report import (
@@ -45,7 +46,6 @@ from bench.report import (
     ratio_figure,
 )
 from bench.stage import Stage
-from bench.starter import Starter
 
 AT_ONCE = (1, 2, 4, 8, 16, 32)
 QUICK_AT_ONCE = (1, 4, 16)

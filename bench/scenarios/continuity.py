@@ -24,11 +24,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import dataplane
-from bench.ours import DPCTL, Agent
+from bench.hosts.ours import DPCTL, Agent
+from bench.hosts.traffic import World
 from bench.place import end, wait_for
 from bench.report import Figure, Results, count_figure, median_figure
 from bench.stage import Stage
-from bench.traffic import World
 
 EVENTS = ("nothing", "restart", "kill", "upgrade")
 RATE = 20_000

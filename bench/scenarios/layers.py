@@ -25,14 +25,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from bench.answers import Answer, Beside, Kind
-from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, TWIN, VETH
+from bench.hosts.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, TWIN, VETH
+from bench.hosts.sightings import prove
+from bench.hosts.testbed import Testbed
+from bench.instruments.roundtrips import RoundTrips
 from bench.measure import Sample, interval, paired, spread_percentile
 from bench.plots import Axis, Bars, Boxes, Plot, bar, box
 from bench.report import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
-from bench.roundtrips import RoundTrips
-from bench.sightings import prove
 from bench.stage import Stage
-from bench.testbed import Testbed
 from dataplane.types import Protocol
 
 NEAR = 0.02

@@ -28,14 +28,27 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from bench.answers import Answer, Beside, Growth, Kind
-from bench.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP, PORTMAP_NFT, PUBLISHED, TABLES_ALONE, TWIN, VETH, Rules, Rung
+from bench.hosts.ladder import (
+    AGAIN,
+    CHAIN,
+    MAP,
+    OURS,
+    PORTMAP,
+    PORTMAP_NFT,
+    PUBLISHED,
+    TABLES_ALONE,
+    TWIN,
+    VETH,
+    Rules,
+    Rung,
+)
+from bench.hosts.sightings import prove
+from bench.hosts.testbed import Testbed
+from bench.instruments.roundtrips import RoundTrips
 from bench.measure import interval, paired
 from bench.plots import Axis, Bar, Bars, Plot, bar
 from bench.report import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
-from bench.roundtrips import RoundTrips
-from bench.sightings import prove
 from bench.stage import Stage
-from bench.testbed import Testbed
 from dataplane.types import Protocol
 
 MANY_PORTS = 10_000

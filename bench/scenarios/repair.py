@@ -25,14 +25,14 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from bench.answers import Answer, Growth, Kind
+from bench.hosts.traffic import TCP_PORT, Knock, World
+from bench.instruments.watcher import Commit, Watcher
 from bench.making import at_once
 from bench.measure import block_medians, interval, paired
 from bench.native import BenchError
 from bench.plots import Axis, Curves, Plot, Role, line
 from bench.report import Figure, Results, count_figure, median_figure
 from bench.stage import Extent, Stage
-from bench.traffic import TCP_PORT, Knock, World
-from bench.watcher import Commit, Watcher
 from control.desired.ruleset import SETS
 from control.repair.reconciler import PATIENCE, WINDOW
 from dataplane.namespaces import inside

@@ -25,12 +25,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.answers import Answer, Beside, Kind
-from bench.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
-from bench.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
 from bench.cni import Container, port
+from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
+from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
+from bench.hosts.ours import Agent, Ours
+from bench.instruments.starter import Starter
 from bench.measure import block_medians, interval, paired
-from bench.ours import Agent, Ours
-from bench.peers import GoPlugins, found
+from bench.peers.plugins import GoPlugins, found
 from bench.place import Host
 from bench.plots import Axis, Bars, Plot, Role, bar
 from bench.report import (
@@ -43,7 +44,6 @@ from bench.report import (
     ratio_figure,
 )
 from bench.stage import FIRST_PORT, Stage
-from bench.starter import Starter
 
 AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among many"
 AT_LEAST = 8.0

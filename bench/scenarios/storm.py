@@ -23,12 +23,12 @@ from dataclasses import dataclass
 from threading import Barrier
 
 from bench.cni import Container, configuration, port
+from bench.hosts.ours import Ours
+from bench.instruments.starter import Starter
 from bench.machine import Meter
-from bench.ours import Ours
-from bench.peers import NETWORK
+from bench.peers.plugins import NETWORK
 from bench.report import Figure, Results, count_figure, percentile_figure
 from bench.stage import Stage
-from bench.starter import Starter
 
 WORKERS = 32
 AT_ONCE, STORM = "32 at once", "storm"

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.hosts.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
 from bench.running import STOPPED
-from bench.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
 from dataplane.types import Program
 from support import needs
 from support.netns import outer_state

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from bench.bulk import PACES, WHOLE, WIRE, packet
+from bench.hosts.sites import PUBLISHERS
+from bench.instruments.precedence import first_in_line
+from bench.instruments.roundtrips import Ends
+from bench.instruments.segments import Feature, observed, switch
+from bench.instruments.streams import Direction, Pace, Steady, Stream
 from bench.native import Native, build
 from bench.place import Host
-from bench.precedence import first_in_line
-from bench.published import PUBLISHERS
-from bench.roundtrips import Ends
+from bench.scenarios.bulk.drawn import PACES, WHOLE, WIRE, packet
 from bench.scenarios.updates_under_load import LOADS
-from bench.segments import Feature, observed, switch
-from bench.streams import Direction, Pace, Steady, Stream
 from support import needs
 from support.netns import outer_state
 from support.started import DPCTL

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from bench import oneport
 from bench.cni import port
+from bench.instruments.starter import Starter
 from bench.native import BenchError, Native, build
-from bench.peers import Backend, GoPlugins, Peer, found
+from bench.peers.plugins import Backend, GoPlugins, Peer, found
 from bench.report import Log
+from bench.scenarios.cni_latency import oneport
 from bench.stage import Extent, Stage, containers
-from bench.starter import Starter
 from support import needs
 from support.netns import outer_state
 from support.started import DPCTL

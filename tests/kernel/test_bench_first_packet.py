@@ -12,8 +12,8 @@ import pytest
 from bench.measure import spread_percentile
 from bench.native import Native, build
 from bench.place import Host
-from bench.publishing import Site
-from bench.ways import PROTOCOLS, Place, Way
+from bench.scenarios.first_packet.publishing import Site
+from bench.scenarios.first_packet.ways import PROTOCOLS, Place, Way
 from dataplane.types import Protocol
 from support import needs
 from support.netns import outer_state

@@ -9,12 +9,12 @@ from typing import TypeVar
 
 import pytest
 
-from bench import assembled
-from bench.frames import Flow, frame
+from bench.instruments import assembled
+from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.native import BenchError, Native, build
 from bench.place import Host
-from bench.roundtrips import Ends, Mode, RoundTrips
-from bench.testruns import DEVICES, Case, Devices, Runner, Unproved, cases, ready
+from bench.scenarios.program_cost.frames import Flow, frame
+from bench.scenarios.program_cost.testruns import DEVICES, Case, Devices, Runner, Unproved, cases, ready
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex, Program, Protocol

@@ -10,11 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from bench import firewalls, isolations
-from bench.isolations import THERE_NETWORK, Variant
 from bench.native import Native, build
-from bench.networks import Scene
 from bench.place import Host
+from bench.scenarios.isolation import firewalls
+from bench.scenarios.isolation import rules as isolations
+from bench.scenarios.isolation.networks import Scene
+from bench.scenarios.isolation.rules import THERE_NETWORK, Variant
 from dataplane.programs.door import KernelPrograms
 from support import needs
 from support.netns import outer_state

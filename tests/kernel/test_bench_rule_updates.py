@@ -15,18 +15,18 @@ from typing import Any
 
 import pytest
 
-from bench import updatefigures as shown
 from bench.cni import Container, configuration, environment, port
-from bench.held import PORTMAP, PURE, Held
-from bench.listings import OF_PORTMAP, RULESET, Lister, of_ours
+from bench.instruments.held import PORTMAP, PURE, Held
+from bench.instruments.starter import Starter
 from bench.native import Native, build
-from bench.portmap import PortmapCalls
-from bench.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher
 from bench.report import Log
 from bench.scenarios import repair
+from bench.scenarios.rule_updates import drawn as shown
+from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, Lister, of_ours
+from bench.scenarios.rule_updates.portmap import PortmapCalls
+from bench.scenarios.rule_updates.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher
+from bench.scenarios.rule_updates.updates import MANY, ONE, RANGE, UPDATES, Update, Verb, elements
 from bench.stage import Extent, Stage
-from bench.starter import Starter
-from bench.updates import MANY, ONE, RANGE, UPDATES, Update, Verb, elements
 from support import needs
 from support.netns import outer_state
 from support.started import DPCTL

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.peers.rulesets import crowd, pure_map
 from bench.place import Host
-from bench.rulesets import crowd, pure_map
-from bench.verbatim import Form, compare
-from bench.ways import Way
+from bench.scenarios.first_packet.verbatim import Form, compare
+from bench.scenarios.first_packet.ways import Way
 from support import needs
 from support.netns import outer_state
 from support.world import GO_PLUGINS

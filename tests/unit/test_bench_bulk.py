@@ -6,14 +6,27 @@ import threading
 
 import pytest
 
-from bench.bulk import AMISS, INFO, LOST, PACES, PHASES, SENT, TRANSFERRED, WHOLE, WIRE, packet, trouble
-from bench.churn import Updates
+from bench.hosts.sites import AGAIN, MAP, NFT, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher, Seen, doubts
+from bench.instruments.stackcounts import parsed, risen
+from bench.instruments.streams import Arrivals, Direction, Transfer
 from bench.measure import Sample
 from bench.native import BenchError
 from bench.plots import Axis, Bars, Boxes, Role
-from bench.published import AGAIN, MAP, NFT, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher, Seen, doubts
 from bench.report import Histogram, Results
 from bench.scenarios import bulk, updates_under_load
+from bench.scenarios.bulk.drawn import (
+    AMISS,
+    INFO,
+    LOST,
+    PACES,
+    PHASES,
+    SENT,
+    TRANSFERRED,
+    WHOLE,
+    WIRE,
+    packet,
+    trouble,
+)
 from bench.scenarios.updates_under_load import (
     LOADS,
     MAP_LOAD,
@@ -27,8 +40,7 @@ from bench.scenarios.updates_under_load import (
     RULE_LOAD,
     VARIANTS,
 )
-from bench.stackcounts import parsed, risen
-from bench.streams import Arrivals, Direction, Transfer
+from bench.scenarios.updates_under_load.churn import Updates
 from dataplane.types import Program
 
 BLOCKS = 12

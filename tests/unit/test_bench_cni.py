@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from bench import oneport
-from bench.chains import SINGLE, Called
+from bench.hosts.chains import SINGLE, Called
+from bench.instruments.starter import Done
 from bench.measure import Sample
 from bench.native import BenchError
-from bench.peers import Backend, Peer, found
+from bench.peers.plugins import Backend, Peer, found
 from bench.plots import Curves, Role
 from bench.report import Figure, Results
 from bench.scenarios import cni_latency, concurrency, single_entry
-from bench.starter import Done
+from bench.scenarios.cni_latency import oneport
 
 PLUGINS = ("bridge", "host-local", "portmap", "firewall")
 OLD, NEW, NEW_NFT = "portmap 1.1.1, iptables-nft", "portmap 1.9.1, iptables-nft", "portmap 1.9.1, nftables"

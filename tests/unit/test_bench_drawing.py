@@ -17,11 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.transforms import Bbox
 
-from bench.drawing import draw, svg, write
+from bench.drawing.draw import draw, svg, write
+from bench.drawing.scales import MOST, plain_interval, plain_number, sizes_shown, ticks
+from bench.drawing.sheets import DPI, WIDTH
 from bench.plots import Axis, Bars, Curves, Line, Plot, Point, Role
 from bench.report.colours import DARK, LIGHT
-from bench.scales import MOST, plain_interval, plain_number, sizes_shown, ticks
-from bench.sheets import DPI, WIDTH
 from support.plotted import BARS, BOXES, CURVES, PLOTS, SIZES
 
 SHORT = replace(CURVES, name="short", lines=CURVES.lines[:1], title="One", remark="")
@@ -118,9 +118,7 @@ def test_intervals_are_bands_and_whiskers() -> None:
 def test_the_same_plot_gives_the_same_file(tmp_path: Path) -> None:
     """Also in another process: a report that is drawn again changes nothing."""
     one, _ = write(CURVES, tmp_path)
-    code = (
-        "import sys; from bench.drawing import svg; from support.plotted import CURVES; sys.stdout.write(svg(CURVES))"
-    )
+    code = "from bench.drawing.draw import svg; from support.plotted import CURVES; print(svg(CURVES), end='')"
     paths = ":".join(path for path in sys.path if path)
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True,

@@ -182,9 +182,9 @@ def test_without_matplotlib_all_but_the_plots_is_there(tmp_path: Path, monkeypat
     for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    for name in ("bench.drawing", "bench.sheets"):
+    for name in ("bench.drawing.draw", "bench.drawing.sheets"):
         monkeypatch.delitem(sys.modules, name, raising=False)
-    monkeypatch.delattr("bench.drawing", raising=False)
+    monkeypatch.delattr("bench.drawing.draw", raising=False)
     said: list[str] = []
     text = write(SUMMARY, tmp_path, said.append)
     assert any("pip install 'dataplane[bench]'" in line for line in said)

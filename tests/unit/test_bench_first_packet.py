@@ -7,13 +7,13 @@ from dataclasses import replace
 import pytest
 
 from bench.measure import Sample
+from bench.peers.rulesets import portmap_iptables
 from bench.plots import Boxes, Curves, Role
-from bench.publishing import saved
 from bench.report import Histogram, Results
-from bench.rulesets import portmap_iptables
 from bench.scenarios.first_packet import CONTROLLED, SIZES, SPREAD, WHAT, answers, figures, plots, tables
+from bench.scenarios.first_packet.publishing import saved
+from bench.scenarios.first_packet.ways import PROTOCOLS, Place, Seen, Way, doubts, measured, places, publishers, targets
 from bench.stage import Extent
-from bench.ways import PROTOCOLS, Place, Seen, Way, doubts, measured, places, publishers, targets
 from dataplane.types import Program, Protocol
 
 BLOCKS = 6

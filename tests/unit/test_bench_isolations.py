@@ -8,8 +8,10 @@ from itertools import product
 
 import pytest
 
-from bench.apart import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
-from bench.isolations import (
+from bench.measure import Sample
+from bench.report import Figure, Results
+from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
+from bench.scenarios.isolation.rules import (
     DROPS,
     FILTER,
     HERE,
@@ -38,8 +40,6 @@ from bench.isolations import (
     table,
     turn,
 )
-from bench.measure import Sample
-from bench.report import Figure, Results
 from dataplane.types import Program
 
 COMMENT = '-m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge)"'

@@ -9,7 +9,7 @@ from ipaddress import IPv4Network, ip_address
 import pytest
 
 from bench.answers import Kind
-from bench.ladder import (
+from bench.hosts.ladder import (
     AGAIN,
     BRIDGE,
     BRIDGE_TRACKED,
@@ -31,11 +31,11 @@ from bench.ladder import (
     doubts,
 )
 from bench.measure import Sample
+from bench.peers.translations import Forwarded, nft_map, portmap, portmap_nft
 from bench.plots import Bars, Boxes, Role
 from bench.report import Histogram, Results
 from bench.scenarios import layers, published
 from bench.scenarios.published import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
-from bench.translations import Forwarded, nft_map, portmap, portmap_nft
 from dataplane.types import Program, Protocol
 
 TRIPS = 100

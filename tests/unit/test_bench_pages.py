@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from html.parser import HTMLParser
 
-from bench.drawing import svg
+from bench.drawing.draw import svg
 from bench.report import grid
 from bench.report.blocks import Heading, Items, Table, Text, parse
 from bench.report.contents import contents

@@ -7,12 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.frames import SYN, Flow, frame
-from bench.measure import Sample
-from bench.report import Results
-from bench.scenarios.program_cost import figures, tables
-from bench.testruns import CONTINUE, DEVICES, FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Devices, cases
-from bench.variants import (
+from bench.hosts.variants import (
     AGAIN,
     BARE,
     FROM_HOST,
@@ -26,6 +21,11 @@ from bench.variants import (
     doubts,
     variants,
 )
+from bench.measure import Sample
+from bench.report import Results
+from bench.scenarios.program_cost import figures, tables
+from bench.scenarios.program_cost.frames import SYN, Flow, frame
+from bench.scenarios.program_cost.testruns import CONTINUE, DEVICES, FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Devices, cases
 from control.checksums.checksum import correct_sum, is_right, partial_sum
 from control.checksums.frame import parse
 from dataplane.abi import ChecksumCounts

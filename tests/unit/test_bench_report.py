@@ -10,6 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import bench
+from bench.hosts.traffic import Knock
 from bench.measure import Sample
 from bench.native import BenchError
 from bench.report import (
@@ -32,7 +33,6 @@ from bench.report.summary import Told
 from bench.scenarios import NAMES, find
 from bench.scenarios.repair import closed
 from bench.scenarios.storm import Held, duplicates
-from bench.traffic import Knock
 
 RUN = {"run": "0123456789ab", "commit": "abcdef", "cpu": "Some CPU", "cpus": 2, "kernel": "6.18", "python": "3.11"}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.cni import Container, port
-from bench.rulesets import around, crowd, portmap_iptables, portmap_nft, pure_map
+from bench.peers.rulesets import around, crowd, portmap_iptables, portmap_nft, pure_map
 from dataplane.types import Protocol
 
 WEB = Container("web", "", "10.77.1.2/16", ports=(port(8080, 80, Protocol.TCP), port(5353, 53, Protocol.UDP)))

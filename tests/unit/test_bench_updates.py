@@ -8,17 +8,17 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bench import updatefigures as shown
 from bench.answers import Answer
 from bench.cni import Container
-from bench.listings import OF_PORTMAP, RULESET, UnderWay
 from bench.measure import Sample
 from bench.plots import Bars, Curves, Role
-from bench.portmap import added, deleted, handles
-from bench.publishers import MOST_CONTAINERS, present
 from bench.report import Results
 from bench.scenarios import repair, rule_updates
-from bench.updates import MANY, ONE, RANGE, UPDATES, Ports, Update, Verb, elements, in_map
+from bench.scenarios.rule_updates import drawn as shown
+from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, UnderWay
+from bench.scenarios.rule_updates.portmap import added, deleted, handles
+from bench.scenarios.rule_updates.publishers import MOST_CONTAINERS, present
+from bench.scenarios.rule_updates.updates import MANY, ONE, RANGE, UPDATES, Ports, Update, Verb, elements, in_map
 from control.desired.ruleset import runs
 from control.model import PortMapping
 from dataplane.types import Protocol

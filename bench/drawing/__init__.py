@@ -1,0 +1,6 @@
+"""Draws plots (``bench.plots``) as pictures. Imports matplotlib, and nobody else does.
+
+draw.py     curves, bars and boxes
+sheets.py   what they are drawn on: title, legend, remark
+scales.py   numbers along an axis, pure
+"""

@@ -1,0 +1,244 @@
+"""Whoever we are compared with: the Go plugins of given directories, ``nft`` as a process, and libnftables in process.
+
+    for peer in found((Path("/usr/lib/cni"),)):      # Peer("portmap 1.1.1, iptables-nft", ...): one a backend
+        go = GoPlugins(host, peer)
+        go.preload(starter, containers)              # their ports are published, in the form that it writes itself
+        go.published()                               # the ports of the host that its rules lead somewhere
+    NftProcess(host, 1000)                           # one element of a map, by "nft -f -"
+    Libnftables(host, 1000)                          # one element of a map, in process
+
+Be aware: what ``iptables`` is on a machine decides how portmap writes its rules: iptables-nft, which writes nftables
+rules in iptables' form, or iptables-legacy. nftables without iptables came to portmap with 1.6, and has to be asked
+for: such a portmap is two peers. firewall knows no nftables to this day: in a chain it always uses iptables.
+"""
+
+from __future__ import annotations
+
+import gzip
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from ipaddress import ip_interface
+from pathlib import Path
+
+from bench.cni import Container, configuration, environment
+from bench.instruments.starter import Done, Starter
+from bench.native import BenchError
+from bench.peers.rulesets import PORTMAP_TABLE, portmap_iptables, portmap_nft
+from bench.place import SYSTEM_PATH, Host
+from dataplane.namespaces import inside
+from dataplane.nft.client import LibNftables
+from dataplane.nft.objects import Comment, Element, Port, Set
+from dataplane.nft.transaction import Transaction, add, create, delete
+from dataplane.types import Protocol
+
+NETWORK = "bench"
+
+_PLUGINS = ("bridge", "host-local", "portmap", "firewall")
+_DOCUMENTS = Path("../../share/doc/containernetworking-plugins/changelog.Debian.gz")
+_KNOWS_NFTABLES = PORTMAP_TABLE.split()[1].encode()
+_MAP = Set("bench", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
+_CHUNK = 500  # elements of one transaction
+
+
+class Backend(StrEnum):
+    """How portmap writes its rules."""
+
+    IPTABLES_NFT = "iptables-nft"
+    IPTABLES_LEGACY = "iptables-legacy"
+    NFTABLES = "nftables"
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The plugins of a directory, with one of the backends of its portmap."""
+
+    directory: Path
+    version: str
+    backend: Backend
+
+    @property
+    def name(self) -> str:
+        """As tables have it."""
+        return f"portmap {self.version}, {self.backend}"
+
+    @property
+    def keys(self) -> Mapping[str, object]:
+        """What portmap's entry of a conflist needs for this backend."""
+        return {"backend": "nftables"} if self.backend is Backend.NFTABLES else {}
+
+
+def found(directories: Sequence[Path]) -> list[Peer]:
+    """Everyone in these directories, and no two of one name. Raises ``BenchError`` where plugins are missing."""
+    installed = _installed_iptables()
+    peers = list[Peer]()
+    for directory in directories:
+        missing = [name for name in _PLUGINS if not (directory / name).exists()]
+        if missing:
+            raise BenchError(
+                f"could not find {', '.join(missing)} in {directory}: install the package containernetworking-plugins"
+            )
+        linked = (directory / "portmap").read_bytes()
+        backends = [*([installed] if installed else []), *([Backend.NFTABLES] if _KNOWS_NFTABLES in linked else [])]
+        if not backends:
+            raise BenchError(f"could not compare with {directory}/portmap: it needs iptables; install that package")
+        version = _version(directory)
+        if any(peer.version == version for peer in peers):
+            version = f"{version} of {directory}"
+        peers += [Peer(directory, version, backend) for backend in backends]
+    return peers
+
+
+class GoPlugins:
+    """One peer on one host."""
+
+    def __init__(self, host: Host, peer: Peer) -> None:
+        self.peer = peer
+        self._host = host
+        self._iptables_only = host.directory / "iptables-only"
+        self._iptables_only.mkdir()
+        if iptables := shutil.which("iptables", path=SYSTEM_PATH):
+            (self._iptables_only / "iptables").symlink_to(iptables)
+
+    def plugin(self, name: str) -> Path:
+        """An executable."""
+        return self.peer.directory / name
+
+    def environment(self, verb: str, container: Container, plugin: str) -> dict[str, str]:
+        """The parameters of a call.
+
+        portmap 1.1.1 looks for IPv6 rules in a CHECK of a container that has no such address, and fails, unless there
+        is no ip6tables: so no portmap finds it in a CHECK. That is two executions less for it.
+        """
+        given = environment(verb, container, str(self.peer.directory))
+        if plugin == "portmap" and verb == "CHECK" and self.peer.backend is not Backend.NFTABLES:
+            given["PATH"] = str(self._iptables_only)
+        return given
+
+    def preload(self, starter: Starter, containers: Sequence[Container]) -> None:
+        """Publish the ports of these: the first by an ADD, then all of them at once, by rules of just that form.
+
+        An ADD for each would take the better part of an hour. Raises ``BenchError`` where the form is another.
+        """
+        if not containers:
+            return
+        first = containers[0]
+        text = configuration("portmap", NETWORK, first.ports, first.previous_result(), **self.peer.keys)
+        starter.run(self.plugin("portmap"), self.environment("ADD", first, "portmap"), text)
+        written, known = self._rules(), self._form((first,))
+        if _lines(written) != _lines(known):
+            raise BenchError(
+                f"could not preload: {self.peer.name} writes other rules than those that are known here:\n{written}"
+            )
+        if self.peer.backend is Backend.NFTABLES:
+            self._host.run("nft", "-f", "-", text=f"delete table {PORTMAP_TABLE}\n{self._form(containers)}")
+        else:
+            self._host.run("iptables-restore", text=self._form(containers))
+
+    def published(self) -> Collection[int]:
+        """The ports of the host that portmap's rules lead to a container: asked of the one backend that it uses."""
+        pattern = r"dport (\d+) .*\bdnat to" if self.peer.backend is Backend.NFTABLES else r"--dport (\d+) -j DNAT"
+        return [int(port) for port in re.findall(pattern, self._rules())]
+
+    def _form(self, containers: Sequence[Container]) -> str:
+        if self.peer.backend is Backend.NFTABLES:
+            return portmap_nft(containers)
+        return portmap_iptables(containers, NETWORK)
+
+    def _rules(self) -> str:
+        """What is there; nothing where portmap has not made its table yet."""
+        if self.peer.backend is Backend.NFTABLES:
+            return self._host.run("nft", "list", "table", *PORTMAP_TABLE.split(), check=False)
+        return self._host.run("iptables-save", "-t", "nat")
+
+
+class NftProcess:
+    """One element at a time, by a process each: ``nft -f -``."""
+
+    def __init__(self, host: Host, present: int) -> None:
+        nft = shutil.which("nft", path=SYSTEM_PATH)
+        if nft is None:
+            raise BenchError("could not find nft: install the package nftables")
+        self._nft = Path(nft)
+        _fill(host, present)
+
+    def change(self, starter: Starter, verb: str, port: int) -> Done:
+        """ADD or DEL one."""
+        return starter.run(self._nft, {"PATH": "/usr/sbin:/usr/bin"}, _change(verb, port).text(), ("-f", "-"))
+
+
+class Libnftables:
+    """One element at a time, by libnftables in this process, in a namespace of its own."""
+
+    def __init__(self, host: Host, present: int) -> None:
+        self._netns = host.netns
+        _fill(host, present)
+
+    def changes(self, port: int, pairs: int) -> list[tuple[str, float]]:
+        """ADD and DEL one, so many times: verb and milliseconds."""
+
+        def there() -> list[tuple[str, float]]:
+            nft = LibNftables()
+            nft.run(_change("ADD", port))  # the library is loaded and its socket open
+            nft.run(_change("DEL", port))
+            spent = []
+            for _ in range(pairs):
+                for verb in ("ADD", "DEL"):
+                    transaction = _change(verb, port)
+                    began = time.perf_counter_ns()
+                    nft.run(transaction)
+                    spent.append((verb, (time.perf_counter_ns() - began) / 1e6))
+            return spent
+
+        with self._netns.open("rb") as netns:
+            return inside(netns.fileno(), there)
+
+
+def _installed_iptables() -> Backend | None:
+    iptables = shutil.which("iptables", path=SYSTEM_PATH)
+    if iptables is None:
+        return None
+    said = subprocess.run([iptables, "-V"], capture_output=True, text=True, check=True).stdout
+    return Backend.IPTABLES_NFT if "nf_tables" in said else Backend.IPTABLES_LEGACY
+
+
+def _version(directory: Path) -> str:
+    """Of the plugins: as they say it, or as the package that they are from does; else where they are."""
+    asked = subprocess.run(
+        [directory / "portmap"], capture_output=True, text=True, env={}, stdin=subprocess.DEVNULL, check=False
+    )
+    if said := re.search(r"plugin v(\d\S*)", asked.stderr + asked.stdout):
+        return said[1]
+    changelog = directory / _DOCUMENTS
+    if changelog.exists():
+        with gzip.open(changelog, "rt", encoding="utf-8") as text:
+            if newest := re.search(r"\((?:\d+:)?([\d.]+)", text.readline()):
+                return newest[1]
+    return f"of {directory}"
+
+
+def _lines(rules: str) -> list[str]:
+    """Chains and rules, without counters, comments and what only surrounds them; their order is not compared."""
+    kept = (re.sub(r" \[\d+:\d+\]$", "", line.strip()) for line in rules.splitlines())
+    return sorted(line for line in kept if line and line[0] not in "#}" and not re.match(r":[A-Z]+ ACCEPT", line))
+
+
+def _element(port: int) -> Element:
+    value = (ip_interface("10.77.0.2/16").ip, Port(80))
+    return Element(_MAP.name, (Protocol.TCP, Port(port)), value, Comment.owner(NETWORK, "one", "eth0"))
+
+
+def _change(verb: str, port: int) -> Transaction:
+    return Transaction((create(_element(port)) if verb == "ADD" else delete(_element(port)),))
+
+
+def _fill(host: Host, present: int) -> None:
+    """A table with a map of so many elements."""
+    host.run("nft", "-f", "-", text=Transaction((add(), add(_MAP))).text())
+    for start in range(0, present, _CHUNK):
+        chunk = range(start, min(start + _CHUNK, present))
+        host.run("nft", "-f", "-", text=Transaction(tuple(add(_element(10000 + one)) for one in chunk)).text())

@@ -1,0 +1,203 @@
+"""Hosts that publish many ports, each in one way, between a client whose every flow is new and one container.
+
+    site = Site(host, Way.RULES, size=10_000)
+    site.publish(native)                       # by our plugin, or by the text of what others have in the kernel
+    with site.flows(native, cpu) as flows:
+        doubts = site.prove(flows)             # a few flows to each target, and what the kernel says of them
+        flows.measure(site.number(Protocol.UDP, Place.LAST), milliseconds=10, least=10)
+
+The client computes its checksums itself, as what comes from a network has them. Our own ports are published by our
+plugin, at its defaults: nothing is put into our tables or maps by anybody else.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+from bench.cni import Container, configuration, environment
+from bench.hosts.hooked import sum_in_software
+from bench.hosts.ours import Ours
+from bench.instruments.newflows import NewFlows, give_sources
+from bench.instruments.starter import Starter
+from bench.native import Native
+from bench.peers.rulesets import MAP_TABLE, PORTMAP_TABLE, portmap_iptables, portmap_nft, pure_map
+from bench.place import Host
+from bench.scenarios.first_packet.ways import ADDRESS, Place, Seen, Way, doubts, publishers, targets
+from dataplane.nft.client import LibNftables
+from dataplane.nft.objects import TABLE
+from dataplane.programs import syscall
+from dataplane.programs.door import KernelPrograms
+from dataplane.types import DEVICE_PROGRAMS, Program, Protocol
+
+NETWORK = "bench"
+
+_HOST, _CLIENT, _GATEWAY = "10.0.2.15", "10.0.2.2", "10.77.0.1"
+_BRIDGE, _UPLINK, _WEB = "br-bench", "uplink", "web"
+_NFT_ONLY = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
+_PORTS_OF_AN_ADD = 5_000
+"""Of a container of ours that is only present: a configuration has a limit, and each ADD takes its time."""
+_IPTABLES = {Way.IPTABLES_NFT: "iptables-nft", Way.IPTABLES_LEGACY: "iptables-legacy"}
+_PROVING = 10  # flows to each target, at the least
+
+
+class Site:
+    """See the module."""
+
+    def __init__(self, host: Host, way: Way, size: int) -> None:
+        self.host, self.way = host, way
+        self._targets = targets(size)
+        self._containers = publishers(size, _PORTS_OF_AN_ADD) if way.ours else publishers(size)
+        self.ports = sum(len(one.ports) for one in self._containers)
+        """How many are published: at the least one number for each protocol."""
+
+    @property
+    def name(self) -> str:
+        return f"{self.way}, {self.ports:,} ports"
+
+    def number(self, protocol: Protocol, place: Place) -> int:
+        """Of a target, as ``NewFlows`` counts them. Raises ``ValueError`` for one that is not there."""
+        return list(self._targets).index((protocol, place))
+
+    def flows(self, native: Native, cpu: int) -> NewFlows:
+        """Both ends, for all targets."""
+        wanted = list(self._targets.values())
+        if self.way is Way.VETH:
+            wanted = [replace(one, port=one.listen) for one in wanted]
+        client, server = (self.host.existing(name).path for name in ("client", _WEB))
+        return NewFlows(self.host, native, cpu, client, _HOST, server, wanted)
+
+    def publish(self, native: Native) -> None:
+        """Put client and container in their places, and have all ports in the kernel. Raises ``BenchError``."""
+        if self.way is Way.VETH:
+            self._wire()
+            return
+        self._forward()
+        match self.way:
+            case Way.MAP:
+                self.host.run("nft", "-f", "-", text=pure_map(self._containers))
+            case Way.RULES:
+                self.host.run("nft", "-f", "-", text=portmap_nft(self._containers))
+            case Way.IPTABLES_NFT | Way.IPTABLES_LEGACY:
+                text = portmap_iptables(self._containers, NETWORK)
+                self.host.run(f"{_IPTABLES[self.way]}-restore", text=text)
+            case Way.OURS | Way.AGAIN | Way.NFT_ONLY:
+                self._add(native)
+
+    def prove(self, flows: NewFlows) -> list[str]:
+        """Why figures of this site would not be about what it is named for; nothing where they would. Slow.
+
+        Of a bare veth there is nothing to ask: that conntrack sees none of its flows is said by each round.
+        """
+        if self.way is Way.VETH:
+            return []
+        made = 0
+
+        def make() -> None:
+            nonlocal made
+            made = sum(flows.measure(number, 0, _PROVING).made for number in range(len(self._targets)))
+
+        seen = self._seen(make)
+        return [f"{self.name}: {text}" for text in doubts(self.way, self.ports, made, seen)]
+
+    def _seen(self, make: Callable[[], None]) -> Seen:
+        if self.way in _IPTABLES:
+            make()
+            return saved(self.host.run(f"{_IPTABLES[self.way]}-save", "-c", "-t", "nat"))
+        if self.way is Way.RULES:
+            with _counters(self.host, PORTMAP_TABLE, "hostports") as listed:
+                make()
+                text = listed()
+            return Seen(text.count(" dnat to "), _taken(text), re.findall(r'comment "(\S+)"', text))
+        if self.way is Way.MAP:
+            with _counters(self.host, MAP_TABLE, "prerouting") as listed:
+                make()
+                decided = _taken(listed())
+            return Seen(self.host.run("nft", "list", "map", *MAP_TABLE.split(), "ports").count(" : 10.77."), decided)
+        with _counters(self.host, TABLE, "publish_any") as listed, syscall.enable_stats():
+            before = self.host.inside(_runs)
+            make()
+            runs = {program: count - before[program] for program, count in self.host.inside(_runs).items()}
+            decided = _taken(listed())
+        sizes = self.host.inside(lambda: LibNftables().sizes())
+        return Seen(sum(count for name, count in sizes.items() if name.startswith("publish")), decided, runs=runs)
+
+    def _add(self, native: Native) -> None:
+        """By the plugin itself, a container after the other: an agent would be one process more that may wake up."""
+        ours, options = Ours(self.host), _NFT_ONLY if self.way is Way.NFT_ONLY else {}
+        plugin = ours.plugin("dataplane")
+        with Starter(self.host, native) as starter:
+            for container in self._gathered():
+                text = configuration("dataplane", NETWORK, container.ports, container.previous_result(), **options)
+                starter.run(plugin, environment("ADD", container, str(plugin.parent), **ours.settings), text)
+
+    def _gathered(self) -> Iterator[Container]:
+        """One container with all measured ports, and the others, each with a namespace and a link."""
+        measured = [one for one in self._containers if one.address == ADDRESS]
+        others = [one for one in self._containers if one.address != ADDRESS]
+        ports = tuple(mapping for one in measured for mapping in one.ports)
+        yield Container(_WEB, f"/run/netns/{_WEB}", ADDRESS, _GATEWAY, _BRIDGE, f"v{_WEB}", ports)
+        for one, place in zip(others, self.host.namespaces([one.name for one in others]), strict=True):
+            link = self.host.wire(_BRIDGE, place, one.address, _GATEWAY)
+            yield replace(one, gateway=_GATEWAY, bridge=_BRIDGE, link=link)
+
+    def _wire(self) -> None:
+        client, web = self.host.namespaces(["client", _WEB])
+        self.host.run("ip", "link", "add", "eth0", "netns", client.name, "type", "veth",
+                      "peer", "name", "eth0", "netns", web.name)  # fmt: skip
+        for place, address in ((client, _CLIENT), (web, _HOST)):
+            place.run("ip", "-batch", "-", text=f"address add {address}/24 dev eth0\nlink set eth0 up\n")
+        give_sources(client, _CLIENT, web)
+        sum_in_software(client.path, self.host)
+
+    def _forward(self) -> None:
+        client = self.host.join("client", _UPLINK, f"{_HOST}/24", f"{_CLIENT}/24")
+        # A bridge that snoops joins a group, and its IGMP would be one more flow that conntrack knows.
+        bridge = f"link add {_BRIDGE} type bridge forward_delay 0 mcast_snooping 0\n"
+        up = f"address add {_GATEWAY}/16 dev {_BRIDGE}\nlink set {_BRIDGE} up\n"
+        self.host.run("ip", "-batch", "-", text=bridge + up)
+        self.host.wire(_BRIDGE, self.host.namespace(_WEB), ADDRESS, _GATEWAY)
+        self.host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
+        give_sources(client, _CLIENT, self.host)
+        sum_in_software(client.path, self.host)
+
+
+def refusal(host: Host, way: Way) -> str:
+    """Why ports cannot be published this way on this machine: what iptables says. Empty where they can."""
+    if way not in _IPTABLES:
+        return ""
+    program = _IPTABLES[way]
+    said = host.run("sh", "-c", f"{program} -t nat -S 2>&1 >/dev/null || echo {program} failed").strip()
+    return said if said.endswith("failed") else ""
+
+
+def saved(text: str) -> Seen:
+    """What ``iptables-save -c -t nat`` says of portmap's rules: each DNAT rule is a port, and counts new flows."""
+    dnat = [line for line in text.splitlines() if " -j DNAT " in line]
+    decided = sum(int(line[1:].partition(":")[0]) for line in dnat)
+    return Seen(len(dnat), decided, re.findall(r'id: \\"(\S+)\\"', text))
+
+
+@contextmanager
+def _counters(host: Host, table: str, chain: str) -> Iterator[Callable[[], str]]:
+    """A counter before all rules of a chain and one behind them, for a while; calling it lists the chain."""
+    added = f"insert rule {table} {chain} counter\nadd rule {table} {chain} counter\n"
+    handles = re.findall(r"# handle (\d+)", host.run("nft", "-e", "-a", "-f", "-", text=added))
+    try:
+        yield lambda: host.run("nft", "list", "chain", *table.split(), chain)
+    finally:
+        text = "".join(f"delete rule {table} {chain} handle {handle}\n" for handle in handles)
+        host.run("nft", "-f", "-", text=text)
+
+
+def _taken(chain: str) -> int:
+    """How many packets came to the first rule of a chain and not to the last: those that a rule between them took."""
+    came, *_, missed = (int(count) for count in re.findall(r"counter packets (\d+)", chain))
+    return came - missed
+
+
+def _runs() -> dict[Program, int]:
+    door = KernelPrograms()
+    return {program: door.program(program).runs for program in DEVICE_PROGRAMS}
