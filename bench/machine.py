@@ -18,7 +18,7 @@ import uuid
 from importlib.metadata import version
 from pathlib import Path
 
-from bench.report.results import VERSION
+from bench.figures.results import VERSION
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("containernetworking-plugins", "nftables", "iptables")

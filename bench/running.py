@@ -17,10 +17,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 
+from bench.figures import Log
 from bench.machine import describe
 from bench.native import build
 from bench.progress import Progress
-from bench.report import Log
 from bench.scenarios import Scenario
 from bench.stage import PEERS, Extent, Stage
 from dataplane.errors import DataplaneError

@@ -14,11 +14,11 @@ from enum import IntEnum
 from pathlib import Path
 
 from bench.cni import Container, port
+from bench.figures import Log
+from bench.figures.measure import Turn, schedule
 from bench.machine import Meter
-from bench.measure import Turn, schedule
 from bench.native import Native
 from bench.place import Host
-from bench.report import Log
 
 FIRST_PORT = 10000
 """Where the ports that are only present begin."""

@@ -1,4 +1,4 @@
-"""Draws plots (``bench.plots``) as pictures. Imports matplotlib, and nobody else does.
+"""Draws plots (``bench.figures.plots``) as pictures. Imports matplotlib, and nobody else does.
 
 draw.py     curves, bars and boxes
 sheets.py   what they are drawn on: title, legend, remark

@@ -1,4 +1,4 @@
-"""Draws plots (``bench.plots``) as SVG and PNG. Imports matplotlib: who only measures does without this.
+"""Draws plots (``bench.figures.plots``) as SVG and PNG. Imports matplotlib: who only measures does without this.
 
     svg(plot)                        the text of a file; equal plots give equal texts
     write(plot, directory)           directory/NAME.svg and NAME.png
@@ -21,8 +21,8 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from bench.drawing.scales import plain_interval, plain_number, sizes_shown, ticks
 from bench.drawing.sheets import Key, lay_out, sheet, styled, wrapped
-from bench.plots import Axis, Bars, Boxes, Curves, Line, Plot, Role
-from bench.report.colours import INK, LIGHT, PAPER
+from bench.figures.colours import INK, LIGHT, PAPER
+from bench.figures.plots import Axis, Bars, Boxes, Curves, Line, Plot, Role
 
 _CURVES = 4.6  # inches high
 _ROW, _ROW_LINE = 0.48, 0.24  # inches: a bar or a box with its name, and each further line of that

@@ -27,7 +27,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.legend import Legend
 from matplotlib.text import Text
 
-from bench.report.colours import INK, PAPER, RULE
+from bench.figures.colours import INK, PAPER, RULE
 
 WIDTH = 10.0
 """Inches, of every plot."""

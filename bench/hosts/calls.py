@@ -11,9 +11,9 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from bench.figures import Log
 from bench.hosts.ours import Agent
 from bench.instruments.starter import Done
-from bench.report import Log
 
 VERBS = ("ADD", "CHECK", "DEL")
 CPU, AGENT, BOTH = "CPU", "the agent's CPU", "CPU in all"

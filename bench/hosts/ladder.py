@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
-from bench.plots import Role
+from bench.figures.plots import Role
 from dataplane.types import Program, Protocol
 
 

@@ -22,13 +22,13 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from bench.cni import Container, configuration, port
+from bench.figures.plots import Role
 from bench.hosts.ours import Ours
 from bench.instruments.roundtrips import Ends
 from bench.instruments.starter import Starter
 from bench.native import Native
 from bench.peers.rulesets import MAP_TABLE, PORTMAP_TABLE, crowd, portmap_nft, pure_map
 from bench.place import Host, Namespace
-from bench.plots import Role
 from bench.stage import Stage
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import DEVICE_PROGRAMS, Program, Protocol

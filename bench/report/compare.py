@@ -13,13 +13,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from bench.answers import Answer
-from bench.measure import Interval
+from bench.figures.answers import Answer
+from bench.figures.blocks import Table
+from bench.figures.measure import Interval
+from bench.figures.rows import Better
+from bench.figures.words import Verdict, bounds, measured, times, verdict
 from bench.report import machines
-from bench.report.blocks import Table
-from bench.report.figures import Better
 from bench.report.summary import Summary, Told
-from bench.report.words import Verdict, bounds, measured, times, verdict
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
-from bench.plots import Plot
+from bench.figures.blocks import Block, Heading, Items, Picture, Table, parse
+from bench.figures.plots import Plot
+from bench.figures.rows import Figure, spread, value
 from bench.report import machines, standing
-from bench.report.blocks import Block, Heading, Items, Picture, Table, parse
-from bench.report.figures import Figure, spread, value
 from bench.report.summary import Summary, Told
 
 TITLE = "How fast is it, beside others?"

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import assert_never
 
-from bench.plots import Role
-from bench.report.blocks import Block, Heading, Items, Picture, Table, Text
-from bench.report.colours import DARK, INK, LIGHT, PAPER, RULE
+from bench.figures.blocks import Block, Heading, Items, Picture, Table, Text
+from bench.figures.colours import DARK, INK, LIGHT, PAPER, RULE
+from bench.figures.plots import Role
 
 _BOLD, _CODE = re.compile(r"\*\*(.+?)\*\*"), re.compile(r"`(.+?)`")
 _ID = re.compile(r'(\bid="|href="#|url\(#)')

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from statistics import median
 from typing import Any
 
-from bench.measure import MOST_STEAL
-from bench.report.blocks import Table
+from bench.figures.blocks import Table
+from bench.figures.measure import MOST_STEAL
 from bench.report.summary import Summary, Told
 
 _FACTS = {

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from typing import assert_never
 
-from bench.report.blocks import Block, Heading, Items, Picture, Table, Text
+from bench.figures.blocks import Block, Heading, Items, Picture, Table, Text
 
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")  # what would be taken for HTML; "<= 3 ms" would not
 

@@ -21,13 +21,13 @@ from __future__ import annotations
 
 import re
 
-from bench.answers import Kind
+from bench.figures.answers import Kind
+from bench.figures.blocks import Block
+from bench.figures.rows import spread, value
+from bench.figures.words import faster
 from bench.report import contents, machines, standing
-from bench.report.blocks import Block
-from bench.report.figures import spread, value
 from bench.report.markdown import render
 from bench.report.summary import Summary, Told
-from bench.report.words import faster
 
 _MARKED = re.compile(r"(<!-- bench: (?P<name>[^\n]+?) -->)(?P<text>.*?)(<!-- /bench -->)", re.DOTALL)
 _OPEN = re.compile(r"<!-- bench: [^\n]+? -->")

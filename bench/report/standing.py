@@ -6,13 +6,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.measure import Interval
-from bench.plots import Role
-from bench.report.blocks import Block, Heading, Items, Table, Text
-from bench.report.figures import value
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.blocks import Block, Heading, Items, Table, Text
+from bench.figures.measure import Interval
+from bench.figures.plots import Role
+from bench.figures.rows import value
+from bench.figures.words import Verdict, faster, measured, verdict
 from bench.report.summary import Summary, Told
-from bench.report.words import Verdict, faster, measured, verdict
 
 _COLUMNS = {
     "beside raw veth": (Role.FLOOR,),

@@ -14,11 +14,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, assert_never
 
-from bench.answers import Answer, Kind
-from bench.measure import MOST_STEAL
-from bench.plots import Bars, Boxes, Curves, Plot
-from bench.report.figures import Figure, why_not
-from bench.report.results import Results
+from bench.figures.answers import Answer, Kind
+from bench.figures.measure import MOST_STEAL
+from bench.figures.plots import Bars, Boxes, Curves, Plot
+from bench.figures.results import Results
+from bench.figures.rows import Figure, why_not
 from bench.report.shape import plain, shaped
 
 if TYPE_CHECKING:

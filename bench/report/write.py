@@ -16,8 +16,8 @@ from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
+from bench.figures import find_results, read
 from bench.native import BenchError
-from bench.report import find_results, read
 from bench.report.contents import TITLE, contents
 from bench.report.html import page
 from bench.report.markdown import render

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bench.answers import Answer
+from bench.figures import Figure, Results
+from bench.figures.answers import Answer
+from bench.figures.plots import Plot
 from bench.native import BenchError
-from bench.plots import Plot
-from bench.report import Figure, Results
 from bench.stage import Stage
 
 SUITES: dict[str, tuple[str, ...]] = {

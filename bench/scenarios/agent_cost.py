@@ -18,11 +18,11 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from bench.cni import configuration
+from bench.figures import Figure, Results, control_figure, median_figure
 from bench.hosts.ours import DPCTL, Agent, Ours
 from bench.instruments.starter import Starter
 from bench.peers.plugins import NETWORK
 from bench.place import end
-from bench.report import Figure, Results, control_figure, median_figure
 from bench.stage import Stage, containers
 
 START, AGAIN, FIRST, FLOOR, IDLE = "start", "start again", "first start", "dpctl --version", "idle"

@@ -27,16 +27,8 @@ from contextlib import ExitStack
 from functools import partial
 from threading import Barrier
 
-from bench.answers import Answer, Beside, Growth, Kind
 from bench.cni import Container, port
-from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
-from bench.hosts.ours import Agent, Ours
-from bench.instruments.starter import Starter
-from bench.measure import block_medians, interval, paired, percentile
-from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
-from bench.place import Host
-from bench.plots import Axis, Curves, Line, Plot, Point, Role, line
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -45,6 +37,14 @@ from bench.report import (
     percentile_figure,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import block_medians, interval, paired, percentile
+from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
+from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
+from bench.hosts.ours import Agent, Ours
+from bench.instruments.starter import Starter
+from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
+from bench.place import Host
 from bench.stage import Stage
 
 AT_ONCE = (1, 2, 4, 8, 16, 32)

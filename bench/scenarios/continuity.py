@@ -24,10 +24,10 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import dataplane
+from bench.figures import Figure, Results, count_figure, median_figure
 from bench.hosts.ours import DPCTL, Agent
 from bench.hosts.traffic import World
 from bench.place import end, wait_for
-from bench.report import Figure, Results, count_figure, median_figure
 from bench.stage import Stage
 
 EVENTS = ("nothing", "restart", "kill", "upgrade")

@@ -24,14 +24,14 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from bench.answers import Answer, Beside, Kind
+from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures.answers import Answer, Beside, Kind
+from bench.figures.measure import Sample, interval, paired, spread_percentile
+from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
 from bench.hosts.ladder import AGAIN, CHAIN, MAP, OURS, PORTMAP_NFT, PUBLISHED, RUNGS, TABLES_ALONE, TWIN, VETH
 from bench.hosts.sightings import prove
 from bench.hosts.testbed import Testbed
 from bench.instruments.roundtrips import RoundTrips
-from bench.measure import Sample, interval, paired, spread_percentile
-from bench.plots import Axis, Bars, Boxes, Plot, bar, box
-from bench.report import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 from bench.stage import Stage
 from dataplane.types import Protocol
 

@@ -27,7 +27,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench.answers import Answer, Beside, Growth, Kind
+from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import interval, paired
+from bench.figures.plots import Axis, Bar, Bars, Plot, bar
 from bench.hosts.ladder import (
     AGAIN,
     CHAIN,
@@ -45,9 +48,6 @@ from bench.hosts.ladder import (
 from bench.hosts.sightings import prove
 from bench.hosts.testbed import Testbed
 from bench.instruments.roundtrips import RoundTrips
-from bench.measure import interval, paired
-from bench.plots import Axis, Bar, Bars, Plot, bar
-from bench.report import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 from bench.stage import Stage
 from dataplane.types import Protocol
 

@@ -24,14 +24,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.answers import Answer, Growth, Kind
+from bench.figures import Figure, Results, count_figure, median_figure
+from bench.figures.answers import Answer, Growth, Kind
+from bench.figures.measure import block_medians, interval, paired
+from bench.figures.plots import Axis, Curves, Plot, Role, line
 from bench.hosts.traffic import TCP_PORT, Knock, World
 from bench.instruments.watcher import Commit, Watcher
 from bench.making import at_once
-from bench.measure import block_medians, interval, paired
 from bench.native import BenchError
-from bench.plots import Axis, Curves, Plot, Role, line
-from bench.report import Figure, Results, count_figure, median_figure
 from bench.stage import Extent, Stage
 from control.desired.ruleset import SETS
 from control.repair.reconciler import PATIENCE, WINDOW

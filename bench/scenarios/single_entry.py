@@ -24,17 +24,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from bench.answers import Answer, Beside, Kind
 from bench.cni import Container, port
-from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
-from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
-from bench.hosts.ours import Agent, Ours
-from bench.instruments.starter import Starter
-from bench.measure import block_medians, interval, paired
-from bench.peers.plugins import GoPlugins, found
-from bench.place import Host
-from bench.plots import Axis, Bars, Plot, Role, bar
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -43,6 +34,15 @@ from bench.report import (
     percentile_figure,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Kind
+from bench.figures.measure import block_medians, interval, paired
+from bench.figures.plots import Axis, Bars, Plot, Role, bar
+from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
+from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
+from bench.hosts.ours import Agent, Ours
+from bench.instruments.starter import Starter
+from bench.peers.plugins import GoPlugins, found
+from bench.place import Host
 from bench.stage import FIRST_PORT, Stage
 
 AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among many"

@@ -23,11 +23,11 @@ from dataclasses import dataclass
 from threading import Barrier
 
 from bench.cni import Container, configuration, port
+from bench.figures import Figure, Results, count_figure, percentile_figure
 from bench.hosts.ours import Ours
 from bench.instruments.starter import Starter
 from bench.machine import Meter
 from bench.peers.plugins import NETWORK
-from bench.report import Figure, Results, count_figure, percentile_figure
 from bench.stage import Stage
 
 WORKERS = 32

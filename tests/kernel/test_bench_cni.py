@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from bench.cni import port
+from bench.figures import Log
 from bench.instruments.starter import Starter
 from bench.native import BenchError, Native, build
 from bench.peers.plugins import Backend, GoPlugins, Peer, found
-from bench.report import Log
 from bench.scenarios.cni_latency import oneport
 from bench.stage import Extent, Stage, containers
 from support import needs

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.measure import spread_percentile
+from bench.figures.measure import spread_percentile
 from bench.native import Native, build
 from bench.place import Host
 from bench.scenarios.first_packet.publishing import Site

@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from bench.cni import configuration, environment
+from bench.figures import Log
+from bench.figures.measure import spread_percentile
 from bench.hosts import testbed
 from bench.hosts.ladder import CHAIN, MAP, OURS, PORTMAP, PUBLISHED, ROUTED, RUNGS, TABLES_ALONE, VETH
 from bench.hosts.sightings import prove
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.instruments.starter import Starter
-from bench.measure import spread_percentile
 from bench.native import BenchError, Native, build
 from bench.place import Host
-from bench.report import Log
 from bench.stage import Extent, Stage, containers
 from dataplane.types import Protocol
 from support import needs

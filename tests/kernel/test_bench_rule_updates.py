@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 from bench.cni import Container, configuration, environment, port
+from bench.figures import Log
 from bench.instruments.held import PORTMAP, PURE, Held
 from bench.instruments.starter import Starter
 from bench.native import Native, build
-from bench.report import Log
 from bench.scenarios import repair
 from bench.scenarios.rule_updates import drawn as shown
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, Lister, of_ours

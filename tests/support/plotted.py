@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.plots import Axis, Bar, Bars, Box, Boxes, Curves, Line, Point, Role
+from bench.figures.plots import Axis, Bar, Bars, Box, Boxes, Curves, Line, Point, Role
 
 SIZES = (1, 10, 100, 1_000, 10_000, 60_000)
 

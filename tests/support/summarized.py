@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.measure import Interval
-from bench.plots import Role
-from bench.report import Better, Figure, grid
+from bench.figures import Better, Figure, grid
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import Interval
+from bench.figures.plots import Role
 from bench.report.summary import Summary, Told
 from support.plotted import BARS, CURVES
 

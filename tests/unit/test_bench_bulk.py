@@ -6,13 +6,13 @@ import threading
 
 import pytest
 
+from bench.figures import Histogram, Results
+from bench.figures.measure import Sample
+from bench.figures.plots import Axis, Bars, Boxes, Role
 from bench.hosts.sites import AGAIN, MAP, NFT, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher, Seen, doubts
 from bench.instruments.stackcounts import parsed, risen
 from bench.instruments.streams import Arrivals, Direction, Transfer
-from bench.measure import Sample
 from bench.native import BenchError
-from bench.plots import Axis, Bars, Boxes, Role
-from bench.report import Histogram, Results
 from bench.scenarios import bulk, updates_under_load
 from bench.scenarios.bulk.drawn import (
     AMISS,

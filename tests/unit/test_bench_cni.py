@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.figures import Figure, Results
+from bench.figures.measure import Sample
+from bench.figures.plots import Curves, Role
 from bench.hosts.chains import SINGLE, Called
 from bench.instruments.starter import Done
-from bench.measure import Sample
 from bench.native import BenchError
 from bench.peers.plugins import Backend, Peer, found
-from bench.plots import Curves, Role
-from bench.report import Figure, Results
 from bench.scenarios import cni_latency, concurrency, single_entry
 from bench.scenarios.cni_latency import oneport
 

@@ -10,7 +10,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from bench.cli import bench
-from bench.report import Better, Figure
+from bench.figures import Better, Figure
 from bench.report.compare import Change, Comparison, compare, table
 from bench.report.summary import Summary, Told
 from support.summarized import PACKETS, RUN, SUMMARY, TRIP, around

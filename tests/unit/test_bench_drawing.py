@@ -20,8 +20,8 @@ from matplotlib.transforms import Bbox
 from bench.drawing.draw import draw, svg, write
 from bench.drawing.scales import MOST, plain_interval, plain_number, sizes_shown, ticks
 from bench.drawing.sheets import DPI, WIDTH
-from bench.plots import Axis, Bars, Curves, Line, Plot, Point, Role
-from bench.report.colours import DARK, LIGHT
+from bench.figures.colours import DARK, LIGHT
+from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Point, Role
 from support.plotted import BARS, BOXES, CURVES, PLOTS, SIZES
 
 SHORT = replace(CURVES, name="short", lines=CURVES.lines[:1], title="One", remark="")

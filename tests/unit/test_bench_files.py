@@ -12,10 +12,10 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import bench
-from bench.measure import Interval
+from bench.figures import Log, Results
+from bench.figures.measure import Interval
+from bench.figures.plots import Boxes, Plot, Role, box
 from bench.native import BenchError
-from bench.plots import Boxes, Plot, Role, box
-from bench.report import Log, Results
 from bench.report.contents import contents
 from bench.report.markdown import render
 from bench.report.shape import plain, shaped

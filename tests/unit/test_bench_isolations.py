@@ -8,8 +8,8 @@ from itertools import product
 
 import pytest
 
-from bench.measure import Sample
-from bench.report import Figure, Results
+from bench.figures import Figure, Results
+from bench.figures.measure import Sample
 from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
 from bench.scenarios.isolation.rules import (
     DROPS,

@@ -7,9 +7,9 @@ import platform
 import re
 from pathlib import Path
 
+from bench.figures.results import VERSION
 from bench.machine import Meter, describe
 from bench.report import machines
-from bench.report.results import VERSION
 from bench.report.summary import Summary, Told
 
 FLAWS = Path("/sys/devices/system/cpu/vulnerabilities")

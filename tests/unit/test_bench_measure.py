@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.measure import (
+from bench.figures.measure import (
     Control,
     Interval,
     Sample,

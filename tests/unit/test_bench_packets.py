@@ -8,7 +8,10 @@ from ipaddress import IPv4Network, ip_address
 
 import pytest
 
-from bench.answers import Kind
+from bench.figures import Histogram, Results
+from bench.figures.answers import Kind
+from bench.figures.measure import Sample
+from bench.figures.plots import Bars, Boxes, Role
 from bench.hosts.ladder import (
     AGAIN,
     BRIDGE,
@@ -30,10 +33,7 @@ from bench.hosts.ladder import (
     Rung,
     doubts,
 )
-from bench.measure import Sample
 from bench.peers.translations import Forwarded, nft_map, portmap, portmap_nft
-from bench.plots import Bars, Boxes, Role
-from bench.report import Histogram, Results
 from bench.scenarios import layers, published
 from bench.scenarios.published import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
 from dataplane.types import Program, Protocol

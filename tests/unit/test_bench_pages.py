@@ -6,8 +6,8 @@ import re
 from html.parser import HTMLParser
 
 from bench.drawing.draw import svg
-from bench.report import grid
-from bench.report.blocks import Heading, Items, Table, Text, parse
+from bench.figures import grid
+from bench.figures.blocks import Heading, Items, Table, Text, parse
 from bench.report.contents import contents
 from bench.report.html import inline, page
 from bench.report.markdown import render

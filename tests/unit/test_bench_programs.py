@@ -7,6 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from bench.figures import Results
+from bench.figures.measure import Sample
 from bench.hosts.variants import (
     AGAIN,
     BARE,
@@ -21,8 +23,6 @@ from bench.hosts.variants import (
     doubts,
     variants,
 )
-from bench.measure import Sample
-from bench.report import Results
 from bench.scenarios.program_cost import figures, tables
 from bench.scenarios.program_cost.frames import SYN, Flow, frame
 from bench.scenarios.program_cost.testruns import CONTINUE, DEVICES, FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Devices, cases

@@ -10,10 +10,7 @@ import pytest
 from click.testing import CliRunner
 
 from bench.cli import bench
-from bench.hosts.traffic import Knock
-from bench.measure import Sample
-from bench.native import BenchError
-from bench.report import (
+from bench.figures import (
     Better,
     Figure,
     Log,
@@ -26,8 +23,11 @@ from bench.report import (
     ratio_figure,
     read,
 )
+from bench.figures.measure import Sample
+from bench.figures.rows import why_not
+from bench.hosts.traffic import Knock
+from bench.native import BenchError
 from bench.report.contents import scenario as told_in_full
-from bench.report.figures import why_not
 from bench.report.markdown import render
 from bench.report.summary import Told
 from bench.scenarios import NAMES, find

@@ -6,13 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from bench.answers import Kind
-from bench.measure import Interval
-from bench.report import Figure, machines, standing
+from bench.figures import Figure
+from bench.figures.answers import Kind
+from bench.figures.measure import Interval
+from bench.figures.words import Verdict, faster, times, verdict
+from bench.report import machines, standing
 from bench.report.contents import contents
 from bench.report.markdown import render
 from bench.report.summary import Summary
-from bench.report.words import Verdict, faster, times, verdict
 from support.plotted import BARS, CURVES
 from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATES
 

@@ -8,11 +8,11 @@ from ipaddress import IPv4Address
 
 import pytest
 
-from bench.answers import Answer
 from bench.cni import Container
-from bench.measure import Sample
-from bench.plots import Bars, Curves, Role
-from bench.report import Results
+from bench.figures import Results
+from bench.figures.answers import Answer
+from bench.figures.measure import Sample
+from bench.figures.plots import Bars, Curves, Role
 from bench.scenarios import repair, rule_updates
 from bench.scenarios.rule_updates import drawn as shown
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, UnderWay

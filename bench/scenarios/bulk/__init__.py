@@ -27,12 +27,12 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 
+from bench.figures.measure import Turn
 from bench.hosts.sites import EDGE, Sites, Way, doubts, watched
 from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.segments import Feature, switch
 from bench.instruments.stackcounts import counted, risen
 from bench.instruments.streams import Direction, Pace, Steady, Stream, Transfer
-from bench.measure import Turn
 from bench.scenarios.bulk.drawn import (
     AGAIN_SENT,
     AMISS,

@@ -6,13 +6,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bench.answers import Answer, Beside, Growth, Kind
+from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import Interval, Sample, block_medians, interval, paired, spread_percentile
+from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
 from bench.hosts.sites import AGAIN, MAP, NFT, OTHERS, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher
 from bench.instruments.stackcounts import TROUBLE
 from bench.instruments.streams import Direction, Pace
-from bench.measure import Interval, Sample, block_medians, interval, paired, spread_percentile
-from bench.plots import Axis, Bars, Boxes, Plot, bar, box
-from bench.report import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 
 
 class Form(StrEnum):

@@ -30,12 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
-from bench.measure import Sample, block_medians, interval, paired, percentile
-from bench.peers.plugins import Peer, found
-from bench.plots import Axis, Bars, Curves, Plot, Role, bar, line
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -46,6 +41,11 @@ from bench.report import (
     percentile_figure,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import Sample, block_medians, interval, paired, percentile
+from bench.figures.plots import Axis, Bars, Curves, Plot, Role, bar, line
+from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
+from bench.peers.plugins import Peer, found
 from bench.scenarios.cni_latency import oneport
 from bench.scenarios.cni_latency.oneport import AGAIN, ALONE, BY_ITSELF, COLD, FLOOR, LIBRARY, NFT, OURS, Subject
 from bench.stage import Extent, Stage

@@ -31,11 +31,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from statistics import median
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.instruments.newflows import NewFlows, Round
-from bench.measure import Sample, block_medians, interval, paired
-from bench.plots import Axis, Boxes, Curves, Plot, box, line
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -46,6 +42,10 @@ from bench.report import (
     number,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import Sample, block_medians, interval, paired
+from bench.figures.plots import Axis, Boxes, Curves, Plot, box, line
+from bench.instruments.newflows import NewFlows, Round
 from bench.scenarios.first_packet.publishing import Site, refusal
 from bench.scenarios.first_packet.verbatim import compare
 from bench.scenarios.first_packet.ways import PROTOCOLS, Place, Way

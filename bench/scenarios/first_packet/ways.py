@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from bench.cni import Container, port
+from bench.figures.plots import Role
 from bench.instruments.newflows import Target
 from bench.peers.rulesets import PORTS_EACH, around, crowd
-from bench.plots import Role
 from dataplane.types import Program, Protocol
 
 ADDRESS = "10.77.1.2/16"

@@ -8,10 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.measure import CONFIDENCE, Control, Sample, block_medians, interval, paired
-from bench.plots import Axis, Curves, line
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -22,6 +19,9 @@ from bench.report import (
     number,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import CONFIDENCE, Control, Sample, block_medians, interval, paired
+from bench.figures.plots import Axis, Curves, line
 from bench.scenarios.isolation.rules import OPEN, PUBLISHED, ROUTED, Variant
 
 SIZES = (2, 10, 100, 1_000)

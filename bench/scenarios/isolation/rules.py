@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from ipaddress import IPv4Address
 
-from bench.plots import Role
+from bench.figures.plots import Role
 from dataplane.nft.objects import Table
 from dataplane.types import Program
 

@@ -24,6 +24,17 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 
+from bench.figures import (
+    Figure,
+    Results,
+    control_figure,
+    count_figure,
+    difference_figure,
+    grid,
+    median_figure,
+    ratio_figure,
+)
+from bench.figures.measure import interval, paired
 from bench.hosts.hooked import Scene
 from bench.hosts.variants import (
     AGAIN,
@@ -41,17 +52,6 @@ from bench.hosts.variants import (
     variants,
 )
 from bench.instruments.roundtrips import RoundTrips
-from bench.measure import interval, paired
-from bench.report import (
-    Figure,
-    Results,
-    control_figure,
-    count_figure,
-    difference_figure,
-    grid,
-    median_figure,
-    ratio_figure,
-)
 from bench.scenarios.program_cost import connects
 from bench.scenarios.program_cost.testruns import (
     CROWD,

@@ -15,12 +15,12 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
+from bench.figures import Figure, Results, control_figure, median_figure, ratio_figure
 from bench.hosts.cgroups import attach, cgroup_root, own_cgroup, serve
 from bench.hosts.hooked import CONTAINER, Scene
 from bench.hosts.variants import HOST_PORTS
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.native import BenchError
-from bench.report import Figure, Results, control_figure, median_figure, ratio_figure
 from bench.stage import Stage
 from dataplane import abi
 from dataplane.programs.door import KernelPrograms

@@ -28,11 +28,11 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
 
-from bench.answers import Answer
+from bench.figures import Figure, Results
+from bench.figures.answers import Answer
+from bench.figures.plots import Plot
 from bench.instruments.starter import Starter
 from bench.making import at_once
-from bench.plots import Plot
-from bench.report import Figure, Results
 from bench.scenarios.rule_updates import drawn as shown
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, Lister, Listing, of_ours
 from bench.scenarios.rule_updates.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher

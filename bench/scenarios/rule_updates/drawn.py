@@ -6,10 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from statistics import median
 
-from bench.answers import Answer, Beside, Growth, Kind
-from bench.measure import CONFIDENCE, Control, Interval, Sample, block_medians, interval, paired
-from bench.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
-from bench.report import (
+from bench.figures import (
     Figure,
     Results,
     control_figure,
@@ -20,6 +17,9 @@ from bench.report import (
     percentile_figure,
     ratio_figure,
 )
+from bench.figures.answers import Answer, Beside, Growth, Kind
+from bench.figures.measure import CONFIDENCE, Control, Interval, Sample, block_medians, interval, paired
+from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
 

@@ -23,14 +23,14 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 
-from bench.answers import Answer, Beside, Kind
+from bench.figures import Figure, Results, control_figure, count_figure, median_figure, number, ratio_figure
+from bench.figures.answers import Answer, Beside, Kind
+from bench.figures.measure import block_medians, interval, paired
+from bench.figures.plots import Axis, Bars, Plot, Role, bar
 from bench.hosts.sites import MAP, OTHERS, OURS, RULES, Sites, Way
 from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.roundtrips import RoundTrips
 from bench.instruments.starter import Starter
-from bench.measure import block_medians, interval, paired
-from bench.plots import Axis, Bars, Plot, Role, bar
-from bench.report import Figure, Results, control_figure, count_figure, median_figure, number, ratio_figure
 from bench.scenarios.updates_under_load.churn import Change, Updates, by_element, by_noop, by_ours, by_rule
 from bench.stage import Stage
 from dataplane.namespaces import inside

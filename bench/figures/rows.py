@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.measure import (
+from bench.figures.measure import (
     CONFIDENCE,
     CONTROL_BLOCKS,
     CONTROL_TOLERANCE,
@@ -23,7 +23,7 @@ from bench.measure import (
     paired,
     percentile,
 )
-from bench.report.words import measured, number
+from bench.figures.words import measured, number
 
 UNPROVED = "NOT PROVED"
 """How the note of a figure begins whose path was not the one it is named for."""

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from bench.measure import MOST_STEAL, Sample, undisturbed
+from bench.figures.measure import MOST_STEAL, Sample, undisturbed
 
 VERSION = 2
 """Of the lines. 2: those of a run that came to its end end with a line that says so."""

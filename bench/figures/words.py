@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from enum import StrEnum
 
-from bench.measure import Interval
+from bench.figures.measure import Interval
 
 SAME_WITHIN = 0.05
 """How far an interval that holds 1 may reach from it to be called the same; a wider one tells nothing apart."""

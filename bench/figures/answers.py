@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.measure import Interval
-from bench.plots import Role
+from bench.figures.measure import Interval
+from bench.figures.plots import Role
 
 
 class Kind(StrEnum):

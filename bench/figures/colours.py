@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.plots import Role
+from bench.figures.plots import Role
 
 LIGHT = {
     Role.OURS: "#0072b2",

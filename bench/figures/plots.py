@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bench.measure import Interval, Sample, block_medians, interval, spread_percentile
+from bench.figures.measure import Interval, Sample, block_medians, interval, spread_percentile
 
 
 class Role(StrEnum):
