@@ -8,6 +8,5 @@
     report/         from all of them to what is read; drawing/: its pictures
     running.py      one scenario after the other; progress.py: what is told meanwhile; machine.py: on what
 
-``dpctl bench list``, ``packet``, ``rules``, ``cni``, ``compare``; bench/README.md has the method, and a command for each
-figure.
+``dpctl bench list``, ``packet``, ``rules``, ``cni``, ``compare``; bench/README.md has the method, and the commands.
 """
