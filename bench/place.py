@@ -82,6 +82,10 @@ class Place:
             raise BenchError(f"could not run {' '.join(map(str, argv))[:200]} on {self.name}: {said}")
         return done.stdout
 
+    def mac(self, device: str) -> str:
+        """A link's hardware address."""
+        return str(json.loads(self.run("ip", "-json", "link", "show", "dev", device))[0]["address"])
+
     def spawn(
         self,
         *argv: object,
@@ -188,7 +192,8 @@ class Host(Place):
 
     def bridge(self, name: str, address: str) -> None:
         """A bridge, up, with an address."""
-        self.run("ip", "link", "add", name, "type", "bridge", "forward_delay", "0")
+        # One that snoops joins a group, and its IGMP is traffic that nobody made.
+        self.run("ip", "link", "add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
         self.run("ip", "address", "add", address, "dev", name)
         self.run("ip", "link", "set", name, "up")
 
@@ -224,10 +229,6 @@ class Host(Place):
         peer.run("ip", "link", "set", "eth0", "up")
         peer.run("ip", "route", "add", "default", "via", address.partition("/")[0])
         return peer
-
-    def mac(self, device: str) -> str:
-        """A link's hardware address."""
-        return str(json.loads(self.run("ip", "-json", "link", "show", "dev", device))[0]["address"])
 
     def existing(self, name: str) -> Namespace:
         """A network namespace that was made before."""

@@ -40,7 +40,6 @@ NETWORK = "bench"
 
 _PLUGINS = ("bridge", "host-local", "portmap", "firewall")
 _DOCUMENTS = Path("../../share/doc/containernetworking-plugins/changelog.Debian.gz")
-_KNOWS_NFTABLES = PORTMAP_TABLE.split()[1].encode()
 _MAP = Set("bench", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
 _CHUNK = 500  # elements of one transaction
 
@@ -82,8 +81,8 @@ def found(directories: Sequence[Path]) -> list[Peer]:
             raise BenchError(
                 f"could not find {', '.join(missing)} in {directory}: install the package containernetworking-plugins"
             )
-        linked = (directory / "portmap").read_bytes()
-        backends = [*([installed] if installed else []), *([Backend.NFTABLES] if _KNOWS_NFTABLES in linked else [])]
+        newer = [Backend.NFTABLES] if knows_nftables(directory / "portmap") else []
+        backends = [*([installed] if installed else []), *newer]
         if not backends:
             raise BenchError(f"could not compare with {directory}/portmap: it needs iptables; install that package")
         version = _version(directory)
@@ -91,6 +90,11 @@ def found(directories: Sequence[Path]) -> list[Peer]:
             version = f"{version} of {directory}"
         peers += [Peer(directory, version, backend) for backend in backends]
     return peers
+
+
+def knows_nftables(portmap: Path) -> bool:
+    """Whether an executable has the nftables backend: the name of its table is in it."""
+    return PORTMAP_TABLE.split()[1].encode() in portmap.read_bytes()
 
 
 class GoPlugins:
@@ -119,6 +123,10 @@ class GoPlugins:
             given["PATH"] = str(self._iptables_only)
         return given
 
+    def portmap(self, container: Container) -> str:
+        """portmap's entry of a conflist, for a container."""
+        return configuration("portmap", NETWORK, container.ports, container.previous_result(), **self.peer.keys)
+
     def preload(self, starter: Starter, containers: Sequence[Container]) -> None:
         """Publish the ports of these: the first by an ADD, then all of them at once, by rules of just that form.
 
@@ -127,8 +135,7 @@ class GoPlugins:
         if not containers:
             return
         first = containers[0]
-        text = configuration("portmap", NETWORK, first.ports, first.previous_result(), **self.peer.keys)
-        starter.run(self.plugin("portmap"), self.environment("ADD", first, "portmap"), text)
+        starter.run(self.plugin("portmap"), self.environment("ADD", first, "portmap"), self.portmap(first))
         written, known = self._rules(), self._form((first,))
         if _lines(written) != _lines(known):
             raise BenchError(

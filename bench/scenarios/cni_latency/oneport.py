@@ -15,11 +15,11 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from bench.cni import Container, configuration, port
+from bench.cni import Container, port
 from bench.hosts.calls import VERBS, Timed, took
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
-from bench.peers.plugins import NETWORK, GoPlugins, Libnftables, NftProcess, Peer
+from bench.peers.plugins import GoPlugins, Libnftables, NftProcess, Peer
 from bench.place import Host
 from bench.stage import Stage, containers
 
@@ -113,7 +113,7 @@ def portmap(stage: Stage, stack: ExitStack, size: int, number: int, peer: Peer) 
     present, own = _fleet(host, size, many=stage.many and not number)
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     go.preload(starter, [container for container in present if container.ports])
-    plugin, text = go.plugin("portmap"), _text("portmap", own, **peer.keys)
+    plugin, text = go.plugin("portmap"), go.portmap(own)
     variables = {verb: go.environment(verb, own, "portmap") for verb in VERBS}
 
     def calls() -> Iterator[Timed]:
@@ -152,13 +152,10 @@ def floor(stage: Stage, stack: ExitStack) -> Subject:
 
 
 def _calls(starter: Starter, plugins: Ours, own: Container, agent: Agent | None) -> Callable[[], Iterator[Timed]]:
-    plugin, text = plugins.plugin("dataplane"), _text("dataplane", own)
-    variables = {verb: plugins.environment(verb, own, alone=agent is None) for verb in VERBS}
-
     def calls() -> Iterator[Timed]:
         for verb in VERBS:
             before = agent.cpu_milliseconds if agent else 0.0
-            done = starter.run(plugin, variables[verb], text)
+            done = plugins.call(starter, verb, own, alone=agent is None)
             yield took(verb, [done], agent, before)
 
     return calls
@@ -166,7 +163,7 @@ def _calls(starter: Starter, plugins: Ours, own: Container, agent: Agent | None)
 
 def _add(starter: Starter, plugins: Ours, present: list[Container]) -> None:
     for container in present:
-        starter.run(plugins.plugin("dataplane"), plugins.environment("ADD", container), _text("dataplane", container))
+        plugins.call(starter, "ADD", container)
 
 
 def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container], Container]:
@@ -179,7 +176,3 @@ def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container
 
 def _ports(present: list[Container]) -> list[int]:
     return [int(str(one["hostPort"])) for container in present for one in container.ports]
-
-
-def _text(kind: str, container: Container, **keys: object) -> str:
-    return configuration(kind, NETWORK, container.ports, container.previous_result(), **keys)

@@ -16,15 +16,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_interface
 from pathlib import Path
 
 from bench.cni import Container
 from bench.instruments.starter import Done, Starter
+from bench.peers.rulesets import PORTMAP_TABLE, portmap_nft_rules
 from bench.place import SYSTEM_PATH
 
 FAMILIES = ("ip", "ip6")
-TABLE = "cni_hostport"
+TABLE = PORTMAP_TABLE.split()[1]
 CHAINS = ("hostports", "hostip_hostports", "masquerading")
 """Those that rules of a container may be in."""
 
@@ -99,17 +99,12 @@ class PortmapCalls:
 
 def added(container: Container) -> str:
     """What an ADD hands to nft. Pure."""
-    own, comment = ip_interface(container.address).ip, _comment(container.name)
-    ports = [
-        f"add rule ip cni_hostport hostports {one['protocol']} dport {one['hostPort']}"
-        f" dnat to {own}:{one['containerPort']} {comment}\n"
-        for one in container.ports
-    ]
-    sources = [
-        f"add rule ip cni_hostport masquerading ip saddr {source} ip daddr {own} masquerade {comment}\n"
-        for source in (own, "127.0.0.1")
-    ]
-    return "".join([_SKELETON, *ports, *sources])
+    rules = (
+        f"add rule {PORTMAP_TABLE} {chain} {rule}\n"
+        for chain, rules in portmap_nft_rules(container).items()
+        for rule in rules
+    )
+    return "".join([_SKELETON, *rules])
 
 
 def handles(listed: str, name: str) -> list[int]:

@@ -23,12 +23,11 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
-from bench.cni import Container, configuration
+from bench.cni import Container
 from bench.hosts.ours import Ours
 from bench.instruments.held import OURS, PORTMAP, PURE, Held
 from bench.instruments.starter import Starter
 from bench.native import BenchError
-from bench.peers.plugins import NETWORK
 from bench.peers.rulesets import CONTAINERS, PORTS_EACH, crowd, portmap_nft, pure_map
 from bench.place import SYSTEM_PATH, Host
 from bench.scenarios.rule_updates.portmap import PortmapCalls
@@ -111,9 +110,7 @@ class EndToEnd(Publisher):
         return self._unless_held(update, OURS, _SINGLE, _RANGED)
 
     def _call(self, verb: str, container: Container) -> float:
-        text = configuration("dataplane", NETWORK, container.ports, container.previous_result())
-        plugin, environment = self.ours.plugin("dataplane"), self.ours.environment(verb, container)
-        return self._starter.run(plugin, environment, text).milliseconds
+        return self.ours.call(self._starter, verb, container).milliseconds
 
 
 class InProcess(Publisher):

@@ -82,9 +82,8 @@ def by_noop(starter: Starter, noop: Path) -> Change:
 def by_ours(site: OurSite, network: Container) -> Change:
     """Another container comes to the network of this one and goes: ADD, then DEL, then ADD, by plugin and agent."""
     container = site.neighbour(network)
-    call = site.call(container, {})
     verbs = cycle(("ADD", "DEL"))
-    return lambda: site.run(call, next(verbs))
+    return lambda: site.call(next(verbs), container)
 
 
 def by_element(starter: Starter) -> Change:
