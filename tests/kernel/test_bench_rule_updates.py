@@ -20,6 +20,7 @@ from bench.figures import Log
 from bench.instruments.held import PORTMAP, PURE, Held
 from bench.instruments.starter import Starter
 from bench.native import Native, build
+from bench.peers.nft import Nft
 from bench.scenarios import repair
 from bench.scenarios.rule_updates import drawn as shown
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, Lister, of_ours
@@ -171,7 +172,7 @@ def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> No
         log.unlink()
         imitated = stack.enter_context(stage.host("imitated"))
         starter = stack.enter_context(Starter(imitated, stage.native, stderr=subprocess.DEVNULL))
-        calls = PortmapCalls(starter, recorder / "nft")
+        calls = PortmapCalls(Nft(starter, recorder / "nft"))
         assert calls.add(own).calls == 3
         gone = calls.delete(own)
         assert (gone.calls, gone.rules) == (12, 4)
