@@ -13,8 +13,9 @@ from bench.instruments import assembled
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.native import BenchError, Native, build
 from bench.place import Host
+from bench.scenarios.program_cost.cases import DEVICES, Case, Devices, cases, ready
 from bench.scenarios.program_cost.frames import Flow, frame
-from bench.scenarios.program_cost.testruns import DEVICES, Case, Devices, Runner, Unproved, cases, ready
+from bench.scenarios.program_cost.testruns import Runner, Unproved
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex, Program, Protocol

@@ -34,7 +34,7 @@ from bench.hosts.ladder import (
     doubts,
 )
 from bench.scenarios import layers, published
-from bench.scenarios.published import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
+from bench.scenarios.published.shapes import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
 from dataplane.types import Program
 
 TRIPS = 100
