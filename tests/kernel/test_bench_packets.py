@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,61 +10,24 @@ from pathlib import Path
 import pytest
 
 from bench.cni import configuration, environment
-from bench.figures import Log
 from bench.figures.measure import spread_percentile
 from bench.hosts import testbed
 from bench.hosts.ladder import CHAIN, MAP, OURS, PORTMAP, PUBLISHED, ROUTED, RUNGS, TABLES_ALONE, VETH
 from bench.hosts.sightings import prove
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.instruments.starter import Starter
-from bench.native import BenchError, Native, build
+from bench.native import BenchError, Native
 from bench.place import Host
-from bench.stage import Extent, Stage, containers
+from bench.stage import Stage, containers
 from dataplane.types import Protocol
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import lines, smoke
 from support.world import GO_PLUGINS
 
 CPU, OTHER = 0, 1
 SHORT = 5  # milliseconds
 LONGEST = 1 << 27  # nanoseconds: what takes longer is in the last bucket
 PORT = 9000
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def told() -> io.StringIO:
-    """What a bench wrote."""
-    return io.StringIO()
-
-
-@pytest.fixture
-def stage(tmp_path: Path, native: Native, told: io.StringIO) -> Iterator[Stage]:
-    """A bench that hardly measures, and the proof that the machine outside is as it was."""
-    needs.root()
-    before, there = outer_state(), abandoned()
-    yield Stage(tmp_path, native, Log(told, {}, lambda _: None), Extent.SMOKE)
-    assert outer_state() == before
-    assert abandoned() <= there
-
-
-def abandoned() -> set[str]:
-    """Cgroups of benches that have ended, or are this one's: others may be measuring."""
-    found = Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")
-    makers = ((path, path.name.split("-")[2]) for path in found)
-    return {str(path) for path, pid in makers if int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()}
-
-
-def lines(told: io.StringIO, kind: str) -> list[dict[str, object]]:
-    """What was written of a kind."""
-    return [line for line in map(json.loads, told.getvalue().splitlines()) if line["kind"] == kind]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -125,15 +84,15 @@ def test_a_host_is_what_its_name_says(stage: Stage, told: io.StringIO) -> None:
             "six": bed.open(CPU, Protocol.UDP, version=6),
         }
         prove(stage, bed, ways)
-        assert lines(told, "note") == []
-        (proof,) = lines(told, "sample")
+        assert lines(told.getvalue(), "note") == []
+        (proof,) = lines(told.getvalue(), "sample")
         assert (proof["measure"], proof["variant"], proof["value"]) == ("unproved", MAP.name, 0.0)
         for rung in (ROUTED, replace(CHAIN, name="another")):
             bed.rung = rung
             prove(stage, bed, ways)
-            assert lines(told, "sample")[-1]["value"] == 1.0
-        assert any("conntrack knows" in str(note["text"]) for note in lines(told, "note"))
-        assert any("ip6 published" in str(note["text"]) for note in lines(told, "note"))
+            assert lines(told.getvalue(), "sample")[-1]["value"] == 1.0
+        assert any("conntrack knows" in str(note["text"]) for note in lines(told.getvalue(), "note"))
+        assert any("ip6 published" in str(note["text"]) for note in lines(told.getvalue(), "note"))
         assert bed.host.run("nft", "list", "tables") == "table ip published\ntable ip6 published\n"
 
 
@@ -173,31 +132,17 @@ def rules(host: Host) -> list[str]:
 
 def test_the_ladder_and_the_published_port_are_measured(tmp_path: Path) -> None:
     """Each rung has its round trips and is proved, ours at the defaults and with programs off; none is lost."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    before, there = outer_state(), abandoned()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", "layers", "published", "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    assert abandoned() <= there
-    scenarios = json.loads(done.stdout)["scenarios"]
-    ladder = {one["what"]: one for one in scenarios["layers"]["figures"]}
+    figures = smoke(tmp_path, "layers", "published")
+    ladder, in_use = figures["layers"], figures["published"]
     for rung in RUNGS:
         assert ladder[f"UDP round trip, {rung.name}"]["value"] > 0
     assert ladder[f"UDP, {OURS.name} / veth"]["value"] > 1
-    in_use = {one["what"]: one for one in scenarios["published"]["figures"]}
     for rung in (VETH, *PUBLISHED):
         if rung is not PORTMAP:
             who = rung.name if rung is VETH else str(rung.rules)
             assert in_use[f"UDP, 64 bytes, 256 flows: {who}"]["value"] > 0
     assert in_use["UDP by IPv6, 64 bytes, 1 flow: dataplane / nft map"]["value"] > 0
     assert f"TCP, 64 bytes, 1 flow: {TABLES_ALONE.rules}" in in_use
-    for figures in (ladder, in_use):
-        assert [one["met"] for what, one in figures.items() if "lost or damaged" in what] == [True]
-        assert [one["met"] for what, one in figures.items() if "were not what their name says" in what] == [True]
+    for rows in (ladder, in_use):
+        assert [one["met"] for what, one in rows.items() if "lost or damaged" in what] == [True]
+        assert [one["met"] for what, one in rows.items() if "were not what their name says" in what] == [True]
