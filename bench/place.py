@@ -40,8 +40,7 @@ _UNSHARE = (
     "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--",
 )  # fmt: skip
 
-# The first process of a host. SIGCHLD ignored makes the kernel reap what is orphaned to it.
-_FIRST = """
+FIRST = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/netns /run/lock /run/.var/upper /run/.var/work
@@ -52,6 +51,8 @@ trap '' CHLD
 echo ready
 exec sleep infinity
 """
+"""The first process of a host: it mounts, says so, and waits. SIGCHLD ignored makes the kernel reap what is orphaned to
+it, as an init would."""
 
 _TIMEOUT = 600.0  # seconds: ten thousand rules are put in place by one command
 
@@ -121,7 +122,7 @@ class Host(Place):
         self.directory.mkdir(parents=True)
         environment = {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._first = subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", _FIRST],
+            [*_UNSHARE, "sh", "-c", FIRST],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment,
