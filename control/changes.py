@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from control.desired import hooks, planner
-from control.desired.hooks import HostWide, mode_of, port_of, use_of
+from control.desired.hooks import HostWide, mode_for, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -63,13 +63,13 @@ class Changes:
         """What a key is to become; None: nothing."""
         old = self._store.get(key)
         ours = [one for one in (old, new) if one is not None]
-        same = [one for one in self._store.of_container(key.container) if one.key != key]
+        same = self._store.beside(key)
         others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
         # UDP ports that are filled are a network's, not a device's: whoever else is on it as a rule asks for the same.
-        fills = any(mode_of(use_of(one), facts) is ChecksumMode.FILL for one in ours)
+        fills = any(mode_for(one, facts) is ChecksumMode.FILL for one in ours)
         filled = hooks.fill_entries(map(use_of, self._store.fellows(key)), facts) if fills else {}
 
         # Of one whose container is gone without a DEL, the host veth went with it. Ours had another one before that.

@@ -40,8 +40,8 @@ class Claims:
 
     def heirs(self, key: AttachmentKey) -> Iterator[Attachment]:
         """The other interfaces of this one's container that may publish more now, as they are to be."""
-        for one in self._store.of_container(key.container):
-            if one.yielded and one.key != key and (heir := self._heir(one)) != one:
+        for one in self._store.beside(key):
+            if one.yielded and (heir := self._heir(one)) != one:
                 yield heir
 
     def _heir(self, attachment: Attachment) -> Attachment:

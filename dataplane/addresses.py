@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Interface, ip_address, ip_interface
 
 from dataplane.errors import LinkError
@@ -110,10 +111,16 @@ def reachable(version: int) -> Iterator[Address]:
         of, _, _, scope, _ = _MESSAGE.unpack_from(answer)
         if of != family or (version == 6 and scope == _LINK_SCOPE):
             continue
-        found = attributes(answer[_MESSAGE.size :])
-        address = ip_address(found.get(_LOCAL) or found[_ADDRESS])
+        address = _told(answer)
         if not address.is_loopback:
             yield address
+
+
+@lru_cache(maxsize=256)
+def _told(answer: bytes) -> Address:
+    """The address that a message is about. The host's are asked for by each ADD, and seldom change."""
+    found = attributes(answer[_MESSAGE.size :])
+    return ip_address(found.get(_LOCAL) or found[_ADDRESS])
 
 
 def add_address(index: IfIndex, interface: Interface, *, detect_duplicates: bool = True) -> None:

@@ -158,7 +158,7 @@ def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -
 
 
 def _attach_localhost(kernel: Kernel, programs: frozenset[Program]) -> Undo:
-    if programs <= kernel.programs.current_localhost():
+    if programs <= kernel.programs.current_localhost(programs):
         return _nothing  # for all containers but a host's first
     new = programs - kernel.programs.localhost()
     kernel.programs.attach_localhost(programs)

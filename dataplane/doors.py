@@ -20,7 +20,7 @@ from typing import Protocol as Door
 from dataplane.nft.elements import Held
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Set, Table
 from dataplane.nft.transaction import Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Interface, Program, Protocol
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program, Protocol
 
 
 class Nft(Door):
@@ -244,8 +244,8 @@ class Programs(Door):
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""
 
-    def current_localhost(self) -> frozenset[Program]:
-        """Those that ``attach_localhost`` would not change."""
+    def current_localhost(self, programs: Collection[Program] = LOCALHOST_PROGRAMS) -> frozenset[Program]:
+        """Those of these that ``attach_localhost`` would not change."""
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""

@@ -1,6 +1,6 @@
 """Netlink, as little as a CNI call needs: one request, the bodies of its answers.
 
-    exchange(socket.NETLINK_ROUTE, GETLINK, 0, body)     -> [body of the answer]
+    question(socket.NETLINK_ROUTE, GETLINK, body)        -> body of the answer
     exchange(socket.NETLINK_ROUTE, GETADDR, DUMP, body)  -> [body, body ...]
 
 Why no library: importing pyroute2 takes as long as all the rest of an ADD without an agent, and these are single
@@ -72,6 +72,19 @@ def exchange(
         if time.monotonic() > end:
             raise OSError(errno.EAGAIN, f"it changed during each reading, for {_TIMEOUT:g} s")
         time.sleep(_PAUSE)
+
+
+def question(family: int, kind: int, body: bytes) -> bytes:
+    """A request that a single message answers, as one for a single object is; the answer's body. Raises ``OSError``."""
+    netlink = _sockets.open.pop(family, None) or _opened(family)
+    # Without an acknowledgement, which would be a second message: a refusal comes also where none is asked for.
+    netlink.send((kind, 0, body))
+    while True:
+        for message, marks, content in netlink.received():
+            _sockets.open[family] = netlink
+            if message == _ERROR:
+                _heed(message, marks, content)
+            return content
 
 
 def exchange_all(family: int, requests: Sequence[Message]) -> None:
