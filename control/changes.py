@@ -61,7 +61,9 @@ class Changes:
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
-        old = self._store.get(key)
+        return self._of(key, self._store.get(key), new)
+
+    def _of(self, key: AttachmentKey, old: Attachment | None, new: Attachment | None) -> Change:
         ours = [one for one in (old, new) if one is not None]
         same = self._store.beside(key)
         others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
@@ -108,7 +110,7 @@ class Changes:
             # Of an ADD that was killed before it touched anything the number of its network may be left.
             self._store.forget_unused()
             return
-        change = self.of(key, None)
+        change = self._of(key, old, None)
         batch = self._store.begin([old])
         steps = self._steps(change)
         with self._skeleton.untouched_by(_transactions(steps)) as errors:

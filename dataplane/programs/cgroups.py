@@ -161,7 +161,7 @@ class CgroupHooks:
     def _pinned(self, program: Program) -> LinkInfo | None:
         """The link of our pin, unless it is off its hook."""
         try:
-            with syscall.obj_get(self._pin(program)) as link:
+            with syscall.obj_get(f"{self.links}/{_pin_name(program)}") as link:  # no Path: asked in each request
                 found = syscall.link_info(link.number)
         except BpfError as error:
             if error.errno == errno.ENOENT:
@@ -202,7 +202,11 @@ class CgroupHooks:
         return ours
 
     def _pin(self, program: Program) -> Path:
-        return self.links / f"cgroup-{program.value}"
+        return self.links / _pin_name(program)
+
+
+def _pin_name(program: Program) -> str:
+    return f"cgroup-{program.value}"
 
 
 def _serves(about: syscall.ProgramInfo) -> int | None:
