@@ -48,7 +48,7 @@ class NetlinkLinks:
     def host_addresses(self, *versions: int) -> tuple[Address, ...]:
         """Addresses of this namespace, of these IP versions or of both, in numeric order; loopback and IPv6 link-local
         ones excluded."""
-        found = {address for version in versions or (4, 6) for address in addresses.reachable(version)}
+        found = {address for version in versions or (0,) for address in addresses.reachable(version)}
         return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
     def port_flags(self, index: IfIndex) -> PortFlags:

@@ -47,6 +47,7 @@ _WORDS = 1  # NLMSGERR_ATTR_MSG
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _TYPE_MASK = 0x3FFF
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length modulo 4
 _ERRNO = struct.Struct("=i")
 _TIMEVAL = struct.Struct("@ll")
 
@@ -131,7 +132,7 @@ def each_attribute(raw: bytes) -> Iterator[tuple[int, bytes]]:
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded."""
     length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+    return _ATTRIBUTE.pack(length, kind) + value + _PADDING[length & 3]
 
 
 def text_attribute(kind: int, value: str) -> bytes:
