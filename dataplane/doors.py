@@ -122,10 +122,10 @@ class Links(Door):
         ones excluded. Those of IPv6 take longer, the more links there are."""
 
     def port_flags(self, index: IfIndex) -> PortFlags:
-        """The bridge port flags of a link. Raises ``LinkError`` where it is no bridge port."""
+        """The bridge port flags of a link. Raises ``LinkError`` (``ENODEV``) where it is none, or not there."""
 
     def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
-        """Change the bridge port flags of a link. Raises ``LinkError``."""
+        """Change the bridge port flags of a link. Raises ``LinkError``, as ``port_flags`` does."""
 
     def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
         """The addresses of a link, IPv6 link-local ones excluded; none of a link that is gone."""
