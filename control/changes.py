@@ -157,7 +157,7 @@ class Changes:
         if change.regroups:
             self._skeleton.keep()
         restored = change.before.device_sysctls.keys() - change.after.device_sysctls.keys()
-        self._store.commit(change.key, change.new, batch, restored)
+        self._store.commit(change.key, change.new, batch, restored, self._skeleton.passed())
         gone, come = change.before.elements - change.after.elements, change.after.elements - change.before.elements
         self._mirror.changed(change.key, change.new, gone, come)
 

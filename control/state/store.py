@@ -18,7 +18,7 @@ Be aware: every method expects that the caller holds the state's lock (``control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -153,9 +153,10 @@ class Store:
         attachment: Attachment | None,
         batch: int | None = None,
         restored: Iterable[str] = (),
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        """End a change: from here on the state has this attachment for the key, or none. Its note goes, if named, and
-        the former values of sysctls that were ``restored``."""
+        """End a change: from here on the state has this attachment for the key, or none, and these single values. Its
+        note goes, if named, and the former values of sysctls that were ``restored``."""
         with self._db.transaction():
             self._rows.put(key, attachment)
             if attachment is None:
@@ -164,6 +165,8 @@ class Store:
             self._db.run("DELETE FROM journal WHERE batch = ?", (batch,))
             for name in restored:
                 self._db.run("DELETE FROM sysctls WHERE name = ?", (name,))
+            for name, value in (facts or {}).items():
+                self.keep_fact(name, value)
         reached(Point.CHANGE_COMMITTED)
 
     def interrupted(self) -> bool:
