@@ -16,19 +16,31 @@ from __future__ import annotations
 
 import selectors
 import time
+from collections.abc import Iterable
 from math import inf
+from typing import Protocol
 
-from control.agent.watch import Reader, Watch
+from control.agent.watch import Reader
 
 PAUSE = 0.003
 """Seconds: a little longer than a call takes. A sync waits longer than that for news that may follow."""
 
 
+class Listener(Protocol):
+    """What is needed of ``control.agent.watch.Watch``."""
+
+    def readers(self) -> Iterable[Reader]:
+        """What to wait for: may change with each turn."""
+
+    def read(self, reader: Reader) -> None:
+        """Take what a reader has."""
+
+
 class Events:
     """See the module. What the watch waits for is in a selector of its own, whose descriptor is in the loop's."""
 
-    def __init__(self, watch: Watch) -> None:
-        self._watch = watch
+    def __init__(self, watch: Listener, pause: float = PAUSE) -> None:
+        self._watch, self._pause = watch, pause
         self._selector = selectors.EpollSelector()
         self._readers: set[tuple[int, Reader]] = set()
         self._heard = False
@@ -37,7 +49,7 @@ class Events:
     def pause(self) -> None:
         """Listen to nothing for a moment, unless nothing was listened to since the last one."""
         if self._heard:
-            self._paused_until = time.monotonic() + PAUSE
+            self._paused_until = time.monotonic() + self._pause
 
     def rest(self) -> float:
         """Seconds until a pause is over, after ``follow``; infinity where there is none."""
