@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import pytest
 
@@ -18,6 +18,15 @@ from support.netns import Sandbox
 
 PIN = LINKS / f"cgroup-{Program.CONNECT4.value}"
 OTHERS = frozenset(LOCALHOST_PROGRAMS) - {Program.CONNECT4}
+
+
+def loaded(leading: Collection[Program] = LOCALHOST_PROGRAMS) -> KernelPrograms:
+    """A door, with these programs on the root."""
+    programs = KernelPrograms()
+    programs.load()
+    programs.put("settings", U32.pack(0), HostSettings(1, netns.cookie()).pack())
+    programs.attach_localhost(leading)
+    return programs
 
 
 def unpin(_: KernelPrograms) -> None:
@@ -51,10 +60,7 @@ def test_what_was_spoilt_is_seen_at_the_next_look(sandbox: Sandbox, spoil: Calla
     """A door that has found all as it should be finds a single thing that is not, and what puts it right does."""
 
     def run() -> None:
-        programs = KernelPrograms()
-        programs.load()
-        programs.put("settings", U32.pack(0), HostSettings(1, netns.cookie()).pack())
-        programs.attach_localhost(LOCALHOST_PROGRAMS)
+        programs = loaded()
         for _ in range(2):
             assert programs.current_localhost() == frozenset(LOCALHOST_PROGRAMS)
         held = spoil(programs)
@@ -68,14 +74,26 @@ def test_what_was_spoilt_is_seen_at_the_next_look(sandbox: Sandbox, spoil: Calla
     sandbox.call(run)
 
 
+def test_a_pin_of_another_link_is_not_taken_for_ours(sandbox: Sandbox) -> None:
+    """A program that is on its hook is not pinned because something is, by the name of its pin."""
+
+    def run() -> None:
+        programs = loaded()
+        assert programs.current_localhost() == frozenset(LOCALHOST_PROGRAMS)
+        with syscall.obj_get(PIN), syscall.obj_get(LINKS / f"cgroup-{Program.CONNECT6.value}") as other:
+            PIN.unlink()
+            syscall.obj_pin(other.number, PIN)
+            assert programs.current_localhost() == OTHERS
+        programs.unload()
+
+    sandbox.call(run)
+
+
 def test_only_those_that_are_asked_about_are_looked_at(sandbox: Sandbox) -> None:
     """Whoever needs some of them is not told of others."""
 
     def run() -> None:
-        programs = KernelPrograms()
-        programs.load()
-        programs.put("settings", U32.pack(0), HostSettings(1, netns.cookie()).pack())
-        programs.attach_localhost({Program.CONNECT4, Program.CONNECT6})
+        programs = loaded({Program.CONNECT4, Program.CONNECT6})
         assert programs.current_localhost({Program.CONNECT4, Program.SENDMSG4}) == {Program.CONNECT4}
         programs.unload()
 

@@ -30,6 +30,12 @@ def descriptors() -> list[str]:
     return sorted(one for one in found if one.startswith("socket:"))
 
 
+def waiting() -> int:
+    """Bytes of messages that nobody has read, in the netlink sockets of this network namespace."""
+    _, *lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()
+    return sum(int(line.split()[4]) for line in lines)
+
+
 def test_a_thread_keeps_one_socket_for_each_family(sandbox: Sandbox) -> None:
     """However often it asks, and until it ends."""
 
@@ -116,9 +122,11 @@ def test_a_question_has_one_answer_or_is_refused(sandbox: Sandbox) -> None:
         for _ in range(2):
             answer = question(socket.NETLINK_ROUTE, GETLINK, THE_LOOPBACK)
             assert link_of(answer).name == "lo"
+            assert not waiting()
             with pytest.raises(OSError, match="No such device") as raised:
                 question(socket.NETLINK_ROUTE, GETLINK, NO_LINK)
             assert raised.value.errno == errno.ENODEV
+            assert not waiting()
         assert descriptors() == before
         return [link.name for link in links()]
 
