@@ -86,6 +86,8 @@ class Changes:
             mine = () if one is None else (one,)
             wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
             told = planner.told_in_full(wanted, ends, addresses)
+            if not (filled or missing):
+                return told  # as nearly always
             ports = {port: use for port, use in wanted.ports.items() if port not in missing}
             return replace(told, entries={**told.entries, **filled}, ports=ports)
 

@@ -107,7 +107,8 @@ class Claims:
 def _yielding(attachment: Attachment, held: Iterable[Held]) -> Attachment:
     """The attachment without the ports that somebody has: another interface of its container, or, where a lost state
     was read back with less than it knew, anybody."""
-    return replace(attachment, yielded=frozenset(claim for claim, _ in held))
+    yielded = frozenset(claim for claim, _ in held)
+    return attachment if yielded == attachment.yielded else replace(attachment, yielded=yielded)
 
 
 def _is_other_interface(holder: AttachmentKey, key: AttachmentKey) -> bool:
