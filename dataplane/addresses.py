@@ -112,7 +112,7 @@ def reachable(version: int = 0) -> Iterator[Address]:
     family = _FAMILIES[version]
     for answer in request("read", "the host's addresses", _GETADDR, DUMP, _MESSAGE.pack(family, 0, 0, 0, 0)):
         of, _, _, scope, _ = _MESSAGE.unpack_from(answer)
-        # Of all families the kernel tells those of others, too, as where there is no IPv6.
+        # Where it knows no IPv6, the kernel tells of IPv4 in its place; and of all families, of others, too.
         if (of != family if family else of not in _IP) or (of == socket.AF_INET6 and scope == _LINK_SCOPE):
             continue
         address = _told(answer)

@@ -23,7 +23,8 @@ from typing import Protocol
 from control.agent.watch import Reader
 
 PAUSE = 0.003
-"""Seconds: a little longer than a call takes. A sync waits longer than that for news that may follow."""
+"""Seconds: a little longer than a call takes. By so much later a flush of the ruleset is heard of, if it comes with a
+call."""
 
 
 class Listener(Protocol):
