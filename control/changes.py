@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
 from control.desired import hooks, planner
-from control.desired.hooks import HostWide, mode_of, port_of, use_of
+from control.desired.hooks import HostWide, mode_for, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -61,15 +61,17 @@ class Changes:
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
-        old = self._store.get(key)
+        return self._of(key, self._store.get(key), new)
+
+    def _of(self, key: AttachmentKey, old: Attachment | None, new: Attachment | None) -> Change:
         ours = [one for one in (old, new) if one is not None]
-        same = [one for one in self._store.of_container(key.container) if one.key != key]
+        same = self._store.beside(key)
         others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
         # UDP ports that are filled are a network's, not a device's: whoever else is on it as a rule asks for the same.
-        fills = any(mode_of(use_of(one), facts) is ChecksumMode.FILL for one in ours)
+        fills = any(mode_for(one, facts) is ChecksumMode.FILL for one in ours)
         filled = hooks.fill_entries(map(use_of, self._store.fellows(key)), facts) if fills else {}
 
         # Of one whose container is gone without a DEL, the host veth went with it. Ours had another one before that.
@@ -84,6 +86,8 @@ class Changes:
             mine = () if one is None else (one,)
             wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
             told = planner.told_in_full(wanted, ends, addresses)
+            if not (filled or missing):
+                return told  # as nearly always
             ports = {port: use for port, use in wanted.ports.items() if port not in missing}
             return replace(told, entries={**told.entries, **filled}, ports=ports)
 
@@ -108,7 +112,7 @@ class Changes:
             # Of an ADD that was killed before it touched anything the number of its network may be left.
             self._store.forget_unused()
             return
-        change = self.of(key, None)
+        change = self._of(key, old, None)
         batch = self._store.begin([old])
         steps = self._steps(change)
         with self._skeleton.untouched_by(_transactions(steps)) as errors:
@@ -155,7 +159,7 @@ class Changes:
         if change.regroups:
             self._skeleton.keep()
         restored = change.before.device_sysctls.keys() - change.after.device_sysctls.keys()
-        self._store.commit(change.key, change.new, batch, restored)
+        self._store.commit(change.key, change.new, batch, restored, self._skeleton.passed())
         gone, come = change.before.elements - change.after.elements, change.after.elements - change.before.elements
         self._mirror.changed(change.key, change.new, gone, come)
 

@@ -19,7 +19,7 @@ from dataplane.errors import BpfError, FirewalldError, ForeignChainError, Kernel
 from dataplane.nft.elements import Held, pack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program
 
 
 @dataclass
@@ -414,8 +414,8 @@ class FakePrograms:
     def localhost(self) -> frozenset[Program]:
         return self._localhost
 
-    def current_localhost(self) -> frozenset[Program]:
-        return self.localhost()
+    def current_localhost(self, programs: Collection[Program] = LOCALHOST_PROGRAMS) -> frozenset[Program]:
+        return self.localhost().intersection(programs)
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         return tuple(

@@ -201,7 +201,7 @@ def port_programs(
             continue
         if one.options.guard is not GuardPolicy.OFF:
             wanted.add((Program.GUARD, port_of(one)))
-        if mode_of(use_of(one), facts) is ChecksumMode.FILL:
+        if mode_for(one, facts) is ChecksumMode.FILL:
             wanted.add((Program.FILL, port_of(one)))
     return frozenset(wanted)
 
@@ -249,7 +249,7 @@ def attachment_entries(
 ) -> dict[tuple[str, bytes], bytes]:
     """The entries of every map that is about containers."""
     attachments = tuple(attachments)
-    watched = [one for one in attachments if mode_of(use_of(one), facts) is not ChecksumMode.OFF]
+    watched = [one for one in attachments if mode_for(one, facts) is not ChecksumMode.OFF]
     reached = [one for one in attachments if host.cookie and use_of(one).localhost]
     return (
         _origin_entries(watched)
@@ -328,7 +328,7 @@ def port_entries(
     addresses: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
         port, level, number = port_of(one), level_of(one), facts[one.key.network].id
-        filled = mode_of(use_of(one), facts) is ChecksumMode.FILL
+        filled = mode_for(one, facts) is ChecksumMode.FILL
         if not port or not (level or filled):
             continue
         other = ports.get(port, Port(number, GuardLevel.OFF))
@@ -378,6 +378,11 @@ def is_manual(map_name: str, value: bytes) -> bool:
 def mode_of(use: Use, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
     """The checksum mode of a use: the operator's word, else the conflist's."""
     return MODES[facts[use.network].checksum or use.checksum]
+
+
+def mode_for(attachment: Attachment, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
+    """The checksum mode of an attachment, as that of its use."""
+    return MODES[facts[attachment.key.network].checksum or attachment.options.checksum]
 
 
 def is_of_manual(map_name: str, key: bytes, manual_ports: Collection[bytes]) -> bool:

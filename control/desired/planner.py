@@ -284,16 +284,9 @@ def _release_ports(before: Desired, after: Desired) -> Iterable[Step]:
 
 def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
     growing, shrinking = before.groups | after.groups, after.groups
-    do = (
-        ruleset.regroup(before.groups, growing)
-        + ruleset.change(before.elements, after.elements)
-        + ruleset.regroup(growing, shrinking)
-    )
-    undo = (
-        ruleset.regroup(after.groups, growing)
-        + ruleset.change(after.elements, before.elements)
-        + ruleset.regroup(growing, before.groups)
-    )
+    there, back = ruleset.both_ways(before.elements, after.elements)
+    do = ruleset.regroup(before.groups, growing) + there + ruleset.regroup(growing, shrinking)
+    undo = ruleset.regroup(after.groups, growing) + back + ruleset.regroup(growing, before.groups)
     if do:
         yield RunNft(ruleset.guarded(mark, do), ruleset.guarded(mark, undo))
     if chains := after.admin_chains - before.admin_chains:

@@ -207,8 +207,18 @@ def guarded(mark: int, transaction: Transaction) -> Transaction:
 
 def change(before: frozenset[Element], after: frozenset[Element]) -> Transaction:
     """Go from one collection of elements to another. A port that somebody else holds is refused (EEXIST)."""
+    there, _ = both_ways(before, after)
+    return there
+
+
+def both_ways(before: frozenset[Element], after: frozenset[Element]) -> tuple[Transaction, Transaction]:
+    """As ``change``, and the way back."""
     gone = sorted(before - after, key=_order)
     new = sorted(after - before, key=_order)
+    return _exchange(gone, new), _exchange(new, gone)
+
+
+def _exchange(gone: Iterable[Element], new: Iterable[Element]) -> Transaction:
     commands = [delete(element) for element in gone]
     # Sets are shared: another attachment with the same address may have added the same element.
     commands += [create(element) if element.value else add(element) for element in new]

@@ -8,7 +8,7 @@ the thousand elements, need not be read.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
@@ -35,6 +35,7 @@ class Skeleton:
         self._nft, self._store = nft, store
         self.own: deque[int] = deque(maxlen=64)
         """The last generations that were certainly our own doing, the newest last."""
+        self._passed: dict[str, str] = {}
 
     @property
     def text(self) -> str | None:
@@ -45,6 +46,7 @@ class Skeleton:
         """Take what is there now for right: it was just written."""
         # In this order, so that a change by somebody else in between is found by the next look, and not missed.
         generation = self._nft.generation()
+        self._passed.clear()
         self._store.keep_fact(_TEXT, self._nft.skeleton_text())
         self._store.keep_fact(_GENERATION, str(generation))
         reached(Point.SKELETON_KEPT)
@@ -68,13 +70,15 @@ class Skeleton:
 
     @contextmanager
     def untouched_by(self, transactions: int) -> Iterator[list[DataplaneError]]:
-        """Go on trusting the skeleton over so many transactions of our own, which change elements only.
+        """Go on trusting the skeleton over so many transactions of our own, which change elements only, once the state
+        has the ``passed`` facts: it keeps them with the change itself.
 
         Any other number of transactions meanwhile means that somebody else was there, too; and so may an error, which
         is raised, or put into the list.
         """
         errors: list[DataplaneError] = []
         before = self._nft.generation()
+        self._passed.clear()
         yield errors
         after = self._nft.generation()
         if after - before != transactions or errors:
@@ -83,4 +87,8 @@ class Skeleton:
             # Of several, one may have had nothing to do, and a stranger's have taken its number.
             self.own.append(after)
         if self._store.fact(_GENERATION) == str(before):
-            self._store.keep_fact(_GENERATION, str(after))
+            self._passed[_GENERATION] = str(after)
+
+    def passed(self) -> Mapping[str, str]:
+        """The facts that the state is to keep together with the change that was just made."""
+        return self._passed

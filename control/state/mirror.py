@@ -27,6 +27,9 @@ T = TypeVar("T")
 Packed = dict[bytes, tuple[bytes, Printed]]
 """packed key -> packed value and the element."""
 
+_MAX_BEHIND = 32
+"""Changes that the sets may be behind: whoever asks for these wants them within a millisecond or two."""
+
 
 class Mirror:
     """See the module."""
@@ -36,6 +39,9 @@ class Mirror:
         self._version: Version | None = None
         self._attachments: dict[AttachmentKey, Attachment] = {}
         self._sets: dict[str, Packed] | None = None
+        self._behind: list[tuple[frozenset[Element], frozenset[Element]]] = []
+        """What changes took away and brought that the sets do not show yet: nobody who changes one container waits
+        until its elements are printed."""
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
@@ -66,10 +72,15 @@ class Mirror:
             self._sets = {}
             for one in self._attachments.values():
                 _add(self._sets, ruleset.elements(one))
+        for gone, come in self._behind:
+            for element in gone:
+                self._sets.get(element.set_name, {}).pop(pack(element).key, None)
+            _add(self._sets, come)
+        self._behind.clear()
         return self._sets
 
     def changed(
-        self, key: AttachmentKey, new: Attachment | None, gone: Iterable[Element], come: Iterable[Element]
+        self, key: AttachmentKey, new: Attachment | None, gone: frozenset[Element], come: frozenset[Element]
     ) -> None:
         """Follow a change that was just committed, the only one since this was last asked; ``gone`` and ``come`` are
         the elements that it took away and brought."""
@@ -82,9 +93,9 @@ class Mirror:
             return
         self._put(key, new)
         if self._sets is not None:
-            for element in gone:
-                self._sets.get(element.set_name, {}).pop(pack(element).key, None)
-            _add(self._sets, come)
+            self._behind.append((gone, come))
+            if len(self._behind) > _MAX_BEHIND:
+                self.sets()
 
     def forget(self) -> None:
         """Read the state again before the next answer."""
@@ -114,6 +125,7 @@ class Mirror:
                 veths.setdefault(veth, {})[one.key] = None
         self._veths = veths
         self._attachments, self._sets, self._version = read, None, version
+        self._behind.clear()
         self.readings += 1
 
     def _put(self, key: AttachmentKey, new: Attachment | None) -> None:

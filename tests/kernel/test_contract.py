@@ -322,10 +322,12 @@ def links_case(links: Links, bridge: str, port: str) -> None:
     assert links.port_flags(veth.index) == PortFlags(hairpin=True, isolated=True)
     links.set_port_flags(veth.index, PortFlags(hairpin=False))
     assert links.port_flags(veth.index) == PortFlags(hairpin=False, isolated=True)
-    with pytest.raises(LinkError):
-        links.port_flags(master.index)
-    with pytest.raises(LinkError):
-        links.port_flags(IfIndex(9999))
+    for none in (master.index, IfIndex(9999)):
+        with pytest.raises(LinkError) as unread:
+            links.port_flags(none)
+        with pytest.raises(LinkError) as unchanged:
+            links.set_port_flags(none, PortFlags(hairpin=True))
+        assert unread.value.errno == unchanged.value.errno == errno.ENODEV
 
 
 def test_links_fake() -> None:
