@@ -6,7 +6,8 @@
                                   (CVE-2020-8558)
     prerouting   publish_in       dstnat (-100): traffic to an address of this host, and no other (CVE-2025-67499),
     output       publish_out      is looked up in the publish maps: host-address-specific first (publish_host, for
-                                  addresses that have such ports), then wildcard
+                                  addresses that have such ports), then wildcard. From outside 127.0.0.0/8 is nobody's:
+                                  the kernel drops that only behind this hook, where it had another address by then
     forward      forward          filter (0): published traffic is accepted and marked, so that the isolation program
                                   lets it cross networks; nothing else keeps that mark
     postrouting  source           srcnat (100): hairpin and localhost connections are masqueraded, or answers would
@@ -111,6 +112,7 @@ CHAINS: tuple[Chain, ...] = (
 """Those of every variant."""
 
 _LOOKUP_CHAINS = ("publish_in", "publish_out", "publish_host")
+_FOREIGN_LOOPBACK = 'ip daddr 127.0.0.0/8 iif != "lo" counter drop'
 _PUBLISHED = "ct status & (dnat | snat) == dnat"
 _EGRESS = (
     "{ip} saddr @egress{version} oif . {ip} saddr != @members{version} oif . {ip} daddr != @routed{version}"
@@ -137,7 +139,7 @@ _RULES = (
     Rule("source_published", "oif . ip6 daddr @members6 accept"),
 )
 _LOCALNET_RULES = (
-    Rule("loopback_guard", 'ip daddr 127.0.0.0/8 iif != "lo" counter drop'),
+    Rule("loopback_guard", _FOREIGN_LOOPBACK),
     Rule("source", f"ip saddr 127.0.0.0/8 oif . ip daddr @snat4 {_PUBLISHED} masquerade"),
 )
 
@@ -379,6 +381,8 @@ def _lookups(groups: Iterable[Group]) -> Iterator[Rule]:
     groups = _sorted(groups)
     for chain in ("publish_in", "publish_out"):
         yield Rule(chain, "fib daddr type != local accept")
+        if chain == "publish_in":
+            yield Rule(chain, _FOREIGN_LOOPBACK)
         for version in (4, 6):
             yield Rule(chain, f"{_IP[version]} daddr @specific{version} jump publish_host")
             for group in groups:

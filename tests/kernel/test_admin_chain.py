@@ -167,7 +167,7 @@ def counted(nft: Nft) -> None:
         assert nft.chains(table) == {}
     nft.run(ruleset.skeleton(ruleset.Variant(), ()) + adminchain.transaction(["CNI-ADMIN"]))
     main = nft.chains()
-    assert (main["publish_in"], main["publish_host"], main["forward"]) == (7, 4 + 2 * 2, 3)
+    assert (main["publish_in"], main["publish_host"], main["forward"]) == (8, 4 + 2 * 2, 3)
     assert main.keys() == {"loopback_guard", *(chain.name for chain in ruleset.CHAINS)}
     assert nft.chains(Table.ADMIN) == {"CNI-ADMIN": 0}
     assert nft.chains(Table.BRIDGE) == {}

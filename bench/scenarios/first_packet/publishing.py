@@ -116,7 +116,7 @@ class Site:
                 make()
                 decided = _taken(listed())
             return Seen(self.host.run("nft", "list", "map", *MAP_TABLE.split(), "ports").count(" : 10.77."), decided)
-        with _counters(self.host, TABLE, "publish_in", behind=1) as listed, syscall.enable_stats():
+        with _counters(self.host, TABLE, "publish_in", behind=2) as listed, syscall.enable_stats():
             before = self.host.inside(_runs)
             make()
             runs = {program: count - before[program] for program, count in self.host.inside(_runs).items()}
