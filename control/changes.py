@@ -13,7 +13,7 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from control.desired import hooks, planner
+from control.desired import hooks, planner, ruleset
 from control.desired.hooks import HostWide, mode_for, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
@@ -57,7 +57,7 @@ class Changes:
         self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, repair: Repair, host: HostWide
     ) -> None:
         self._kernel, self._store, self._skeleton, self._mirror = kernel, store, skeleton, mirror
-        self._repair, self._host, self._mark = repair, host, host.mark
+        self._repair, self._host = repair, host
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
@@ -82,14 +82,17 @@ class Changes:
         ends = {port_of(one) for one in (*ours, *same)}
         addresses = {address for one in ours for address in one.request.addresses}
 
+        hosts = {address for one in ours for address in ruleset.host_addresses(one)}
+        shared = frozenset(map(ruleset.specific, self._store.published_on(hosts, key)))
+
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
             wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
             told = planner.told_in_full(wanted, ends, addresses)
-            if not (filled or missing):
+            if not (filled or missing or shared):
                 return told  # as nearly always
             ports = {port: use for port, use in wanted.ports.items() if port not in missing}
-            return replace(told, entries={**told.entries, **filled}, ports=ports)
+            return replace(told, elements=told.elements | shared, entries={**told.entries, **filled}, ports=ports)
 
         before, after = state(old), state(new)
         return Change(key, old, new, before if new is None else self._as_found(before, after), after)
@@ -182,7 +185,7 @@ class Changes:
     def _steps(self, change: Change) -> tuple[Step, ...]:
         former = self._store.former_sysctls(change.before.device_sysctls)
         return (
-            *planner.plan(change.before, change.after, self._mark, former=former),
+            *planner.plan(change.before, change.after, self._host.variant, former=former),
             *planner.flush_flows(self._repair.flow_filters(change.touched)),
         )
 

@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from control.desired.ruleset import PLAIN, Group, group_of, targets
+from control.desired.ruleset import PLAIN, Group, Variant, group_of, targets
 from control.model import Attachment, ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, PortMapping
 from dataplane import abi
 from dataplane.abi import (
@@ -91,6 +91,11 @@ class HostWide:
     def localhost(self) -> str:
         """By which means they do, in one word."""
         return "cgroups" if self.cookie else "nft" if self.localnet else "off"
+
+    @property
+    def variant(self) -> Variant:
+        """Which skeleton of our table belongs to that."""
+        return Variant(self.mark, localnet=self.localnet and not self.cookie)
 
 
 @dataclass(frozen=True, slots=True)

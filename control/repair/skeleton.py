@@ -1,8 +1,8 @@
 """Whether chains, sets and rules of our table are still as they were written, at the price of one message.
 
-The state keeps the skeleton's text, and the generation of the ruleset at which it was last found right. As long as the
-kernel answers with that generation nobody has changed anything, and the table, which takes milliseconds to list by
-the thousand elements, need not be read.
+The state keeps the skeleton's text, and the generation of the ruleset at which it was last found right, with the name
+of the schema that it was right by. As long as the kernel answers with that generation nobody has changed anything, and
+the table, which takes milliseconds to list by the thousand elements, need not be read.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
+from control.desired.ruleset import Variant, schema
 from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
@@ -26,13 +27,14 @@ class Chains(StrEnum):
     INTACT = "as they were written"
     ALTERED = "chains or rules of table inet dataplane were altered"
     MISSING = "table inet dataplane was wiped"
+    OTHER = "table inet dataplane is another version's, or made for another mark or way to serve localhost"
 
 
 class Skeleton:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, nft: Nft, store: Store) -> None:
-        self._nft, self._store = nft, store
+    def __init__(self, nft: Nft, store: Store, variant: Variant) -> None:
+        self._nft, self._store, self._schema = nft, store, schema(variant).name
         self.own: deque[int] = deque(maxlen=64)
         """The last generations that were certainly our own doing, the newest last."""
         self._passed: dict[str, str] = {}
@@ -48,7 +50,7 @@ class Skeleton:
         generation = self._nft.generation()
         self._passed.clear()
         self._store.keep_fact(_TEXT, self._nft.skeleton_text())
-        self._store.keep_fact(_GENERATION, str(generation))
+        self._store.keep_fact(_GENERATION, self._seen(generation))
         reached(Point.SKELETON_KEPT)
 
     def intact(self) -> bool:
@@ -57,12 +59,14 @@ class Skeleton:
 
     def chains(self) -> Chains:
         """What became of the skeleton since it was last written."""
-        generation = str(self._nft.generation())
+        generation = self._seen(self._nft.generation())
         if generation == self._store.fact(_GENERATION):
             return Chains.INTACT
         text = self._nft.skeleton_text()
         if not text:
             return Chains.MISSING
+        if self._schema not in text:
+            return Chains.OTHER
         if text != self.text:
             return Chains.ALTERED
         self._store.keep_fact(_GENERATION, generation)
@@ -86,9 +90,12 @@ class Skeleton:
         if transactions == 1:
             # Of several, one may have had nothing to do, and a stranger's have taken its number.
             self.own.append(after)
-        if self._store.fact(_GENERATION) == str(before):
-            self._passed[_GENERATION] = str(after)
+        if self._store.fact(_GENERATION) == self._seen(before):
+            self._passed[_GENERATION] = self._seen(after)
 
     def passed(self) -> Mapping[str, str]:
         """The facts that the state is to keep together with the change that was just made."""
         return self._passed
+
+    def _seen(self, generation: int) -> str:
+        return f"{generation} {self._schema}"

@@ -29,6 +29,7 @@ from control.state.recovery import Recovery
 from control.state.rows import KEY, Rows, columns, port_slots
 from control.state.uses import Uses
 from dataplane.crashpoints import Point, reached
+from dataplane.types import Address
 
 if TYPE_CHECKING:
     from control.state.rebuild import Rebuilt
@@ -40,6 +41,16 @@ _HOLDER = f"SELECT {KEY} FROM ports WHERE port_group = ? AND address = ? AND pro
 _UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _ANY_UNUSED = "SELECT 1 FROM networks WHERE name NOT IN (SELECT network FROM attachments) LIMIT 1"
 _FACTS = "SELECT id, checksum FROM networks WHERE name = ?"
+# Whoever has a port on an address, in any group: one step in the index for each group.
+_ON_ADDRESS = f"""
+WITH RECURSIVE each(name) AS (
+    SELECT min(port_group) FROM ports
+    UNION ALL SELECT (SELECT min(port_group) FROM ports WHERE port_group > each.name) FROM each WHERE name IS NOT NULL
+)
+SELECT 1 FROM each WHERE EXISTS (
+    SELECT 1 FROM ports WHERE port_group = each.name AND address = ? AND ({KEY}) != (?, ?, ?, ?)
+) LIMIT 1
+"""
 _A_FEW = 8
 _FORGOTTEN_BY_CLEAR = ("attachments", "addresses", "ports", "networks", "sysctls", "facts", "rebuilt")
 
@@ -96,6 +107,12 @@ class Store:
     def beside(self, key: AttachmentKey) -> tuple[Attachment, ...]:
         """The other attachments of the same container."""
         return tuple(self.recovery.read(_BESIDE, (key.container, *columns(key))))
+
+    def published_on(self, addresses: Iterable[Address], key: AttachmentKey) -> frozenset[Address]:
+        """Which of these addresses of the host attachments other than ``key`` have ports on, and not on all."""
+        return frozenset(
+            address for address in addresses if self._db.run(_ON_ADDRESS, (str(address), *columns(key))).fetchone()
+        )
 
     def fellows(self, key: AttachmentKey) -> tuple[Attachment, ...]:
         """A few of the other attachments of the same network."""

@@ -52,7 +52,7 @@ OWNER = Comment("dataplane device 10")
 
 def skeleton() -> Transaction:
     """The real skeleton, as an engine would load it."""
-    return ruleset.skeleton(ruleset.DEFAULT_MARK, ())
+    return ruleset.skeleton(ruleset.Variant(), ())
 
 
 def refused(nft: Nft, *commands: Command) -> int:
@@ -106,8 +106,8 @@ def atomicity(nft: Nft) -> None:
 
 def schema_guard(nft: Nft) -> None:
     """A guarded transaction is refused by a table of another schema, and accepted by ours."""
-    nft.run(ruleset.skeleton(1, ()))
-    guarded = ruleset.guarded(ruleset.DEFAULT_MARK, Transaction((create(WEB),)))
+    nft.run(ruleset.skeleton(ruleset.Variant(1), ()))
+    guarded = ruleset.guarded(ruleset.Variant(), Transaction((create(WEB),)))
     assert refused(nft, *guarded.commands) == errno.ENOENT
     nft.run(skeleton())
     nft.run(guarded)

@@ -114,7 +114,7 @@ class Site:
                 make()
                 decided = _taken(listed())
             return Seen(self.host.run("nft", "list", "map", *MAP_TABLE.split(), "ports").count(" : 10.77."), decided)
-        with _counters(self.host, TABLE, "publish_any") as listed, syscall.enable_stats():
+        with _counters(self.host, TABLE, "publish_in", behind=2) as listed, syscall.enable_stats():
             before = self.host.inside(_runs)
             make()
             runs = {program: count - before[program] for program, count in self.host.inside(_runs).items()}
@@ -156,9 +156,11 @@ def saved(text: str) -> Seen:
 
 
 @contextmanager
-def _counters(host: Host, table: str, chain: str) -> Iterator[Callable[[], str]]:
-    """A counter before all rules of a chain and one behind them, for a while; calling it lists the chain."""
-    added = f"insert rule {table} {chain} counter\nadd rule {table} {chain} counter\n"
+def _counters(host: Host, table: str, chain: str, behind: int = 0) -> Iterator[Callable[[], str]]:
+    """A counter behind the first few rules of a chain and one behind all of them, for a while; calling it lists the
+    chain."""
+    first = f"add rule {table} {chain} index {behind - 1} counter" if behind else f"insert rule {table} {chain} counter"
+    added = f"{first}\nadd rule {table} {chain} counter\n"
     handles = re.findall(r"# handle (\d+)", host.run("nft", "-e", "-a", "-f", "-", text=added))
     try:
         yield lambda: host.run("nft", "list", "chain", *table.split(), chain)
