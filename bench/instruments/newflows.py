@@ -2,6 +2,8 @@
 
 with NewFlows(host, native, cpu, client.path, "10.0.2.15", web.path, (Target(Protocol.UDP, 8053, 53),)) as flows:
     flows.measure(0, milliseconds=10, least=10)       # Round(made, tracked, lost, wrong, p50 ..., spread), in ns
+
+It goes before all others on its processor (``precedence``).
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
+from bench.instruments.precedence import first_in_line, rest
 from bench.native import BenchError, Native
 from bench.place import Host, Place, end
 from dataplane.types import Protocol
@@ -66,9 +69,10 @@ class NewFlows:
         words = [f"{target.protocol}:{target.port}:{target.listen}" for target in targets]
         self._where = f"{address}, {' '.join(words)}"
         first = SOURCES.partition("/")[0]
-        self._process = host.spawn(
-            native.newflow, cpu, client, first, address, server, *words, stdin=subprocess.PIPE
-        )  # fmt: skip
+        with first_in_line():
+            self._process = host.spawn(
+                native.newflow, cpu, client, first, address, server, *words, stdin=subprocess.PIPE
+            )
         if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
             end(self._process)
             raise BenchError(f"could not open sockets for {self._where}: see above")
@@ -90,6 +94,7 @@ class NewFlows:
         self._process.stdin.write(b"%d %d %d\n" % (target, milliseconds, least))
         self._process.stdin.flush()
         words = self._process.stdout.readline().decode("ascii").split()
+        rest(milliseconds)
         numbers, buckets = words[:8], words[8:]
         if len(numbers) < 8:
             raise BenchError(f"could not make new flows to {self._where}: see above")

@@ -4,19 +4,23 @@ ends = Ends(client.path, "10.0.2.15", 40001, web.path, 9000)
 with RoundTrips(host, native, cpu, ends) as trips:
     trips.measure(30)              # milliseconds -> Round(count, lost, wrong, p50 ...), in nanoseconds
     trips.measure(30, payload=8, flows=16, spread=True)         # another question by the same sockets
+
+What has both ends goes before all others on its processor (``precedence``); where a server is to be woken, neither end
+does.
 """
 
 from __future__ import annotations
 
 import subprocess
 import time
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from bench.instruments.precedence import first_in_line, rest
 from bench.native import BenchError, Native
 from bench.place import Host, end
 from dataplane.types import Protocol
@@ -88,10 +92,11 @@ class RoundTrips:
         cpus = cpu if ends.server_cpu is None else f"{cpu},{ends.server_cpu}"
         # A socket is of the cgroup that its process was in when it opened it.
         joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
-        self._process = host.spawn(
-            *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
-            ends.server, ends.listen, ends.payload, ends.flows, stdin=subprocess.PIPE,
-        )  # fmt: skip
+        with nullcontext() if ends.mode is Mode.TWO else first_in_line():
+            self._process = host.spawn(
+                *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
+                ends.server, ends.listen, ends.payload, ends.flows, stdin=subprocess.PIPE,
+            )  # fmt: skip
         if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
             end(self._process)
             raise BenchError(f"could not open sockets to {self._where}: see above")
@@ -140,6 +145,7 @@ class RoundTrips:
         if len(answer) != _NUMBERS:
             raise BenchError(f"could not make round trips to {self._where}: see above")
         told = self._process.stdout.readline().decode().split() if spread else []
+        rest(milliseconds)
         buckets = tuple((int(value), int(count)) for value, _, count in (one.partition(":") for one in told))
         count, lost, wrong, least, p50, p90, p99, p999, most = map(int, answer)
         return Round(count, lost, wrong, least, p50, p90, p99, p999, most, buckets)

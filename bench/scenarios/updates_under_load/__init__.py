@@ -28,7 +28,6 @@ from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import block_medians, interval, paired
 from bench.figures.plots import Axis, Bars, Plot, Role, bar
 from bench.hosts.sites import MAP, OTHERS, OURS, RULES, Sites, Way
-from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.roundtrips import RoundTrips
 from bench.instruments.starter import Starter
 from bench.scenarios.updates_under_load.churn import Change, Updates, by_element, by_noop, by_ours, by_rule
@@ -170,11 +169,7 @@ def _inflation(results: Results, load: Load) -> dict[int, float]:
 
 def _scenes(stage: Stage, sites: Sites, stack: ExitStack, cpu: int, other: int) -> dict[str, _Scene]:
     def opened(way: Way) -> RoundTrips:
-        with first_in_line() as granted:
-            trips = stack.enter_context(RoundTrips(way.host, stage.native, cpu, way.ends(Protocol.UDP)))
-        if not granted:
-            stage.log.note(f"{way.publisher.name}: shares its processor with others, for SCHED_FIFO was not granted")
-        return trips
+        return stack.enter_context(RoundTrips(way.host, stage.native, cpu, way.ends(Protocol.UDP)))
 
     def starter(way: Way) -> Starter:
         return stack.enter_context(Starter(way.host, stage.native, other))
@@ -205,7 +200,6 @@ def _round(stage: Stage, scene: _Scene, name: str, block: int) -> None:
     with updates as under_way:
         scene.trips.measure(_WARM)
         made = scene.trips.measure(span)
-    rest(span)
     count = under_way.count if under_way else 0
     measured = {
         P50: made.p50 / 1e3,
