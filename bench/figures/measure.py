@@ -16,7 +16,7 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from statistics import median
 
 DRAWS = 2000
@@ -137,6 +137,14 @@ def differences(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]
     """Differences of block medians, of the blocks that both have."""
     minuends, subtrahends = block_medians(above), block_medians(below)
     return [minuends[block] - subtrahends[block] for block in sorted(minuends.keys() & subtrahends.keys())]
+
+
+def by_turn(samples: Iterable[Sample]) -> list[Sample]:
+    """The same with a block for each size of each block: what is measured at several sizes has a ratio for each turn
+    that it had, and no median is one of several sizes."""
+    found = list(samples)
+    sizes = sorted({one.size for one in found})
+    return [replace(one, block=one.block * len(sizes) + sizes.index(one.size)) for one in found]
 
 
 def undisturbed(samples: Iterable[Sample], steal: dict[int, float]) -> list[Sample]:

@@ -38,7 +38,7 @@ from bench.figures import (
     ratio_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import block_medians, interval, paired, percentile
+from bench.figures.measure import block_medians, by_turn, interval, paired, percentile
 from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
 from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
 from bench.hosts.ours import Agent, Ours
@@ -48,7 +48,7 @@ from bench.place import Host
 from bench.stage import Stage
 
 AT_ONCE = (1, 2, 4, 8, 16, 32)
-QUICK_AT_ONCE = (1, 4, 16)
+QUICK_AT_ONCE = (1, 8)
 AGAIN = f"{SINGLE} again"
 VERBS = ("ADD", "DEL")
 NEAR = 0.1
@@ -107,12 +107,12 @@ def run(stage: Stage) -> None:
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
-        few = stage.amount(8, 2, 1)
+        blocks, theirs, few = stage.amount(20, 12, 2), stage.amount(20, 6, 2), stage.amount(8, 5, 1)
         stage.log.progress(f"measuring {', '.join(map(str, levels))} at once")
-        for turn in stage.turns(list(turns), stage.amount(20, 6, 2)):
+        for turn in stage.turns(list(turns), blocks):
             name, level = turns[turn.variant]
             expected = seconds[by_name[name].chain.name] * level
-            if expected > _SLOW and turn.block >= few:
+            if turn.block >= (few if expected > _SLOW else blocks if name in (SINGLE, AGAIN) else theirs):
                 continue
             _round(stage, by_name[name], name, pool, level, turn.block)
         for network in networks:
@@ -303,7 +303,7 @@ def _roles(results: Results) -> dict[str, Role]:
 
 
 def _control(results: Results, verb: str) -> Figure:
-    above, below = results.of(verb, AGAIN), results.of(verb, SINGLE)
+    above, below = (by_turn(results.of(verb, name)) for name in (AGAIN, SINGLE))
     return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
 
 

@@ -47,6 +47,8 @@ from bench.stage import FIRST_PORT, Stage
 
 AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among many"
 AT_LEAST = 8.0
+NEAR = 0.1
+"""How surely ours must take as long as itself: what is judged are factors."""
 SECONDS = (110, 11)
 
 _PORT = 5000
@@ -95,10 +97,10 @@ def run(stage: Stage) -> None:
             subjects[chain.name] = _subject(stage, stack, host, chain, None)
         _prove(stage, subjects)
         stage.log.progress(f"measuring {len(subjects)} variants")
-        rounds = stage.amount(3, 2, 1)
+        few, many = stage.amount(3, 2, 1), stage.amount(4, 8, 1)
         for turn in stage.turns(list(subjects), stage.amount(60, 8, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)
-            for _ in range(1 if theirs else rounds):
+            for _ in range(1 if theirs else many if turn.variant in (SINGLE, AGAIN) else few):
                 for timed, _ in subjects[turn.variant].round():
                     note(stage.log, timed, turn.variant, block=turn.block)
         _prove(stage, subjects)
@@ -223,7 +225,7 @@ def _roles(results: Results) -> dict[str, Role]:
 
 def _control(results: Results, verb: str) -> Figure:
     above, below = results.of(verb, AGAIN), results.of(verb, SINGLE)
-    return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS))
+    return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
 
 
 def _wrong(results: Results) -> Collection[str]:

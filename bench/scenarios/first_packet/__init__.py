@@ -93,7 +93,7 @@ def run(stage: Stage) -> None:
             for name, (size, site) in sites.items()
             for place in (Place if site.way.linear and size == sizes[-1] else (Place.MIDDLE,))
         }
-        for turn in stage.turns(list(turns), stage.amount(80, 20, 2)):
+        for turn in stage.turns(list(turns), stage.amount(80, 14, 2)):
             _round(stage, turn.block, *turns[turn.variant])
 
 

@@ -34,7 +34,17 @@ from bench.instruments.roundtrips import RoundTrips
 from bench.native import BenchError
 from bench.scenarios.isolation import firewalls
 from bench.scenarios.isolation import rules as isolations
-from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
+from bench.scenarios.isolation.drawn import (
+    DENIED,
+    DENIED_FLOWS,
+    QUICK_SIZES,
+    SIZES,
+    answers,
+    figures,
+    place,
+    plots,
+    tables,
+)
 from bench.scenarios.isolation.networks import Scene
 from bench.scenarios.isolation.rules import OPEN_NETWORKS, PATHS, Passed, Path, Variant
 from bench.stage import Stage
@@ -50,7 +60,7 @@ _FLOWS = 1_024
 def run(stage: Stage) -> None:
     """Measure."""
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
-    sizes = SIZES[: stage.amount(4, 4, 2)]
+    sizes = (SIZES, QUICK_SIZES, SIZES[:2])[stage.extent]
     variants = _variants(stage)
     with ExitStack() as stack:
         stage.log.progress(f"isolation: making {max(sizes) + len(OPEN_NETWORKS):,} networks")
@@ -62,7 +72,7 @@ def run(stage: Stage) -> None:
         _prove(stage, scene, variants, sizes, trips)
         stage.log.progress("isolation: measuring")
         leaky: set[str] = set()
-        for turn in stage.turns(variants, stage.amount(60, 9, 2)):
+        for turn in stage.turns(variants, stage.amount(60, 12, 2)):
             chance = random.Random(f"{stage.seed} {turn.block} {turn.variant}")  # noqa: S311 - an order, and no secret
             for size in chance.sample(sizes, len(sizes)):
                 scene.take(Variant(turn.variant), size)

@@ -24,7 +24,7 @@ from bench.figures.measure import CONFIDENCE, Control, Sample, block_medians, in
 from bench.figures.plots import Axis, Curves, line
 from bench.scenarios.isolation.rules import OPEN, PUBLISHED, ROUTED, Variant
 
-SIZES = (2, 10, 100, 1_000)
+SIZES, QUICK_SIZES = (2, 10, 100, 1_000), (2, 100, 1_000)
 DENIED, DENIED_FLOWS = "denied", "denied, a flow each"
 FLAT, AS_SETS, OF_TODAY = 1.05, 1.03, 0.25
 NEAR = 0.02

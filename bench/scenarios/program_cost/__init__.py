@@ -76,7 +76,7 @@ FLAT = 1.05
 NEAR = 0.02
 """How surely a path must be as slow as itself, where 1.03 is held against it."""
 
-_FULL_BLOCKS, _QUICK_BLOCKS = 60, 16
+_FULL_BLOCKS, _QUICK_BLOCKS = 60, 14
 _TIMES = 3
 """How often each case runs in a turn: the median of them counts."""
 _CALIBRATE = 2_000

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from statistics import median
 
 from bench.figures import (
@@ -18,7 +17,7 @@ from bench.figures import (
     ratio_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import CONFIDENCE, Control, Interval, Sample, block_medians, interval, paired
+from bench.figures.measure import CONFIDENCE, Control, Interval, Sample, block_medians, by_turn, interval, paired
 from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
@@ -150,15 +149,8 @@ def _of_update(results: Results, update: Update) -> Iterator[Figure]:
 
 def _controls(results: Results) -> Iterator[Figure]:
     for update in _ONES:
-        own, again = (_by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
+        own, again = (by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
         yield control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
-
-
-def _by_turn(samples: Iterable[Sample]) -> list[Sample]:
-    """The same with a block for each size of each block: a control has a ratio for each turn that it had."""
-    found = list(samples)
-    sizes = sorted({one.size for one in found})
-    return [replace(one, block=one.block * len(sizes) + sizes.index(one.size)) for one in found]
 
 
 def _of_disturbed(results: Results) -> Iterator[Figure]:
@@ -236,7 +228,7 @@ def _growth(results: Results, update: Update, variant: str) -> Growth | None:
 def _doubt(results: Results, update: Update) -> str:
     if any(one.measure == UNPROVED for one in results.samples):
         return "an update was not proved"
-    ratios = paired(*(_by_turn(results.of(update.name, variant)) for variant in (AGAIN, OURS)))
+    ratios = paired(*(by_turn(results.of(update.name, variant)) for variant in (AGAIN, OURS)))
     spread: Interval | None = interval(ratios, confidence=1 - (1 - CONFIDENCE) / len(_ONES)) if ratios else None
     if spread is None or not Control(spread, SURE).valid:
         return "the control differs from itself, or has too few blocks"
