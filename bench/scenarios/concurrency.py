@@ -29,6 +29,7 @@ from threading import Barrier
 
 from bench.cni import Container, port
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -133,8 +134,8 @@ def figures(results: Results) -> list[Figure]:
                 rows.append(median_figure(f"{name}: {where}, rate", results.of(_rate(verb), name, level), "calls/s"))
                 rows.append(median_figure(f"{name}: {where}, CPU a call", results.of(_cpu(verb), name, level), "ms"))
             for name in names[1:]:
-                ratio = f"{name} / {SINGLE}: {where}"
-                rows.append(ratio_figure(ratio, results.of(verb, name, level), results.of(verb, SINGLE, level)))
+                theirs, own = (results.of(verb, who, level) for who in (name, SINGLE))
+                rows.append(ratio_figure(f"{name} / {SINGLE}: {where}", theirs, own, better=Better.MORE))
         rows.append(_control(results, verb))
     for name in names:
         judged = 0 if name == SINGLE else None

@@ -24,7 +24,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures import Better, Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import Sample, interval, paired, spread_percentile
 from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -82,7 +82,12 @@ def figures(results: Results) -> list[Figure]:
         for base, above in ((VETH, RUNGS), (MAP, PUBLISHED)):
             below, beside = results.of(name, base.name), str(base.rules) if base.rules.publish else base.name
             rows += [
-                ratio_figure(f"{title}, {rung.name} / {beside}", results.of(name, rung.name), below)
+                ratio_figure(
+                    f"{title}, {rung.name} / {beside}",
+                    results.of(name, rung.name),
+                    below,
+                    better=Better.LESS if rung.rules.ours else None,
+                )
                 for rung in above
                 if rung is not base
             ]

@@ -26,6 +26,7 @@ from typing import Any
 
 from bench.cni import Container, port
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -122,12 +123,12 @@ def figures(results: Results) -> list[Figure]:
         rows.append(median_figure(what, results.of(verb, ALONE), "ms", note="programs are attached and detached"))
         crowded, where = results.of(verb, CROWDED), f"{_OTHERS * _PORTS_EACH:,} ports present"
         rows.append(median_figure(f"{SINGLE}, {verb}, {where}", crowded, "ms"))
-        rows.append(ratio_figure(f"{SINGLE}, {verb}, {where} / one", crowded, own))
+        rows.append(ratio_figure(f"{SINGLE}, {verb}, {where} / one", crowded, own, better=Better.LESS))
         for name in chains:
             limit = AT_LEAST if verb == "ADD" else None
             rows.append(ratio_figure(f"{name} / {SINGLE}, {verb}", results.of(verb, name), own, at_least=limit))
             theirs, ours = (results.of(f"{verb}, {BOTH}", who) for who in (name, SINGLE))
-            rows.append(ratio_figure(f"{name} / {SINGLE}, {verb}, {BOTH}", theirs, ours))
+            rows.append(ratio_figure(f"{name} / {SINGLE}, {verb}, {BOTH}", theirs, ours, better=Better.MORE))
         rows.append(_control(results, verb))
     proved = {one.variant for one in results.samples if one.measure == "unproved"}
     what = f"variants that did not attach what they should, of {len(proved):,}"
@@ -148,7 +149,7 @@ def plots(results: Results) -> list[Plot]:
         ]
         if bars:
             title = f"CNI {verb} of a whole network: bridge, address, published port, isolation"
-            drawn.append(Bars(f"chain_{verb.lower()}", title, Axis("median, ms"), tuple(bars)))
+            drawn.append(Bars(f"chain_{verb.lower()}", title, Axis("p50, ms"), tuple(bars)))
     return drawn
 
 

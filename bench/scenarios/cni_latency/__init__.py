@@ -31,6 +31,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -134,8 +135,9 @@ def plots(results: Results) -> list[Plot]:
                 lines.append(line(name, role, by_size))
         if lines:
             title = f"CNI {verb} of one published port, from exec to exit"
-            x, y = Axis("published ports, this one included", log=True), Axis("median, ms", log=True)
-            drawn.append(Curves(f"cni_{verb.lower()}", title, x, y, tuple(lines), remark=_REMARK))
+            x, y = Axis("published ports, this one included", log=True), Axis("p50, ms", log=True)
+            remark = _REMARK if any(one.name in (NFT, LIBRARY) for one in lines) else ""
+            drawn.append(Curves(f"cni_{verb.lower()}", title, x, y, tuple(lines), remark))
     sizes = results.sizes("ADD", OURS)
     bars = []
     for name, role in _roles(results).items():
@@ -161,7 +163,8 @@ def answers(results: Results) -> list[Answer]:
         for name, role in _roles(results).items():
             theirs = results.of(verb, name, sizes[-1])
             if role in (Role.PURE, Role.TODAY, Role.TODAY_TOO) and (ratios := paired(own, theirs)):
-                besides.append(Beside(role, name, interval(ratios), _growth(results, verb, name)))
+                alone = f"{name}, one element of a map" if name in (NFT, LIBRARY) else name
+                besides.append(Beside(role, alone, interval(ratios), _growth(results, verb, name)))
         doubts = [_control(results, verb).note, "not all variants did what their names say" if _wrong(results) else ""]
         what = f"CNI {verb} of a published port, {sizes[-1]:,} present, from exec to exit"
         rows.append(
@@ -239,7 +242,7 @@ def _theirs(results: Results, verb: str, name: str) -> Iterator[Figure]:
         yield median_figure(f"{name}: {where}", theirs, "ms")
         yield ratio_figure(f"{name} / dataplane: {where}", theirs, own, at_least=limit)
         spent, ours_spent = (results.of(f"{verb}, {BOTH}", who, size) for who in (name, OURS))
-        yield ratio_figure(f"{name} / dataplane: {where}, {BOTH}", spent, ours_spent)
+        yield ratio_figure(f"{name} / dataplane: {where}, {BOTH}", spent, ours_spent, better=Better.MORE)
     for size in sizes[1:]:
         what = f"{name}: {verb}, {size:,} ports / none"
         yield ratio_figure(what, results.of(verb, name, size), results.of(verb, name, 0))

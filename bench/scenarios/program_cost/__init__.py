@@ -25,6 +25,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -119,7 +120,9 @@ def figures(results: Results) -> list[Figure]:
             if found and variant.programs and variant.says_something_of(path):
                 at_most = IDLE_AT_MOST if variant.judged else None
                 note = "NOT PROVED: see below" if _place(variant, path) in unproved else ""
-                rows.append(ratio_figure(f"{path.name}: {variant.name}", found, base, at_most=at_most, note=note))
+                better = None if variant.empty else Better.LESS
+                what = f"{path.name}: {variant.name}"
+                rows.append(ratio_figure(what, found, base, at_most=at_most, better=better, note=note))
     rows.append(_filled(results))
     rows += connects.figures(results, controls)
     made = sum(one.value for one in results.samples if one.measure == "round trips")

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from statistics import median
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -132,19 +133,25 @@ def _of_update(results: Results, update: Update) -> Iterator[Figure]:
     for size in sizes:
         own, engine = (results.of(update.name, variant, size) for variant in (OURS, ENGINE))
         where = f"{update.name}, {size:,} present"
-        yield ratio_figure(f"dataplane / {NFT}: {where}", own, results.of(update.name, NFT, size))
+        pure = results.of(update.name, NFT, size)
+        yield ratio_figure(f"dataplane / {NFT}: {where}", own, pure, better=Better.LESS)
         portmap = results.of(update.name, PORTMAP, size)
         yield ratio_figure(f"{PORTMAP} / dataplane: {where}", portmap, own, at_least=AT_LEAST)
         if engine:
             library = results.of(update.name, LIBRARY, size)
-            yield ratio_figure(f"dataplane engine / {LIBRARY}: {where}", engine, library)
+            yield ratio_figure(f"dataplane engine / {LIBRARY}: {where}", engine, library, better=Better.LESS)
     for variant in ROLES:
         there = results.sizes(update.name, variant)
         if len(there) > 1:
             most = FLAT if variant == OURS and update.ports is ONE else None
             few, many = (results.of(update.name, variant, there[place]) for place in (0, -1))
             what = f"{variant}, {update.name}: {there[-1]:,} present / {there[0]:,}"
-            yield ratio_figure(what, many, few, at_most=most)
+            yield ratio_figure(what, many, few, at_most=most, better=_better(variant))
+
+
+def _better(variant: str) -> Better | None:
+    """Which way a ratio of one who is measured twice is for us."""
+    return Better.LESS if variant in {OURS, ENGINE} else None
 
 
 def _controls(results: Results) -> Iterator[Figure]:
@@ -162,7 +169,7 @@ def _of_disturbed(results: Results) -> Iterator[Figure]:
                 yield median_figure(f"{what}, {ALONE}", alone, "ms")
                 yield median_figure(f"{what}, {DISTURBED}", during, "ms")
                 yield percentile_figure(f"{what}, {DISTURBED}, p99", during, 0.99, "ms")
-                yield ratio_figure(f"{what}: {DISTURBED} / {ALONE}", during, alone)
+                yield ratio_figure(f"{what}: {DISTURBED} / {ALONE}", during, alone, better=_better(variant))
         name = f"{RULESET.name}, {variant} updating"
         for size in results.sizes(LISTING, name):
             note = "it begins anew at each change, and is left alone after a while"

@@ -23,7 +23,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from statistics import median
 
-from bench.figures import Figure, Results, control_figure, count_figure, median_figure, number, ratio_figure
+from bench.figures import Better, Figure, Results, control_figure, count_figure, median_figure, number, ratio_figure
 from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import block_medians, interval, paired
 from bench.figures.plots import Axis, Bars, Plot, Role, bar
@@ -113,8 +113,9 @@ def figures(results: Results) -> list[Figure]:
             median_figure(f"{load.name}: p99 of a round trip", results.of(P99, load.name), "us"),
         ]
         for measure in (P99, P50):
-            below = results.of(measure, load.quiet)
-            rows.append(ratio_figure(f"{load.name}: {measure} / nothing", results.of(measure, load.name), below))
+            above, below = (results.of(measure, name) for name in (load.name, load.quiet))
+            better = Better.LESS if load is OURS_LOAD else None
+            rows.append(ratio_figure(f"{load.name}: {measure} / nothing", above, below, better=better))
     made, lost = (sum(one.value for one in results.samples if one.measure == what) for what in ("round trips", "lost"))
     rows.append(count_figure(f"round trips lost or damaged, of {made:,.0f}", lost if made else None, at_most=0))
     proofs = [one for one in results.samples if one.measure == "unproved"]
