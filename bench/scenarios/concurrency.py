@@ -41,6 +41,7 @@ from bench.figures import (
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import block_medians, by_turn, interval, paired, percentile
 from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
+from bench.figures.rows import doubt_of
 from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
@@ -188,7 +189,8 @@ def answers(results: Results) -> list[Answer]:
         for name in (SINGLE, AGAIN)
         for one in results.of(what, name)
     )
-    doubts = (_control(results, "ADD").note, "calls failed, or did not do what they should" if wrong else "")
+    unsure = doubt_of(_control(results, "ADD"), (one.ratio for one in besides))
+    doubts = (unsure, "calls failed, or did not do what they should" if wrong else "")
     return [
         Answer(
             Kind.UPDATE,
@@ -197,7 +199,7 @@ def answers(results: Results) -> list[Answer]:
             interval(list(block_medians(own).values())),
             besides,
             _growth(results, SINGLE),
-            ". ".join(doubt for doubt in doubts if doubt),
+            ". ".join(why for why in doubts if why),
         )
     ]
 

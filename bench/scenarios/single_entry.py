@@ -38,6 +38,7 @@ from bench.figures import (
 from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import block_medians, interval, paired
 from bench.figures.plots import Axis, Bars, Plot, Role, bar
+from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
 from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
 from bench.hosts.ours import Agent, Ours
@@ -163,7 +164,8 @@ def answers(results: Results) -> list[Answer]:
     ]
     if not besides:
         return []
-    doubts = (_control(results, "ADD").note, "not all did what their names say" if _wrong(results) else "")
+    unsure = doubt_of(_control(results, "ADD"), (one.ratio for one in besides))
+    doubts = (unsure, "not all did what their names say" if _wrong(results) else "")
     return [
         Answer(
             Kind.UPDATE,
@@ -171,7 +173,7 @@ def answers(results: Results) -> list[Answer]:
             "ms",
             interval(list(block_medians(own).values())),
             tuple(besides),
-            doubt=". ".join(doubt for doubt in doubts if doubt),
+            doubt=". ".join(why for why in doubts if why),
         )
     ]
 

@@ -117,7 +117,7 @@ def test_the_answer_is_ours_beside_each_at_the_most_ports() -> None:
     assert beside[OLD].role is Role.TODAY
     assert beside[NEW_NFT].role is Role.TODAY_TOO
     assert beside[OLD].ratio.middle == pytest.approx(2.2 / 400)
-    assert beside[oneport.NFT].ratio.middle > 1
+    assert beside[f"{oneport.NFT}, one element of a map"].ratio.middle > 1
     ours, theirs = answer.growth, beside[OLD].growth
     assert ours is not None
     assert theirs is not None

@@ -245,7 +245,7 @@ def test_answers_are_ours_beside_others_at_the_most_networks() -> None:
     assert growth is not None
     assert growth.ratio.middle == pytest.approx(40 / 10.06)
     assert (growth.smaller, growth.larger) == (2, 1_000)
-    assert [one.name for one in rows[-1].besides] == [Variant.SETS, Variant.STAGES]
+    assert [one.name for one in rows[-1].besides] == [Variant.SETS, Variant.STAGES, Variant.DEFAULTS]
 
 
 def test_a_control_that_differs_makes_answers_doubtful() -> None:

@@ -45,6 +45,7 @@ from bench.figures import (
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import Sample, block_medians, by_turn, interval, paired, percentile
 from bench.figures.plots import Axis, Bars, Curves, Plot, Role, bar, line
+from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
 from bench.peers.plugins import Peer, found
 from bench.scenarios.cni_latency import oneport
@@ -165,7 +166,10 @@ def answers(results: Results) -> list[Answer]:
             if role in (Role.PURE, Role.TODAY, Role.TODAY_TOO) and (ratios := paired(own, theirs)):
                 alone = f"{name}, one element of a map" if name in (NFT, LIBRARY) else name
                 besides.append(Beside(role, alone, interval(ratios), _growth(results, verb, name)))
-        doubts = [_control(results, verb).note, "not all variants did what their names say" if _wrong(results) else ""]
+        doubts = [
+            doubt_of(_control(results, verb), (one.ratio for one in besides)),
+            "not all variants did what their names say" if _wrong(results) else "",
+        ]
         what = f"CNI {verb} of a published port, {sizes[-1]:,} present, from exec to exit"
         rows.append(
             Answer(
@@ -175,7 +179,7 @@ def answers(results: Results) -> list[Answer]:
                 interval(list(block_medians(own).values())),
                 tuple(besides),
                 _growth(results, verb, OURS),
-                ". ".join(doubt for doubt in doubts if doubt),
+                ". ".join(why for why in doubts if why),
             )
         )
     return rows

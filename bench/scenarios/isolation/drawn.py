@@ -139,7 +139,7 @@ def answers(results: Results) -> list[Answer]:
         made.append(
             Answer(
                 Kind.PACKET,
-                f"{way.text}, {many:,} networks kept apart",
+                f"{way.text}, {many:,} networks kept apart by isolation alone",
                 way.unit,
                 interval(list(block_medians(ours).values())),
                 tuple(besides),

@@ -18,8 +18,9 @@ from bench.figures import (
     ratio_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import CONFIDENCE, Control, Interval, Sample, block_medians, by_turn, interval, paired
+from bench.figures.measure import Interval, Sample, block_medians, by_turn, interval, paired
 from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
+from bench.figures.rows import doubt_of
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
 
@@ -155,9 +156,12 @@ def _better(variant: str) -> Better | None:
 
 
 def _controls(results: Results) -> Iterator[Figure]:
-    for update in _ONES:
-        own, again = (by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
-        yield control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
+    yield from (_control(results, update) for update in _ONES)
+
+
+def _control(results: Results, update: Update) -> Figure:
+    own, again = (by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
+    return control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
 
 
 def _of_disturbed(results: Results) -> Iterator[Figure]:
@@ -221,7 +225,8 @@ def _answer(results: Results, update: Update, own: str, others: Sequence[str]) -
     what = f"{update.name}, {sizes[-1]:,} present, {'in process' if own == ENGINE else 'from exec to exit'}"
     spread = interval(list(block_medians(samples).values()))
     growth = _growth(results, update, own)
-    return Answer(Kind.UPDATE, what, "ms", spread, tuple(besides), growth, _doubt(results, update))
+    why = _doubt(results, update, [one.ratio for one in besides])
+    return Answer(Kind.UPDATE, what, "ms", spread, tuple(besides), growth, why)
 
 
 def _growth(results: Results, update: Update, variant: str) -> Growth | None:
@@ -232,11 +237,7 @@ def _growth(results: Results, update: Update, variant: str) -> Growth | None:
     return Growth(interval(ratios), sizes[0], sizes[-1], "published ports") if ratios else None
 
 
-def _doubt(results: Results, update: Update) -> str:
+def _doubt(results: Results, update: Update, ratios: Sequence[Interval]) -> str:
     if any(one.measure == UNPROVED for one in results.samples):
         return "an update was not proved"
-    ratios = paired(*(by_turn(results.of(update.name, variant)) for variant in (AGAIN, OURS)))
-    spread: Interval | None = interval(ratios, confidence=1 - (1 - CONFIDENCE) / len(_ONES)) if ratios else None
-    if spread is None or not Control(spread, SURE).valid:
-        return "the control differs from itself, or has too few blocks"
-    return ""
+    return doubt_of(_control(results, update), ratios)
