@@ -80,7 +80,7 @@ def why_not(figure: Figure, others: Iterable[Figure]) -> str:
         return f"blocks are too few: {figure.count}"
     apart = max((_apart(one) for one in others if one.control and not one.met), default=1.0)
     if _no_further(spread, apart):
-        return f"the machine differs from itself by up to {apart - 1:.0%}, and this by no more"
+        return f"the machine differs from itself by up to {_share(apart - 1)}, and this by no more"
     return ""
 
 
@@ -98,6 +98,11 @@ def _apart(control: Figure) -> float:
     """The factor by which the machine differs from itself at the most, as far as a control says."""
     spread = control.interval
     return 1.0 if spread is None or spread.low <= 0 else max(spread.high, 1 / spread.low)
+
+
+def _share(part: float) -> str:
+    """ "2.1%", "20%": controls are held against whole ones."""
+    return f"{part:.1%}" if part < 0.0995 else f"{part:.0%}"
 
 
 def _no_further(ratio: Interval, apart: float) -> bool:
@@ -200,7 +205,7 @@ def control_figure(
     valid = Control(spread, within).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
-    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
+    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {_share(apart)}"
     note = "" if valid else f"RUN INVALID: {why}"
     must = f"1 within {within:.0%}"
     return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note, control=True)
