@@ -75,8 +75,8 @@ class Control:
 
     @property
     def valid(self) -> bool:
-        """Whether the interval holds 1, or misses it by next to nothing, reaches no further than the tolerance to either
-        side, and is of enough blocks."""
+        """Whether the interval holds 1, or misses it by next to nothing, is within the tolerance to either side, and is
+        of enough blocks."""
         if self.interval.count < CONTROL_BLOCKS:
             return False
         near = self.interval.low >= 1 - self.tolerance and self.interval.high <= 1 + self.tolerance

@@ -55,7 +55,7 @@ AGAIN = f"{SINGLE} again"
 VERBS = ("ADD", "DEL")
 NEAR = 0.1
 """How surely a run must be as fast as itself: what is told here are multiples."""
-SECONDS = (180, 8)
+SECONDS = (135, 10)
 
 _FIRST_PORT = 5000
 _SLOW = 0.6
@@ -109,7 +109,7 @@ def run(stage: Stage) -> None:
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
-        blocks, theirs, few = stage.amount(20, 12, 2), stage.amount(20, 6, 2), stage.amount(8, 5, 1)
+        blocks, theirs, few = stage.amount(15, 12, 2), stage.amount(15, 6, 2), stage.amount(6, 5, 1)
         stage.log.progress(f"measuring {', '.join(map(str, levels))} at once")
         for turn in stage.turns(list(turns), blocks):
             name, level = turns[turn.variant]

@@ -55,6 +55,7 @@ MANY_PORTS = 10_000
 """That are published besides those that are talked to."""
 FLAT = 1.05
 NEAR = 0.02
+SECONDS = (100, 11)
 
 _FLOWS, _BYTES = (1, 16, 256), (8, 64, 1400)
 _DISCARDED = 1  # milliseconds at the start of a round
@@ -130,7 +131,7 @@ def run(stage: Stage) -> None:
         _prove(stage, asked)
         asked[AGAIN] = replace(asked[OURS.name], variant=AGAIN)
         stage.log.progress("published: measuring")
-        for turn in stage.turns(list(asked), stage.amount(46, 18, 2)):
+        for turn in stage.turns(list(asked), stage.amount(36, 18, 2)):
             for shape in asked[turn.variant].shapes:
                 _round(stage, asked[turn.variant], shape, turn.block)
         del asked[AGAIN]

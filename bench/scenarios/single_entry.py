@@ -100,7 +100,7 @@ def run(stage: Stage) -> None:
         _prove(stage, subjects)
         stage.log.progress(f"measuring {len(subjects)} variants")
         few, many = stage.amount(3, 2, 1), stage.amount(4, 8, 1)
-        for turn in stage.turns(list(subjects), stage.amount(60, 8, 2)):
+        for turn in stage.turns(list(subjects), stage.amount(40, 8, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)
             for _ in range(1 if theirs else many if turn.variant in (SINGLE, AGAIN) else few):
                 for timed, _ in subjects[turn.variant].round():

@@ -150,14 +150,14 @@ def ladder_run(again: float = 10.0, unproved: tuple[str, ...] = (), lost: int = 
 def test_the_ladder_stands_beside_veth_and_the_map() -> None:
     """Ratios of each rung, the tail of the published ones, and no row for what was not measured."""
     rows = {figure.what: figure for figure in layers.figures(ladder_run())}
-    assert rows["UDP, published: dataplane / veth"].value == pytest.approx(2.0)
+    assert rows["UDP, published: dataplane / raw veth"].value == pytest.approx(2.0)
     assert rows["UDP, published: dataplane / nft map"].value == pytest.approx(1.25)
-    assert rows["UDP, published: nft map / veth"].value == pytest.approx(1.6)
+    assert rows["UDP, published: nft map / raw veth"].value == pytest.approx(1.6)
     assert rows["UDP, published: dataplane, p99"].value == pytest.approx(20.0)
     assert rows["control: UDP, the same twice"].met is True
     assert "UDP, two hosts of ours, alike" not in rows
     assert not any(what.startswith("TCP") for what in rows)
-    assert "UDP, veth / veth" not in rows
+    assert "UDP, raw veth / raw veth" not in rows
 
 
 def test_the_ladder_says_what_it_is_not_sure_of() -> None:
@@ -210,8 +210,8 @@ def test_a_port_in_use_must_not_notice_others(crowded: float, met: bool) -> None
     rows = {figure.what: figure for figure in published.figures(published_run(crowded))}
     assert rows["UDP, 64 bytes, 1 flow: dataplane, 10,000 ports more / none"].met is met
     assert rows["UDP, 64 bytes, 1 flow: nft map, 10,000 ports more / none"].met is None
-    assert rows["TCP, 64 bytes, 1 flow: dataplane / veth"].value == pytest.approx(2.0)
-    assert "UDP by IPv6, 64 bytes, 1 flow: dataplane / veth" not in rows
+    assert rows["TCP, 64 bytes, 1 flow: dataplane / raw veth"].value == pytest.approx(2.0)
+    assert "UDP by IPv6, 64 bytes, 1 flow: dataplane / raw veth" not in rows
 
 
 def test_the_answers_are_ours_beside_others_and_how_both_grow() -> None:

@@ -57,6 +57,7 @@ SIZES = ((1, 10, 100, 1_000, 10_000, 60_000), (1, 1_000, 10_000), (100,))
 """Published ports, by extent."""
 FLAT = 1.05
 NEAR_MAP = 1.03
+SECONDS = (120, 16)
 
 CONTROLLED = 1_000
 """Where the control is, and where ratios are told besides the least and the most ports."""
@@ -94,7 +95,7 @@ def run(stage: Stage) -> None:
             for name, (size, site) in sites.items()
             for place in (Place if site.way.linear and size == sizes[-1] else (Place.MIDDLE,))
         }
-        for turn in stage.turns(list(turns), stage.amount(80, 14, 2)):
+        for turn in stage.turns(list(turns), stage.amount(40, 14, 2)):
             _round(stage, turn.block, *turns[turn.variant])
 
 

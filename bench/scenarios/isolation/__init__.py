@@ -52,6 +52,8 @@ from dataplane.programs import syscall
 
 __all__ = ["answers", "figures", "plots", "run", "tables"]
 
+SECONDS = (160, 15)
+
 _DISCARDED = 1  # milliseconds at the start of a round
 _FLOWS = 1_024
 """As many as datagrams of a round, or more: each is of a flow that was not seen before."""
@@ -72,7 +74,7 @@ def run(stage: Stage) -> None:
         _prove(stage, scene, variants, sizes, trips)
         stage.log.progress("isolation: measuring")
         leaky: set[str] = set()
-        for turn in stage.turns(variants, stage.amount(60, 12, 2)):
+        for turn in stage.turns(variants, stage.amount(40, 12, 2)):
             chance = random.Random(f"{stage.seed} {turn.block} {turn.variant}")  # noqa: S311 - an order, and no secret
             for size in chance.sample(sizes, len(sizes)):
                 scene.take(Variant(turn.variant), size)

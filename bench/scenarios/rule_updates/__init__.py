@@ -39,6 +39,8 @@ from bench.scenarios.rule_updates.publishers import EndToEnd, InProcess, Library
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
 from bench.stage import Extent, Stage
 
+SECONDS = (220, 28)
+
 _SIZES = {
     Extent.FULL: (0, 1, 100, 1_000, 10_000, 60_000),
     Extent.QUICK: (0, 1_000, 10_000),

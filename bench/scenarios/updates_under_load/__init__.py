@@ -42,6 +42,8 @@ NEAR = 0.2
 """How surely p99 must be as large as itself: it is what few of the round trips of a round say."""
 P50, P99, RATE = "p50", "p99", "changes a second"
 
+SECONDS = (35, 6)
+
 _WARM = 3  # milliseconds at the start of a round
 
 
@@ -149,11 +151,12 @@ def answers(results: Results) -> list[Answer]:
         theirs = _inflation(results, load)
         ratios = [ours[block] / theirs[block] for block in sorted(ours.keys() & theirs.keys())]
         if ratios:
-            besides.append(Beside(load.role, load.name, interval(ratios)))
+            besides.append(Beside(load.role, f"{load.name}, {_rate(results, load)} a second", interval(ratios)))
     doubt = control_figure(results.of(P99, QUIET_AGAIN), results.of(P99, QUIET), of=2, within=NEAR).note
     if any(one.value for one in results.samples if one.measure == "unproved"):
         doubt = "transactions were not those that the names say"
-    what = "p99 of round trips while other ports come and go, as ratio to none that do"
+    often = f"{_rate(results, OURS_LOAD)} times a second"
+    what = f"p99 of round trips while other ports come and go, {often}, as ratio to none that do"
     return [Answer(Kind.PACKET, what, "x", interval(list(ours.values())), tuple(besides), doubt=doubt)]
 
 
@@ -195,7 +198,7 @@ def _scenes(stage: Stage, sites: Sites, stack: ExitStack, cpu: int, other: int) 
 
 
 def _round(stage: Stage, scene: _Scene, name: str, block: int) -> None:
-    span = stage.amount(120, 20, 5)
+    span = stage.amount(120, 30, 5)
     before = scene.generation()
     updates = Updates(scene.change, PACE) if scene.change else nullcontext()
     with updates as under_way:
