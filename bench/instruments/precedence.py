@@ -12,7 +12,9 @@ is timed here has the same precedence whoever is measured; on a machine that doe
 Be aware: what spins under SCHED_FIFO lets nobody else run on its processor, ksoftirqd among them. It is for what needs
 none of them or sleeps where nothing goes on, and for parts of a second at a time: both ends of a round trip in one
 process do, for whoever waits for a packet that ksoftirqd has to bring sleeps meanwhile. It is not for what must be
-woken to be measured: how soon that is would be another scheduler's answer.
+woken to be measured: how soon, and on which processor, would be another scheduler's answer. So plugins and agents go
+with everybody else (an ADD by ours took a tenth longer before all others, and by portmap no longer): they are asked
+more often. Nor is it for what is measured in its own processor time, as runs of programs on one packet are.
 """
 
 from __future__ import annotations

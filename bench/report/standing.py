@@ -75,7 +75,8 @@ def _not_met(told: Told) -> Iterator[str]:
 
 
 def _row(told: Told, answer: Answer) -> tuple[str, ...]:
-    what = answer.what + ("\n**doubtful: see below**" if told.doubt(answer) else "")
+    doubtful = "**doubtful: see below**" if told.doubt(answer) else ""
+    what = "\n".join(line for line in (answer.what, answer.remark, doubtful) if line)
     ours = [_time(answer.ours, answer.unit)]
     ours += [_beside(one) for one in answer.besides if one.role in _OWN]
     columns = [[_beside(one) for one in answer.besides if one.role in roles] for roles in _COLUMNS.values()]

@@ -8,11 +8,12 @@ full by TCP, too.
 Peers      a veth pair, below which no container on a veth can be; one nft map, the least that publishes a port; the
            rules that portmap and firewall write, from 1.9 (nft) and from Debian's 1.1 (iptables)
 Unit       microseconds of one round trip, median (p50) of a round; ratios are of medians within a block
-Fair       client, server and softirq on one processor, in one process that nobody has to wake; a host for each layer,
-           its sockets open throughout; every block runs all in an order of its own; the client computes its checksums,
-           as what comes from a network has them; br_netfilter is on where routed, as the kernel brings it up; payload
-           compared, losses counted. What proves that packets went where the name says: counters at the hooks of
-           bridge and forwarding, conntrack's entries, how often each of our programs ran, before and after
+Fair       client, server and softirq on one processor, before all others there (SCHED_FIFO), in one process that nobody
+           has to wake; a host for each layer, its sockets open throughout; every block runs all in an order of its own;
+           the client computes its checksums, as what comes from a network has them; br_netfilter is on where routed, as
+           the kernel brings it up; payload compared, losses counted. What proves that packets went where the name says:
+           counters at the hooks of bridge and forwarding, conntrack's entries, how often each of our programs ran,
+           before and after
 Falsified  by our host that differs from itself, by a lost answer, or by a layer that packets did not pass
 
 Established flows alone are asked about: the rules that translate are asked once a connection, and so are no part of it.

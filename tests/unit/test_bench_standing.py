@@ -67,6 +67,8 @@ def test_the_one_table_sets_ours_beside_each() -> None:
         f"**4.0x faster (3.9 - 4.1)** than {PORTMAP}",
         grown,
     )
+    noted = Summary((replace(PACKETS, answers=(replace(TRIP, remark="at 40 a second"),)),))
+    assert standing.table(noted, Kind.PACKET).rows[0][0] == "UDP round trip, published port\nat 40 a second"
     updates = standing.table(SUMMARY, Kind.UPDATE)
     assert "beside the least there is" in table.header
     assert "beside the least there is" not in updates.header

@@ -10,11 +10,12 @@ Peers      nobody; iptables with the rules that ``ingressPolicy`` of the firewal
            rules a network; nft at its best: what is established passes first, then one rule with sets of devices
 Unit       microseconds of a round trip (p50), and nanoseconds of the processor for a datagram, from sending it to its
            drop (the median batch of 8); medians over blocks, ratios within a block
-Fair       client, server and softirq on one processor, in one process that nobody has to wake; variants in an order
-           that is shuffled in each block, and sizes in each turn; the same sockets, devices and containers for all,
-           and connections tracked in all; what is denied meets half of a peer's rules, as it does on average; of ours,
-           each drop finds room for its event; payload compared, loss counted; rules, or runs of programs, must have
-           counted each packet, and as many drops as datagrams were sent; and where nobody keeps them apart, all arrive
+Fair       client, server and softirq on one processor, before all others there (SCHED_FIFO), in one process that nobody
+           has to wake; variants in an order that is shuffled in each block, and sizes in each turn; the same sockets,
+           devices and containers for all, and connections tracked in all; what is denied meets half of a peer's rules,
+           as it does on average; of ours, each drop finds room for its event; payload compared, loss counted; rules, or
+           runs of programs, must have counted each packet, and as many drops as datagrams were sent; and where nobody
+           keeps them apart, all arrive
 Falsified  by isolation of ours that costs a packet more at 1,000 networks than at 2 (above 1.05), by more than 1.03 of
            nft's sets, by a datagram that arrives, or by a control that differs from itself
 

@@ -2,16 +2,17 @@
 
 First each program alone runs on one packet, many thousand times, by ``BPF_PROG_TEST_RUN``: nanoseconds beyond those of
 an empty program, for each way through it. Then UDP round trips between a client and a container on a bridge: routed
-without any nftables, routed and through a published port with our tables, and from the host itself; with no program
-attached, with each attached and no entry for its device (``idle``), and with each at work (``hit``). Last ``connect()``
-of the host's processes, with and without the programs of the cgroups.
+without any nftables (in full), routed and through a published port with our tables, and from the host itself; with no
+program attached, with each attached and no entry for its device (``idle``), and with each at work (``hit``). Last
+``connect()`` of the host's processes, with and without the programs of the cgroups.
 
 Peers      the same path with nothing attached, in the same block
 Unit       nanoseconds a run, median over blocks of the difference to the empty program; ratio of round trips' p50
-Fair       client, container and softirq on one processor, in one process that nobody has to wake: nothing dilutes a
-           ratio, which a path with wakes or a wire would; order shuffled in each block; programs attached and detached
-           in turn on the same devices; payload compared, loss counted; how often each program ran is asked of the
-           kernel, before and after; cases whose verdict, packet or counters are others say so and are not measured
+Fair       client, container and softirq on one processor, before all others there (SCHED_FIFO), in one process that
+           nobody has to wake: nothing dilutes a ratio, which a path with wakes or a wire would; order shuffled in each
+           block; programs attached and detached in turn on the same devices; payload compared, loss counted; how often
+           each program ran is asked of the kernel, before and after; cases whose verdict, packet or counters are others
+           say so and are not measured
 Falsified  by an idle program above 1.03 of none attached, by isolation that costs more at 1,000 networks than at 2, or
            by a control that differs from itself
 """

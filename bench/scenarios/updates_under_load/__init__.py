@@ -135,8 +135,8 @@ def plots(results: Results) -> list[Plot]:
             bars.append(bar(load.name, load.role, interval(ratios)))
     if not bars:
         return []
-    rates = ", ".join(f"{load.name} {_rate(results, load)}" for load in LOADS)
-    remark = f"Packets on one processor, changes on the other. Changes a second: {rates}."
+    rates = _rates(results)
+    remark = f"Packets on one processor, changes on the other. {rates[0].upper()}{rates[1:]}."
     axis = Axis("p99 of round trips, as ratio to no changes")
     return [Bars("updates_under_load", "Round trips while ports of others come and go", axis, tuple(bars), remark)]
 
@@ -151,13 +151,18 @@ def answers(results: Results) -> list[Answer]:
         theirs = _inflation(results, load)
         ratios = [ours[block] / theirs[block] for block in sorted(ours.keys() & theirs.keys())]
         if ratios:
-            besides.append(Beside(load.role, f"{load.name}, {_rate(results, load)} a second", interval(ratios)))
+            besides.append(Beside(load.role, load.name, interval(ratios)))
     doubt = control_figure(results.of(P99, QUIET_AGAIN), results.of(P99, QUIET), of=2, within=NEAR).note
     if any(one.value for one in results.samples if one.measure == "unproved"):
         doubt = "transactions were not those that the names say"
-    often = f"{_rate(results, OURS_LOAD)} times a second"
-    what = f"p99 of round trips while other ports come and go, {often}, as ratio to none that do"
-    return [Answer(Kind.PACKET, what, "x", interval(list(ours.values())), tuple(besides), doubt=doubt)]
+    what = "p99 of round trips while other ports come and go as often as each can, as ratio to none that do"
+    spread = interval(list(ours.values()))
+    return [Answer(Kind.PACKET, what, "x", spread, tuple(besides), doubt=doubt, remark=_rates(results))]
+
+
+def _rates(results: Results) -> str:
+    """Who makes fewer changes disturbs less."""
+    return "changes a second: " + ", ".join(f"{load.name} {_rate(results, load)}" for load in LOADS)
 
 
 def _rate(results: Results, load: Load) -> str:
