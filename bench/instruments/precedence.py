@@ -14,7 +14,7 @@ none of them or sleeps where nothing goes on, and for parts of a second at a tim
 process do, for whoever waits for a packet that ksoftirqd has to bring sleeps meanwhile. It is not for what must be
 woken to be measured: how soon, and on which processor, would be another scheduler's answer. So plugins and agents go
 with everybody else (an ADD by ours took a tenth longer before all others, and by portmap no longer): they are asked
-more often. Nor is it for what is measured in its own processor time, as runs of programs on one packet are.
+more often.
 """
 
 from __future__ import annotations

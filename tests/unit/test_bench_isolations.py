@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from bench.figures import Figure, Results
+from bench.figures import Better, Figure, Results
 from bench.figures.measure import Sample
 from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
 from bench.scenarios.isolation.rules import (
@@ -269,3 +269,11 @@ def test_nothing_measured_is_no_error() -> None:
     empty = Results({})
     assert {one.met for one in figures(empty)} == {False}
     assert not [*tables(empty), *plots(empty), *answers(empty)]
+
+
+def test_ratios_of_ours_say_that_less_is_better() -> None:
+    """So that a comparison of two runs judges them; how others grow is nobody's concern."""
+    ratios = [one for one in figures(rounds()) if one.unit == "x" and not one.control]
+    ours = [one for one in ratios if one.what.rpartition(": ")[2].startswith("dataplane")]
+    assert {one.better for one in ours} == {Better.LESS}
+    assert {one.better for one in ratios if one not in ours} == {None}

@@ -8,7 +8,7 @@ from ipaddress import IPv4Network, ip_address
 
 import pytest
 
-from bench.figures import Histogram, Results
+from bench.figures import Better, Histogram, Results
 from bench.figures.answers import Kind
 from bench.figures.measure import Sample
 from bench.figures.plots import Bars, Boxes, Role
@@ -242,3 +242,14 @@ def test_the_published_port_is_drawn() -> None:
     assert isinstance(beside, Bars)
     assert [bar.value for bar in beside.bars] == [1.25, 1.25, 1.25]
     assert published.plots(Results({})) == []
+
+
+def test_ratios_of_ours_say_that_less_is_better() -> None:
+    """So that a comparison of two runs judges them; those of others among themselves are nobody's concern."""
+    ladder = {one.what: one.better for one in layers.figures(ladder_run()) if one.unit == "x" and not one.control}
+    assert ladder["UDP, published: dataplane / raw veth"] is Better.LESS
+    assert ladder["UDP, published: nft map / raw veth"] is None
+    asked = [one for one in published.figures(published_run()) if one.what.rpartition(": ")[2].startswith("dataplane")]
+    ratios = [one for one in asked if one.unit == "x"]
+    assert ratios
+    assert {one.better for one in ratios} == {Better.LESS}

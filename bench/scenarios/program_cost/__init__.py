@@ -53,6 +53,7 @@ from bench.hosts.variants import (
     doubts,
     variants,
 )
+from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.roundtrips import RoundTrips
 from bench.scenarios.program_cost import connects
 from bench.scenarios.program_cost.testruns import (
@@ -180,15 +181,19 @@ def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> Non
         span = stage.amount(10_000_000, 2_000_000, 100_000)  # nanoseconds
         counts = {name: runs for name, case in todo.items() if (runs := _calibrated(stage, runner, case, span))}
         for turn in stage.turns([FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, *counts], blocks):
+            made = list[float]()
             try:
-                for _ in range(_TIMES):
-                    if turn.variant in counts:
-                        spent = runner.measure(todo[turn.variant], counts[turn.variant])
-                    else:
-                        spent = runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE)
-                    stage.log.sample("test run", turn.variant, spent, block=turn.block)
+                with first_in_line():
+                    for _ in range(_TIMES):
+                        if turn.variant in counts:
+                            made.append(runner.measure(todo[turn.variant], counts[turn.variant]))
+                        else:
+                            made.append(runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE))
             except Unproved as error:
                 _tell(stage, turn.variant, error)
+            for spent in made:
+                stage.log.sample("test run", turn.variant, spent, block=turn.block)
+            rest(_TIMES * span / 1e6)
             if turn.variant == FLOOR:
                 stage.log.sample("test run", "constant", runner.constant(), block=turn.block)
 
