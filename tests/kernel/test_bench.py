@@ -24,7 +24,7 @@ SCENARIO = "single_entry"
 """The quickest of those that start everything there is to start: our agent and plugins, and the Go plugins."""
 
 COST = "program_cost"
-MEASURING = "round trips routed, no tables: measuring"
+MEASURING = "round trips routed, published, from the host: measuring"
 STOPPED_BY_HAND = 130
 
 
