@@ -156,7 +156,7 @@ def _denied(
 
 def _floods(stage: Stage, variant: Variant, *, ends: bool) -> Iterator[tuple[str, int, int]]:
     """What is sent: its name, how many batches, and how many flows."""
-    yield DENIED, stage.amount(128, 32, 8), 1  # where nobody denies it, it arrives: so the others could
+    yield DENIED, stage.amount(128, 64, 8), 1  # where nobody denies it, it arrives: so the others could
     if ends and variant is not Variant.NOTHING:
         # No more in a full run: what ours drops stays in the table of connections for half a minute.
         yield DENIED_FLOWS, stage.amount(32, 32, 8), _FLOWS
