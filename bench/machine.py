@@ -19,6 +19,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from bench.figures.results import VERSION
+from bench.instruments.precedence import first_in_line
 
 _HERE = Path(__file__).resolve().parent
 _PACKAGES = ("containernetworking-plugins", "nftables", "iptables")
@@ -50,6 +51,7 @@ def describe() -> dict[str, object]:
         "nft": _said("nft", "--version"),
         "packages": {name: _said("dpkg-query", "-W", "-f", "${Version}", name) for name in _PACKAGES},
         "clocksource": _text("/sys/devices/system/clocksource/clocksource0/current_clocksource"),
+        "precedence": _precedence(),
     }
 
 
@@ -94,6 +96,12 @@ def _hypervisor() -> str:
     """Its name, "unnamed" for one that gives none, "" on bare metal."""
     named = _said("systemd-detect-virt", "--vm") or _text("/sys/hypervisor/type")
     return named or ("unnamed" if " hypervisor" in _text("/proc/cpuinfo") else "")
+
+
+def _precedence() -> str:
+    """Whether what is timed goes before all others on its processor."""
+    with first_in_line() as granted:
+        return "before all others (SCHED_FIFO)" if granted else "as all others: SCHED_FIFO is not granted"
 
 
 def _memory() -> int:

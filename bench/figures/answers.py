@@ -56,3 +56,5 @@ class Answer:
     growth: Growth | None = None
     doubt: str = ""
     """Why the row says nothing: a control that differs, a path that was not proved. Empty where it says something."""
+    remark: str = ""
+    """What a reader must know with it, and what may differ from run to run: they are compared by ``what``."""

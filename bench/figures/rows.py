@@ -78,11 +78,35 @@ def why_not(figure: Figure, others: Iterable[Figure]) -> str:
     spread = figure.interval
     if spread is None or spread.count < CONTROL_BLOCKS:
         return f"blocks are too few: {figure.count}"
-    controls = [one.interval for one in others if one.control and not one.met]
-    apart = max((max(one.high, 1 / one.low) for one in controls if one is not None and one.low > 0), default=1.0)
-    if apart > 1 and spread.low < apart and spread.high > 1 / apart:
-        return f"the machine differs from itself by up to {apart - 1:.0%}, and this by no more"
+    apart = max((_apart(one) for one in others if one.control and not one.met), default=1.0)
+    if _no_further(spread, apart):
+        return f"the machine differs from itself by up to {_share(apart - 1)}, and this by no more"
     return ""
+
+
+def doubt_of(control: Figure, ratios: Iterable[Interval]) -> str:
+    """Why ratios say nothing beside their control: it has too few blocks, or it is not met and one of them is no
+    further from 1 than the machine is from itself. Empty where they do: what is ten times as fast is so on a machine
+    that differs from itself by a fifth."""
+    spread = control.interval
+    if spread is None or spread.count < CONTROL_BLOCKS:
+        return control.note or "there is no control"
+    return control.note if any(_no_further(one, _apart(control)) for one in ratios) and not control.met else ""
+
+
+def _apart(control: Figure) -> float:
+    """The factor by which the machine differs from itself at the most, as far as a control says."""
+    spread = control.interval
+    return 1.0 if spread is None or spread.low <= 0 else max(spread.high, 1 / spread.low)
+
+
+def _share(part: float) -> str:
+    """ "2.1%", "20%": controls are held against whole ones."""
+    return f"{part:.1%}" if part < 0.0995 else f"{part:.0%}"
+
+
+def _no_further(ratio: Interval, apart: float) -> bool:
+    return apart > 1 and ratio.low < apart and ratio.high > 1 / apart
 
 
 def value(figure: Figure) -> str:
@@ -181,7 +205,7 @@ def control_figure(
     valid = Control(spread, within).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
-    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {apart:.0%}"
+    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {_share(apart)}"
     note = "" if valid else f"RUN INVALID: {why}"
     must = f"1 within {within:.0%}"
     return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note, control=True)

@@ -85,7 +85,7 @@ def _published(rules: Rules, role: Role) -> Rung:
 
 
 LOOPBACK = Rung("loopback", Role.FLOOR, Way.LOOPBACK)
-VETH = Rung("veth", Role.FLOOR, Way.VETH)
+VETH = Rung("raw veth", Role.FLOOR, Way.VETH)
 BRIDGE = Rung("bridge", Role.FLOOR, Way.BRIDGED)
 BRIDGE_TRACKED = Rung("bridge, br_netfilter, conntrack", Role.FLOOR, Way.BRIDGED, Rules.TRACKED)
 ROUTED = Rung("routed", Role.FLOOR)

@@ -89,8 +89,8 @@ class Seen:
 
 
 def variants(*, every: bool) -> list[Variant]:
-    """What is attached in turn: nothing, twice; an empty program; each of ours as it usually is, and all, by tcx and by
-    clsact as well; idle and at work; with ``every`` each alone the other way, too."""
+    """What is attached in turn: nothing, twice; an empty program; each of ours as it usually is, and all, idle and at
+    work; with ``every`` each alone the other way, too, and all by tcx and by clsact."""
     place = frozenset({Program.ISOLATION})
     made = [Variant(NONE), Variant(AGAIN)]
     made += [Variant(f"an empty program, by {mode}", place, mode, empty=True) for mode in _MODES]
@@ -98,7 +98,7 @@ def variants(*, every: bool) -> list[Variant]:
         unusual = AttachMode.TCX if program.of_port else AttachMode.CLSACT
         modes = (AttachMode.AUTO, unusual) if every else (AttachMode.AUTO,)
         made += _idle_and_hit(str(program), frozenset({program}), modes)
-    return made + _idle_and_hit("all", _ALL, (AttachMode.AUTO, *_MODES))
+    return made + _idle_and_hit("all", _ALL, (AttachMode.AUTO, *(_MODES if every else ())))
 
 
 def doubts(variant: Variant, path: Path, trips: int, seen: Seen) -> Iterator[str]:

@@ -12,10 +12,11 @@ Standard error is the bench's own: why a program ended, it has said itself.
 from __future__ import annotations
 
 import subprocess
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from types import TracebackType
 from typing import ClassVar, Self
 
+from bench.instruments.precedence import first_in_line
 from bench.native import BenchError
 from bench.place import Place, end
 
@@ -28,10 +29,12 @@ class Answering:
     work: ClassVar[str]
     """What it does when it is asked."""
 
-    def __init__(self, place: Place, where: str, *argv: object) -> None:
-        """Start it; ``where`` is what its sockets are to reach."""
+    def __init__(self, place: Place, where: str, *argv: object, first: bool = False) -> None:
+        """Start it, ``first`` of all on its processor or with everybody else (``precedence``); ``where`` is what its
+        sockets are to reach."""
         self._where = where
-        self._process = place.spawn(*argv, stdin=subprocess.PIPE)
+        with first_in_line() if first else nullcontext():
+            self._process = place.spawn(*argv, stdin=subprocess.PIPE)
         ready, *self._ready = self._answer() or [""]
         if ready != "ready":
             end(self._process)

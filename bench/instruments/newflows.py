@@ -2,6 +2,8 @@
 
 with NewFlows(host, native, cpu, client.path, "10.0.2.15", web.path, (Target(Protocol.UDP, 8053, 53),)) as flows:
     flows.measure(0, milliseconds=10, least=10)       # Round(made, tracked, lost, wrong, p50 ..., spread), in ns
+
+It goes before all others on its processor (``precedence``).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bench.instruments.answering import Answering, distribution
+from bench.instruments.precedence import rest
 from bench.native import Native
 from bench.place import Host, Place
 from dataplane.types import Protocol
@@ -63,11 +66,12 @@ class NewFlows(Answering):
         self, host: Host, native: Native, cpu: int, client: str, address: str, server: str, targets: Sequence[Target]
     ) -> None:
         words = [f"{target.protocol}:{target.port}:{target.listen}" for target in targets]
-        first, where = SOURCES.partition("/")[0], f"{address}, {' '.join(words)}"
-        super().__init__(host, where, native.newflow, cpu, client, first, address, server, *words)
+        began, where = SOURCES.partition("/")[0], f"{address}, {' '.join(words)}"
+        super().__init__(host, where, native.newflow, cpu, client, began, address, server, *words, first=True)
 
     def measure(self, target: int, milliseconds: int, least: int) -> Round:
         """New flows to a target for so long, and at least so many. Raises ``BenchError``."""
         words = self._ask(target, milliseconds, least)
+        rest(milliseconds)
         count, lost, wrong, made, tracked, p50, p90, p99 = map(int, words[:_NUMBERS])
         return Round(count, lost, wrong, made, tracked, p50, p90, p99, distribution(words[_NUMBERS:]))

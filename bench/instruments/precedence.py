@@ -1,15 +1,20 @@
 """What has its processor for itself, as far as that goes: that a tail is of the kernel's making, not of neighbours'.
 
     with first_in_line() as granted:
-        trips = RoundTrips(...)            # SCHED_FIFO for as long as it lives; this thread is again as it was
+        process = host.spawn(...)          # SCHED_FIFO for as long as it lives; this thread is again as it was
     if not granted: ...                    # no CAP_SYS_NICE, or a cgroup without real-time budget
-    trips.measure(30), rest(30)            # milliseconds
+    measure(30), rest(30)                  # milliseconds
 
 Why: whoever loads one processor drives everything else that runs on the machine to the other one, where it would be
-taken for what the load costs. And a kernel that sees somebody wait leaves softirqs to ksoftirqd, which waits, too.
+taken for what the load costs. And a kernel that sees somebody wait leaves softirqs to ksoftirqd, which waits, too. What
+is timed here has the same precedence whoever is measured; on a machine that does nothing else it makes no difference.
 
 Be aware: what spins under SCHED_FIFO lets nobody else run on its processor, ksoftirqd among them. It is for what needs
-none of them or sleeps where nothing goes on, and for parts of a second at a time.
+none of them or sleeps where nothing goes on, and for parts of a second at a time: both ends of a round trip in one
+process do, for whoever waits for a packet that ksoftirqd has to bring sleeps meanwhile. It is not for what must be
+woken to be measured: how soon, and on which processor, would be another scheduler's answer. So plugins and agents go
+with everybody else (an ADD by ours took a tenth longer before all others, and by portmap no longer): they are asked
+more often.
 """
 
 from __future__ import annotations

@@ -4,6 +4,9 @@ ends = Ends(client.path, "10.0.2.15", 40001, web.path, 9000)
 with RoundTrips(host, native, cpu, ends) as trips:
     trips.measure(30)              # milliseconds -> Round(count, lost, wrong, p50 ...), in nanoseconds
     trips.measure(30, payload=8, flows=16, spread=True)         # another question by the same sockets
+
+What has both ends goes before all others on its processor (``precedence``); where a server is to be woken, neither end
+does.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from bench.instruments.answering import Answering, distribution
+from bench.instruments.precedence import rest
 from bench.native import BenchError, Native
 from bench.place import Host
 from dataplane.types import Protocol
@@ -86,7 +90,7 @@ class RoundTrips(Answering):
         joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
         super().__init__(
             host, where, *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address,
-            ends.port, ends.server, ends.listen, ends.payload, ends.flows,
+            ends.port, ends.server, ends.listen, ends.payload, ends.flows, first=ends.mode is not Mode.TWO,
         )  # fmt: skip
 
     @property
@@ -117,4 +121,5 @@ class RoundTrips(Answering):
         numbers = self._ask(*asked, "spread") if spread else self._ask(*asked)
         count, lost, wrong, least, p50, p90, p99, p999, most = map(int, numbers)
         told = distribution(self._answer()) if spread else ()
+        rest(milliseconds)
         return Round(count, lost, wrong, least, p50, p90, p99, p999, most, told)

@@ -21,6 +21,12 @@ from bench.figures.words import Verdict, bounds, measured, times, verdict
 from bench.report import machines
 from bench.report.summary import Summary, Told
 
+_BETTER = {
+    **dict.fromkeys(("ns", "us", "ms", "s", "MiB"), Better.LESS),
+    **dict.fromkeys(("Gb/s", "calls/s"), Better.MORE),
+}
+"""Which way quantities are for us, by unit; ratios say so themselves, and of anything else it is not known."""
+
 
 @dataclass(frozen=True, slots=True)
 class Change:
@@ -122,7 +128,7 @@ def _rows(told: Told) -> Iterator[tuple[str, _Row]]:
         yield from _answered(told, answer)
     for figure in told.figures:
         if figure.value is not None and not figure.control:
-            better = figure.better if figure.unit == "x" else Better.LESS
+            better = _BETTER.get(figure.unit, figure.better)
             yield figure.what, _Row(figure.value, figure.unit, figure.interval, better, told.why_not(figure))
 
 

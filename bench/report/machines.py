@@ -31,13 +31,14 @@ _FACTS = {
     "extent": "extent",
     "seed": "seed",
     "pinned": "executables on processor",
+    "precedence": "packets are timed",
     "run": "run",
 }
 _OF_THE_MACHINE = (
     "cpu", "cpus", "smt", "governor", "turbo", "hypervisor", "memory_mib", "clocksource", "kernel", "kernel_build",
     "kernel_config", "mitigations",
 )  # fmt: skip
-_OF_THE_RUN = ("commit", "extent", "nft", "python", "compiler", "packages", "pinned")
+_OF_THE_RUN = ("commit", "extent", "nft", "python", "compiler", "packages", "pinned", "precedence")
 _UNAFFECTED = "Not affected"
 
 

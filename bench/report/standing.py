@@ -8,14 +8,14 @@ from collections.abc import Iterator
 
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.blocks import Block, Heading, Items, Table, Text
-from bench.figures.measure import Interval
+from bench.figures.measure import CONTROL_BLOCKS, Interval
 from bench.figures.plots import Role
 from bench.figures.rows import value
 from bench.figures.words import Verdict, faster, measured, verdict
 from bench.report.summary import Summary, Told
 
 _COLUMNS = {
-    "beside raw veth": (Role.FLOOR,),
+    "beside the least there is": (Role.FLOOR,),
     "beside the best pure nft": (Role.PURE,),
     "beside what people run": (Role.TODAY, Role.TODAY_TOO),
 }
@@ -75,7 +75,8 @@ def _not_met(told: Told) -> Iterator[str]:
 
 
 def _row(told: Told, answer: Answer) -> tuple[str, ...]:
-    what = answer.what + ("\n**doubtful: see below**" if told.doubt(answer) else "")
+    doubtful = "**doubtful: see below**" if told.doubt(answer) else ""
+    what = "\n".join(line for line in (answer.what, answer.remark, doubtful) if line)
     ours = [_time(answer.ours, answer.unit)]
     ours += [_beside(one) for one in answer.besides if one.role in _OWN]
     columns = [[_beside(one) for one in answer.besides if one.role in roles] for roles in _COLUMNS.values()]
@@ -92,17 +93,24 @@ def _time(spread: Interval, unit: str) -> str:
 
 
 def _beside(one: Beside) -> str:
+    few = _few(one.ratio)
     match verdict(one.ratio):
         case Verdict.FASTER | Verdict.SLOWER:
-            return f"**{faster(one.ratio)}** than {one.name}"
+            return f"**{faster(one.ratio)}** than {one.name}{few}"
         case Verdict.SAME:
-            return f"**{faster(one.ratio)}** as {one.name}"
+            return f"**{faster(one.ratio)}** as {one.name}{few}"
         case Verdict.UNSURE:
-            return f"{faster(one.ratio)} from {one.name}"
+            return f"{faster(one.ratio)} from {one.name}{few}"
 
 
 def _growth(growth: Growth) -> str:
-    return f"{faster(growth.ratio)} from {growth.smaller:,} to {growth.larger:,} {growth.of}"
+    text = f"{faster(growth.ratio)} from {growth.smaller:,} to {growth.larger:,} {growth.of}"
+    return f"{text}{_few(growth.ratio)}"
+
+
+def _few(ratio: Interval) -> str:
+    """A word on an interval that is none."""
+    return f", of {ratio.count} blocks only" if ratio.count < CONTROL_BLOCKS else ""
 
 
 def _not_won(told: Told, answer: Answer) -> Iterator[str]:

@@ -49,6 +49,8 @@ DAMAGE: dict[str, tuple[str, ...]] = {
     ),
 }  # fmt: skip
 
+SECONDS = (120, 10)
+
 _PACE = 1000  # microseconds between two attempts to connect
 _QUIET = 0.05
 """Seconds without a transaction after which a repair is taken for done, and looked at."""
@@ -90,7 +92,7 @@ def run(stage: Stage) -> None:
         turns = {f"{what}, {scene.size:,}": (what, scene) for scene in scenes for what in DAMAGE}
         stage.log.progress("repair: removing what is there")
         failed = set[str]()
-        for turn in stage.turns(sorted(turns), stage.amount(10, 2, 1)):
+        for turn in stage.turns(sorted(turns), stage.amount(8, 2, 1)):
             what, scene = turns[turn.variant]
             if turn.variant not in failed and not _round(scene, what, turn.block):
                 failed.add(turn.variant)

@@ -24,7 +24,7 @@ SCENARIO = "single_entry"
 """The quickest of those that start everything there is to start: our agent and plugins, and the Go plugins."""
 
 COST = "program_cost"
-MEASURING = "round trips routed, no tables: measuring"
+MEASURING = "round trips routed, published, from the host: measuring"
 STOPPED_BY_HAND = 130
 
 
@@ -56,7 +56,7 @@ def test_each_program_is_measured_on_one_packet_and_on_its_way(tmp_path: Path) -
         assert len(ways) > 5
         assert not [one for one in ways if one["value"] is None or one["note"]]
     for path in (BARE, ROUTED, PUBLISHED, FROM_HOST):
-        for name in ("isolation idle", "isolation hit", "checksum hit", "all idle, by tcx", "all idle, by clsact"):
+        for name in ("isolation idle", "isolation hit", "checksum hit", "all idle", "all hit"):
             assert figures[f"{path.name}: {name}"]["value"] > 0
     assert figures["udp connect() to a container: no port published"]["value"] > 0
     (lost,) = (one for what, one in figures.items() if what.startswith("round trips and connections lost"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TypeVar
 import pytest
 
 from bench.instruments import assembled
+from bench.instruments.precedence import first_in_line
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.native import BenchError, Native
 from bench.place import Host
@@ -19,6 +21,7 @@ from bench.scenarios.program_cost.testruns import Runner, Unproved
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex, Program, Protocol
+from support import needs
 
 T = TypeVar("T")
 
@@ -32,6 +35,27 @@ FLOW = Flow(Protocol.TCP, "10.0.2.2", 4000, "10.77.1.2", 80)
 def ends(protocol: Protocol = Protocol.UDP, mode: Mode = Mode.ONE) -> Ends:
     """A client and a server on one host."""
     return Ends("-", LOOPBACK, PORT, "-", PORT, protocol, mode)
+
+
+def scheduled(host: Host, name: str) -> set[int]:
+    """How processes of a name are scheduled on a host."""
+    numbers = host.run("pgrep", "-x", name).split()
+    stats = [host.run("cat", f"/proc/{number}/stat") for number in numbers]
+    return {int(stat.rpartition(")")[2].split()[38]) for stat in stats}
+
+
+@pytest.mark.parametrize("mode", list(Mode))
+def test_round_trips_go_before_all_others_unless_somebody_is_to_be_woken(
+    host: Host, native: Native, mode: Mode
+) -> None:
+    """A wake is measured as everybody's is; and the bench itself, and what it starts else, go with all others."""
+    with first_in_line() as granted:
+        needs.that(granted, "a real-time budget of this cgroup")
+    before = os.sched_getscheduler(0)
+    with RoundTrips(host, native, CPU, ends(mode=mode)) as trips:
+        assert scheduled(host, "roundtrip") == {before if mode is Mode.TWO else os.SCHED_FIFO}
+        assert trips.measure(SHORT).count > 1
+    assert os.sched_getscheduler(0) == before
 
 
 def drop_or_change(host: Host, rule: str) -> None:

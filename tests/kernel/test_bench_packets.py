@@ -136,7 +136,7 @@ def test_the_ladder_and_the_published_port_are_measured(tmp_path: Path) -> None:
     ladder, in_use = figures["layers"], figures["published"]
     for rung in RUNGS:
         assert ladder[f"UDP round trip, {rung.name}"]["value"] > 0
-    assert ladder[f"UDP, {OURS.name} / veth"]["value"] > 1
+    assert ladder[f"UDP, {OURS.name} / raw veth"]["value"] > 1
     for rung in (VETH, *PUBLISHED):
         if rung is not PORTMAP:
             who = rung.name if rung is VETH else str(rung.rules)

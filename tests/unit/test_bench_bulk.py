@@ -268,6 +268,7 @@ def test_the_tail_is_compared_with_the_same_host_at_rest() -> None:
     assert answer.ours.middle == pytest.approx(1.5)
     ratios = {beside.name: beside.ratio.middle for beside in answer.besides}
     assert ratios == pytest.approx({MAP_LOAD.name: 1.5, RULE_LOAD.name: 0.75, NOOP.name: 1.5})
+    assert all(f"{load.name} " in answer.remark for load in LOADS)
     (plot,) = updates_under_load.plots(loaded())
     assert isinstance(plot, Bars)
     assert [one.name for one in plot.bars] == [load.name for load in LOADS]

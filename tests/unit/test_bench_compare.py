@@ -90,6 +90,12 @@ def test_times_of_one_machine_are_compared_and_not_judged() -> None:
     assert not found.worse(1.05)
 
 
+@pytest.mark.parametrize(("unit", "word"), [("ms", "slower"), ("calls/s", "faster"), ("Gb/s", "faster"), ("", "more")])
+def test_quantities_are_better_or_worse_by_their_unit(unit: str, word: str) -> None:
+    """More milliseconds are worse, more Gb/s better; and of what is only counted it is not known."""
+    assert only(compare(run(replace(time(1.0), unit=unit)), run(replace(time(3.0), unit=unit)))).word == word
+
+
 def test_other_code_and_extent_are_said() -> None:
     """What a fact is not told of, in an old run, is no difference."""
     old = {name: value for name, value in RUN.items() if name != "mitigations"}

@@ -8,7 +8,7 @@ from itertools import product
 
 import pytest
 
-from bench.figures import Figure, Results
+from bench.figures import Better, Figure, Results
 from bench.figures.measure import Sample
 from bench.peers.firewall import Network, accepts, forward, stages
 from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
@@ -242,7 +242,7 @@ def test_answers_are_ours_beside_others_at_the_most_networks() -> None:
     assert growth is not None
     assert growth.ratio.middle == pytest.approx(40 / 10.06)
     assert (growth.smaller, growth.larger) == (2, 1_000)
-    assert [one.name for one in rows[-1].besides] == [Variant.SETS, Variant.STAGES]
+    assert [one.name for one in rows[-1].besides] == [Variant.SETS, Variant.STAGES, Variant.DEFAULTS]
 
 
 def test_a_control_that_differs_makes_answers_doubtful() -> None:
@@ -266,3 +266,11 @@ def test_nothing_measured_is_no_error() -> None:
     empty = Results({})
     assert {one.met for one in figures(empty)} == {False}
     assert not [*tables(empty), *plots(empty), *answers(empty)]
+
+
+def test_ratios_of_ours_say_that_less_is_better() -> None:
+    """So that a comparison of two runs judges them; how others grow is nobody's concern."""
+    ratios = [one for one in figures(rounds()) if one.unit == "x" and not one.control]
+    ours = [one for one in ratios if one.what.rpartition(": ")[2].startswith("dataplane")]
+    assert {one.better for one in ours} == {Better.LESS}
+    assert {one.better for one in ratios if one not in ours} == {None}

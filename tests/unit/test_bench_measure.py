@@ -14,6 +14,7 @@ from bench.figures.measure import (
     Interval,
     Sample,
     block_medians,
+    by_turn,
     differences,
     interval,
     paired,
@@ -148,6 +149,12 @@ def test_a_control_finds_no_difference_and_would_find_one(low: float, high: floa
     assert Control(Interval(low, (low + high) / 2, high, 12)).valid is valid
 
 
+@pytest.mark.parametrize(("low", "high", "valid"), [(0.982, 0.999, True), (0.97, 0.994, False), (1.006, 1.02, False)])
+def test_a_control_may_miss_1_by_what_nothing_is_judged_by(low: float, high: float, valid: bool) -> None:
+    """By less than half a per cent, however narrow its interval is; by more, it has found a difference."""
+    assert Control(Interval(low, (low + high) / 2, high, 12)).valid is valid
+
+
 def test_a_control_can_be_stricter() -> None:
     """Where hundredths are to be told apart, a difference of four is too much."""
     assert Control(Interval(0.97, 1.0, 1.04, 12)).valid
@@ -164,3 +171,12 @@ def test_blocks_that_the_hypervisor_disturbed_are_left_out() -> None:
     """Above two percent of steal, a block's samples do not count; a block that nobody watched does."""
     kept = undisturbed(samples("ours", (1.0,), (2.0,), (3.0,)), {0: 0.019, 1: 0.021})
     assert [sample.value for sample in kept] == [1.0, 3.0]
+
+
+def test_turns_at_several_sizes_are_pairs_of_their_own() -> None:
+    """A median of several sizes would be of neither: each turn has its own ratio."""
+    sizes = {10: 1.0, 1000: 100.0}
+    ours = [Sample("ADD", "ours", value, size, block) for block in range(3) for size, value in sizes.items()]
+    again = [Sample("ADD", "again", 2 * one.value, one.size, one.block) for one in ours]
+    assert paired(by_turn(again), by_turn(ours)) == [2.0] * 6
+    assert sorted(block_medians(by_turn(ours)).values()) == [1.0] * 3 + [100.0] * 3

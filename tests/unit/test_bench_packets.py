@@ -8,7 +8,7 @@ from ipaddress import ip_address
 
 import pytest
 
-from bench.figures import Histogram, Results
+from bench.figures import Better, Histogram, Results
 from bench.figures.answers import Kind
 from bench.figures.measure import Sample
 from bench.figures.plots import Bars, Boxes, Role
@@ -137,14 +137,14 @@ def ladder_run(again: float = 10.0, unproved: tuple[str, ...] = (), lost: int = 
 def test_the_ladder_stands_beside_veth_and_the_map() -> None:
     """Ratios of each rung, the tail of the published ones, and no row for what was not measured."""
     rows = {figure.what: figure for figure in layers.figures(ladder_run())}
-    assert rows["UDP, published: dataplane / veth"].value == pytest.approx(2.0)
+    assert rows["UDP, published: dataplane / raw veth"].value == pytest.approx(2.0)
     assert rows["UDP, published: dataplane / nft map"].value == pytest.approx(1.25)
-    assert rows["UDP, published: nft map / veth"].value == pytest.approx(1.6)
+    assert rows["UDP, published: nft map / raw veth"].value == pytest.approx(1.6)
     assert rows["UDP, published: dataplane, p99"].value == pytest.approx(20.0)
     assert rows["control: UDP, the same twice"].met is True
     assert "UDP, two hosts of ours, alike" not in rows
     assert not any(what.startswith("TCP") for what in rows)
-    assert "UDP, veth / veth" not in rows
+    assert "UDP, raw veth / raw veth" not in rows
 
 
 def test_the_ladder_says_what_it_is_not_sure_of() -> None:
@@ -197,8 +197,8 @@ def test_a_port_in_use_must_not_notice_others(crowded: float, met: bool) -> None
     rows = {figure.what: figure for figure in published.figures(published_run(crowded))}
     assert rows["UDP, 64 bytes, 1 flow: dataplane, 10,000 ports more / none"].met is met
     assert rows["UDP, 64 bytes, 1 flow: nft map, 10,000 ports more / none"].met is None
-    assert rows["TCP, 64 bytes, 1 flow: dataplane / veth"].value == pytest.approx(2.0)
-    assert "UDP by IPv6, 64 bytes, 1 flow: dataplane / veth" not in rows
+    assert rows["TCP, 64 bytes, 1 flow: dataplane / raw veth"].value == pytest.approx(2.0)
+    assert "UDP by IPv6, 64 bytes, 1 flow: dataplane / raw veth" not in rows
 
 
 def test_the_answers_are_ours_beside_others_and_how_both_grow() -> None:
@@ -207,7 +207,7 @@ def test_the_answers_are_ours_beside_others_and_how_both_grow() -> None:
     assert udp.what == "UDP round trip, established, published port"
     assert udp.ours.middle == 10.0
     assert {one.name: one.ratio.middle for one in udp.besides} == {
-        "veth": 2.0, "nft map": 1.25, "portmap 1.9, nft": 1.25, "portmap and firewall, iptables": 1.25,
+        "raw veth": 2.0, "nft map": 1.25, "portmap 1.9, nft": 1.25, "portmap and firewall, iptables": 1.25,
     }  # fmt: skip
     assert udp.growth is not None
     assert udp.growth.ratio.middle == pytest.approx(1.1)
@@ -229,3 +229,14 @@ def test_the_published_port_is_drawn() -> None:
     assert isinstance(beside, Bars)
     assert [bar.value for bar in beside.bars] == [1.25, 1.25, 1.25]
     assert published.plots(Results({})) == []
+
+
+def test_ratios_of_ours_say_that_less_is_better() -> None:
+    """So that a comparison of two runs judges them; those of others among themselves are nobody's concern."""
+    ladder = {one.what: one.better for one in layers.figures(ladder_run()) if one.unit == "x" and not one.control}
+    assert ladder["UDP, published: dataplane / raw veth"] is Better.LESS
+    assert ladder["UDP, published: nft map / raw veth"] is None
+    asked = [one for one in published.figures(published_run()) if one.what.rpartition(": ")[2].startswith("dataplane")]
+    ratios = [one for one in asked if one.unit == "x"]
+    assert ratios
+    assert {one.better for one in ratios} == {Better.LESS}

@@ -23,8 +23,8 @@ from bench.figures import (
     ratio_figure,
     read,
 )
-from bench.figures.measure import Sample
-from bench.figures.rows import why_not
+from bench.figures.measure import Interval, Sample
+from bench.figures.rows import doubt_of, why_not
 from bench.hosts.traffic import Knock
 from bench.native import BenchError
 from bench.report.contents import scenario as told_in_full
@@ -166,6 +166,18 @@ def test_a_control_takes_with_it_what_is_no_further_from_1_than_itself() -> None
     assert why_not(near, (near,)) == ""
     assert why_not(few, rows) == "blocks are too few: 2"
     assert "RUN INVALID" in why_not(off, rows)
+
+
+def test_rows_of_the_one_table_are_doubted_as_figures_are() -> None:
+    """Where a control differs by a fifth, what is ten times as fast is so, and what is a tenth faster is not known;
+    where it has too few blocks, nothing is."""
+    ours, off = blocks("ours", *[1.0] * 12), blocks("again", *[1.2] * 12)
+    control, far, near = control_figure(off, ours), Interval(0.09, 0.1, 0.11, 12), Interval(0.88, 0.9, 0.92, 12)
+    assert doubt_of(control, [far]) == ""
+    assert doubt_of(control, [far, near]) == control.note
+    assert doubt_of(control_figure(ours, ours), [near]) == ""
+    assert doubt_of(control_figure(off[:2], ours), [far]) == "RUN INVALID: blocks are too few: 2"
+    assert doubt_of(control_figure([], ours), [far]) == "not measured"
 
 
 def test_what_was_not_proved_says_nothing() -> None:

@@ -15,7 +15,7 @@ from bench.report.contents import contents
 from bench.report.markdown import render
 from bench.report.summary import Summary
 from support.plotted import BARS, CURVES
-from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATES
+from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATES, around
 
 PLOTTED = {CURVES.name, BARS.name}
 
@@ -67,10 +67,21 @@ def test_the_one_table_sets_ours_beside_each() -> None:
         f"**4.0x faster (3.9 - 4.1)** than {PORTMAP}",
         grown,
     )
+    noted = Summary((replace(PACKETS, answers=(replace(TRIP, remark="at 40 a second"),)),))
+    assert standing.table(noted, Kind.PACKET).rows[0][0] == "UDP round trip, published port\nat 40 a second"
     updates = standing.table(SUMMARY, Kind.UPDATE)
-    assert "beside raw veth" not in updates.header
+    assert "beside the least there is" in table.header
+    assert "beside the least there is" not in updates.header
     (doubtful,) = updates.rows
     assert "doubtful" in doubtful[0]
+
+
+def test_an_interval_of_few_blocks_is_said_to_be_one() -> None:
+    """Of two blocks it is none, however narrow it is."""
+    few = replace(TRIP, besides=(replace(TRIP.besides[0], ratio=around(1.5, count=2)), TRIP.besides[1]))
+    (row,) = standing.table(Summary((replace(PACKETS, answers=(few,)),)), Kind.PACKET).rows
+    assert row[2] == "**1.50x slower (1.47 - 1.53)** than raw veth, of 2 blocks only"
+    assert "blocks" not in row[3]
 
 
 def test_what_is_not_won_and_what_is_doubtful_is_said() -> None:

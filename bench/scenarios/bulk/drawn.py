@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures import Better, Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import Interval, Sample, block_medians, interval, paired, spread_percentile
 from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -206,9 +206,11 @@ def _ratios(results: Results, measure: str, what: str, controls: int) -> Iterato
     again = results.of(measure, AGAIN.name)
     yield control_figure(again, ours, f"control: {measure}, ours twice", of=controls)
     for one in _OTHERS:
-        yield ratio_figure(f"{measure}: {what}, {OURS.name} / {one.name}", ours, results.of(measure, one.name))
+        theirs = results.of(measure, one.name)
+        yield ratio_figure(f"{measure}: {what}, {OURS.name} / {one.name}", ours, theirs, better=Better.LESS)
     alone = results.of(measure, NFT.name)
-    yield ratio_figure(f"{measure}: {what}, {NFT.name} / {MAP.name}", alone, results.of(measure, MAP.name))
+    what = f"{measure}: {what}, {NFT.name} / {MAP.name}"
+    yield ratio_figure(what, alone, results.of(measure, MAP.name), better=Better.LESS)
 
 
 def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:

@@ -28,7 +28,7 @@ from functools import partial
 from threading import Barrier
 
 from bench.cni import Container, port
-from bench.hosts.chains import Called, Chain, go_chain, single
+from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
 from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
@@ -39,8 +39,8 @@ from bench.stage import Stage
 __all__ = ["AGAIN", "answers", "duplicates", "figures", "plots", "run"]
 
 AT_ONCE = (1, 2, 4, 8, 16, 32)
-QUICK_AT_ONCE = (1, 4, 16)
-SECONDS = (180, 8)
+QUICK_AT_ONCE = (1, 8)
+SECONDS = (135, 10)
 
 _FIRST_PORT = 5000
 _SLOW = 0.6
@@ -94,12 +94,12 @@ def run(stage: Stage) -> None:
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
-        few = stage.amount(8, 2, 1)
+        blocks, theirs, few = stage.amount(15, 12, 2), stage.amount(15, 6, 2), stage.amount(6, 5, 1)
         stage.log.progress(f"measuring {', '.join(map(str, levels))} at once")
-        for turn in stage.turns(list(turns), stage.amount(20, 6, 2)):
+        for turn in stage.turns(list(turns), blocks):
             name, level = turns[turn.variant]
             expected = seconds[by_name[name].chain.name] * level
-            if expected > _SLOW and turn.block >= few:
+            if turn.block >= (few if expected > _SLOW else blocks if name in (SINGLE, AGAIN) else theirs):
                 continue
             _round(stage, by_name[name], name, pool, level, turn.block)
         for network in networks:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -12,8 +13,9 @@ from bench.figures import (
     ratio_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import block_medians, interval, paired, percentile
+from bench.figures.measure import block_medians, by_turn, interval, paired, percentile
 from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
+from bench.figures.rows import doubt_of
 from bench.hosts.chains import SINGLE, go_roles
 
 AGAIN = f"{SINGLE} again"
@@ -36,8 +38,8 @@ def figures(results: Results) -> list[Figure]:
                 rows.append(median_figure(f"{name}: {where}, rate", results.of(rate(verb), name, level), "calls/s"))
                 rows.append(median_figure(f"{name}: {where}, CPU a call", results.of(cpu(verb), name, level), "ms"))
             for name in names[1:]:
-                ratio = f"{name} / {SINGLE}: {where}"
-                rows.append(ratio_figure(ratio, results.of(verb, name, level), results.of(verb, SINGLE, level)))
+                theirs, own = (results.of(verb, who, level) for who in (name, SINGLE))
+                rows.append(ratio_figure(f"{name} / {SINGLE}: {where}", theirs, own, better=Better.MORE))
         rows.append(_control(results, verb))
     for name in names:
         judged = 0 if name == SINGLE else None
@@ -90,7 +92,8 @@ def answers(results: Results) -> list[Answer]:
         for name in (SINGLE, AGAIN)
         for one in results.of(what, name)
     )
-    doubts = (_control(results, "ADD").note, "calls failed, or did not do what they should" if wrong else "")
+    unsure = doubt_of(_control(results, "ADD"), (one.ratio for one in besides))
+    doubts = (unsure, "calls failed, or did not do what they should" if wrong else "")
     return [
         Answer(
             Kind.UPDATE,
@@ -99,7 +102,7 @@ def answers(results: Results) -> list[Answer]:
             interval(list(block_medians(own).values())),
             besides,
             _growth(results, SINGLE),
-            ". ".join(doubt for doubt in doubts if doubt),
+            ". ".join(why for why in doubts if why),
         )
     ]
 
@@ -115,7 +118,7 @@ def cpu(verb: str) -> str:
 
 
 def _control(results: Results, verb: str) -> Figure:
-    above, below = results.of(verb, AGAIN), results.of(verb, SINGLE)
+    above, below = (by_turn(results.of(verb, name)) for name in (AGAIN, SINGLE))
     return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
 
 

@@ -9,10 +9,11 @@ Peers      a map as who knows nft well writes it; portmap of containernetworking
            nftables backend, a rule a port and two a container, and 1.1.1 with iptables, a chain a container of ten
            ports, by iptables-nft and iptables-legacy; and a bare veth, for which there is no host to pass
 Unit       microseconds, medians of rounds; ratios are of medians within a block
-Fair       client, container and softirq on one processor, both ends in one process: nobody is woken; a host for each
-           way and size, all there at once, in an order shuffled in each block; peers' rules are what ADDs leave, rule
-           for rule, without any firewall's; the port that is measured is in the middle of them, at the largest size
-           also the first and the last; ours as an ADD leaves it, at its defaults, and once without its programs
+Fair       client, container and softirq on one processor, before all others there (SCHED_FIFO), both ends in one
+           process: nobody is woken; a host for each way and size, all there at once, in an order shuffled in each
+           block; peers' rules are what ADDs leave, rule for rule, without any firewall's; the port that is measured is
+           in the middle of them, at the largest size also the first and the last; ours as an ADD leaves it, at its
+           defaults, and once without its programs
 Falsified  by more than 1.05 between the least and the most ports for ours, by ours without programs more than 3 % above
            the map, or by a control, which is another host made in the same way, that differs
 Proved     beforehand: two ADDs by each portmap in the given directories leave just such rules; ports are counted in the
@@ -41,6 +42,7 @@ __all__ = ["answers", "figures", "plots", "run", "tables"]
 
 SIZES = ((1, 10, 100, 1_000, 10_000, 60_000), (1, 1_000, 10_000), (100,))
 """Published ports, by extent."""
+SECONDS = (120, 16)
 
 _WARM = 1  # milliseconds before a round that counts
 _LEAST = 10  # flows of a round, however long they take
@@ -68,7 +70,7 @@ def run(stage: Stage) -> None:
             for name, (size, site) in sites.items()
             for place in (Place if site.way.linear and size == sizes[-1] else (Place.MIDDLE,))
         }
-        for turn in stage.turns(list(turns), stage.amount(80, 20, 2)):
+        for turn in stage.turns(list(turns), stage.amount(40, 14, 2)):
             _round(stage, turn.block, *turns[turn.variant])
 
 

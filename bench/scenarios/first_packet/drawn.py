@@ -7,6 +7,7 @@ from dataclasses import replace
 from statistics import median
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -165,7 +166,7 @@ def _ratios(results: Results, protocol: Protocol, size: int) -> Iterator[Figure]
     for way in _BESIDE:
         found = _of(results, protocol, way, size)
         if found:
-            yield ratio_figure(f"{what}: {way} / {Way.OURS}", found, own)
+            yield ratio_figure(f"{what}: {way} / {Way.OURS}", found, own, better=Better.MORE)
     above, below = (results.of(protocol, way, size) for way in (Way.NFT_ONLY, Way.MAP))
     yield ratio_figure(f"{what}: {Way.NFT_ONLY} / {Way.MAP}", above, below, at_most=NEAR_MAP)
 

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -24,14 +25,14 @@ from bench.figures.measure import CONFIDENCE, Control, Sample, block_medians, in
 from bench.figures.plots import Axis, Curves, line
 from bench.scenarios.isolation.rules import OPEN, PUBLISHED, ROUTED, Variant
 
-SIZES = (2, 10, 100, 1_000)
+SIZES, QUICK_SIZES = (2, 10, 100, 1_000), (2, 100, 1_000)
 DENIED, DENIED_FLOWS = "denied", "denied, a flow each"
 FLAT, AS_SETS, OF_TODAY = 1.05, 1.03, 0.25
 NEAR = 0.02
 """How surely the same must be as fast as itself, where 1.05 and 1.03 are held against it."""
 
 _PEERS = (Variant.NOTHING, Variant.SETS, Variant.LINEAR, Variant.STAGES, Variant.PLUGIN)
-_ANSWERED = (Variant.NOTHING, Variant.SETS, Variant.STAGES)
+_ANSWERED = (Variant.NOTHING, Variant.SETS, Variant.STAGES, Variant.DEFAULTS)
 _DRAWN = (Variant.NOTHING, Variant.STAGES, Variant.LINEAR, Variant.SETS, Variant.OURS, Variant.DEFAULTS)
 
 _At = tuple[Variant, int]
@@ -138,7 +139,7 @@ def answers(results: Results) -> list[Answer]:
         made.append(
             Answer(
                 Kind.PACKET,
-                f"{way.text}, {many:,} networks kept apart",
+                f"{way.text}, {many:,} networks kept apart by isolation alone",
                 way.unit,
                 interval(list(block_medians(ours).values())),
                 tuple(besides),
@@ -157,7 +158,9 @@ def _rows(results: Results, way: _Way, few: int, many: int) -> list[Figure]:
         numerators, divisors = (results.of(way.measure, *at) for at in (above, below))
         if numerators and divisors:
             note = "NOT PROVED: see below" if {place(*above), place(*below)} & unproved else ""
-            rows.append(ratio_figure(f"{way.measure}{what}", numerators, divisors, at_most=at_most, note=note))
+            better = Better.LESS if above[0].of_ours else None
+            what = f"{way.measure}{what}"
+            rows.append(ratio_figure(what, numerators, divisors, at_most=at_most, better=better, note=note))
 
     for size in (few, many):
         there = f", {size:,} networks: "

@@ -2,16 +2,17 @@
 
 First each program alone runs on one packet, many thousand times, by ``BPF_PROG_TEST_RUN``: nanoseconds beyond those of
 an empty program, for each way through it. Then UDP round trips between a client and a container on a bridge: routed
-without any nftables, routed and through a published port with our tables, and from the host itself; with no program
-attached, with each attached and no entry for its device (``idle``), and with each at work (``hit``). Last ``connect()``
-of the host's processes, with and without the programs of the cgroups.
+without any nftables (in full), routed and through a published port with our tables, and from the host itself; with no
+program attached, with each attached and no entry for its device (``idle``), and with each at work (``hit``). Last
+``connect()`` of the host's processes, with and without the programs of the cgroups.
 
 Peers      the same path with nothing attached, in the same block
 Unit       nanoseconds a run, median over blocks of the difference to the empty program; ratio of round trips' p50
-Fair       client, container and softirq on one processor, in one process that nobody has to wake: nothing dilutes a
-           ratio, which a path with wakes or a wire would; order shuffled in each block; programs attached and detached
-           in turn on the same devices; payload compared, loss counted; how often each program ran is asked of the
-           kernel, before and after; cases whose verdict, packet or counters are others say so and are not measured
+Fair       client, container and softirq on one processor, before all others there (SCHED_FIFO), in one process that
+           nobody has to wake: nothing dilutes a ratio, which a path with wakes or a wire would; order shuffled in each
+           block; programs attached and detached in turn on the same devices; payload compared, loss counted; how often
+           each program ran is asked of the kernel, before and after; cases whose verdict, packet or counters are others
+           say so and are not measured
 Falsified  by an idle program above 1.03 of none attached, by isolation that costs more at 1,000 networks than at 2, or
            by a control that differs from itself
 """
@@ -25,6 +26,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -51,11 +53,12 @@ from bench.hosts.variants import (
     doubts,
     variants,
 )
+from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.roundtrips import RoundTrips
 from bench.scenarios.program_cost import connects
 from bench.scenarios.program_cost.cases import CROWD, DEVICES, Case, Devices, cases, ready
 from bench.scenarios.program_cost.testruns import FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Runner, Unproved
-from bench.stage import Stage
+from bench.stage import Extent, Stage
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex
@@ -65,7 +68,9 @@ FLAT = 1.05
 NEAR = 0.02
 """How surely a path must be as slow as itself, where 1.03 is held against it."""
 
-_FULL_BLOCKS, _QUICK_BLOCKS = 60, 16
+_FULL_BLOCKS, _QUICK_BLOCKS = 32, 14
+SECONDS = (250, 18)
+
 _TIMES = 3
 """How often each case runs in a turn: the median of them counts."""
 _CALIBRATE = 2_000
@@ -84,7 +89,8 @@ def run(stage: Stage) -> None:
         scene.inside(lambda door: _test_runs(stage, door, cpu, blocks))
         scene.forget()
         wanted = variants(every=not stage.extent)
-        _round_trips(stage, scene, cpu, wanted, [BARE], first=blocks)
+        if stage.extent is not Extent.QUICK:
+            _round_trips(stage, scene, cpu, wanted, [BARE], first=blocks)
         scene.publish()
         paths = [ROUTED, PUBLISHED, FROM_HOST, *([] if stage.extent else [STREAM, WOKEN])]
         _round_trips(stage, scene, cpu, wanted, paths, first=2 * blocks)
@@ -108,7 +114,9 @@ def figures(results: Results) -> list[Figure]:
             if found and variant.programs and variant.says_something_of(path):
                 at_most = IDLE_AT_MOST if variant.judged else None
                 note = "NOT PROVED: see below" if _place(variant, path) in unproved else ""
-                rows.append(ratio_figure(f"{path.name}: {variant.name}", found, base, at_most=at_most, note=note))
+                better = None if variant.empty else Better.LESS
+                what = f"{path.name}: {variant.name}"
+                rows.append(ratio_figure(what, found, base, at_most=at_most, better=better, note=note))
     rows.append(_filled(results))
     rows += connects.figures(results, controls)
     made = sum(one.value for one in results.samples if one.measure == "round trips")
@@ -162,15 +170,19 @@ def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> Non
         span = stage.amount(10_000_000, 2_000_000, 100_000)  # nanoseconds
         counts = {name: runs for name, case in todo.items() if (runs := _calibrated(stage, runner, case, span))}
         for turn in stage.turns([FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, *counts], blocks):
+            made = list[float]()
             try:
-                for _ in range(_TIMES):
-                    if turn.variant in counts:
-                        spent = runner.measure(todo[turn.variant], counts[turn.variant])
-                    else:
-                        spent = runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE)
-                    stage.log.sample("test run", turn.variant, spent, block=turn.block)
+                with first_in_line():
+                    for _ in range(_TIMES):
+                        if turn.variant in counts:
+                            made.append(runner.measure(todo[turn.variant], counts[turn.variant]))
+                        else:
+                            made.append(runner.floor(span // 40, store=turn.variant == FLOOR_BEFORE))
             except Unproved as error:
                 _tell(stage, turn.variant, error)
+            for spent in made:
+                stage.log.sample("test run", turn.variant, spent, block=turn.block)
+            rest(_TIMES * span / 1e6)
             if turn.variant == FLOOR:
                 stage.log.sample("test run", "constant", runner.constant(), block=turn.block)
 

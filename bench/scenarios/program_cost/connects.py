@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 
-from bench.figures import Figure, Results, control_figure, median_figure, ratio_figure
+from bench.figures import Better, Figure, Results, control_figure, median_figure, ratio_figure
 from bench.hosts.cgroups import attach, cgroup_root, own_cgroup, serve
 from bench.hosts.hooked import Scene
 from bench.hosts.variants import HOST_PORTS
@@ -100,12 +100,23 @@ def figures(results: Results, of: int) -> list[Figure]:
         rows += [
             median_figure(f"{protocol} connect() to a container, {NONE}", base, "us"),
             control_figure(results.of(measure, AGAIN), base, f"control: {protocol} connect(), the same twice", of=of),
-            ratio_figure(f"{protocol} connect() to a container: no port published", results.of(measure, IDLE), base),
-            ratio_figure(f"{protocol} connect() to a container: ports published", results.of(measure, HIT), base),
+            ratio_figure(
+                f"{protocol} connect() to a container: no port published",
+                results.of(measure, IDLE),
+                base,
+                better=Better.LESS,
+            ),
+            ratio_figure(
+                f"{protocol} connect() to a container: ports published",
+                results.of(measure, HIT),
+                base,
+                better=Better.LESS,
+            ),
             ratio_figure(
                 f"{protocol} connect() to a published port of 127.0.0.1 / to the container itself",
                 results.of(f"{protocol} connect to loopback", HIT),
                 base,
+                better=Better.LESS,
             ),
         ]
     return rows

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.figures import Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures import Better, Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import interval, paired
 from bench.figures.plots import Axis, Bar, Bars, Plot, bar
@@ -42,13 +42,14 @@ def figures(results: Results) -> list[Figure]:
             if found := results.of(shape.name, rung.name, 0):
                 rows.append(median_figure(f"{shape.name}: {_who(rung)}", found, "us", note=note))
         rows += [
-            ratio_figure(f"{shape.name}: dataplane / {_who(rung)}", own, found)
+            ratio_figure(f"{shape.name}: dataplane / {_who(rung)}", own, found, better=Better.LESS)
             for rung in (VETH, *PUBLISHED)
             if rung is not OURS and (found := results.of(shape.name, rung.name, 0))
         ]
         tables, pure = results.of(shape.name, TABLES_ALONE.name, 0), results.of(shape.name, MAP.name, 0)
         if tables:
-            rows.append(ratio_figure(f"{shape.name}: {TABLES_ALONE.rules} / {MAP.rules}", tables, pure))
+            what = f"{shape.name}: {TABLES_ALONE.rules} / {MAP.rules}"
+            rows.append(ratio_figure(what, tables, pure, better=Better.LESS))
     size = _many(results)
     for shape in CROWDED:
         for rung in PUBLISHED:

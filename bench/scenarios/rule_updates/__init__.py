@@ -39,6 +39,8 @@ from bench.scenarios.rule_updates.publishers import EndToEnd, InProcess, Library
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
 from bench.stage import Extent, Stage
 
+SECONDS = (220, 28)
+
 _SIZES = {
     Extent.FULL: (0, 1, 100, 1_000, 10_000, 60_000),
     Extent.QUICK: (0, 1_000, 10_000),
@@ -53,6 +55,9 @@ _MAKERS: dict[str, Callable[[Stage, ExitStack, int], Publisher]] = {
 }
 _AT_ONCE = 4  # hosts that are made at a time: half of it is waiting
 _COME_AND_GO = (Update(Verb.ADD, ONE), Update(Verb.DEL, ONE))
+_USUAL = (6, 3, 1)
+_SINGLES = {shown.PORTMAP: (2, 1, 1), shown.OURS: (8, 8, 1), shown.AGAIN: (8, 8, 1)}
+"""How often updates of one port are made in a turn, by extent; where a control is judged by them, they are many."""
 _SLOW = 1500.0
 """Milliseconds of a turn from which a variant has fewer."""
 _LISTED = 10_000  # first block of the listings: blocks of different questions do not share a number
@@ -139,7 +144,8 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
     for size in {size for variant, size in publishers if variant == shown.OURS}:
         keys[f"{shown.AGAIN} at {size}"] = (shown.AGAIN, size)
     keys[shown.FLOOR] = (shown.FLOOR, 0)
-    blocks, most, few = stage.amount(10, 5, 1), stage.amount(6, 2, 1), stage.amount(2, 1, 1)
+    blocks, least = stage.amount(10, 5, 1), stage.amount(6, 5, 1)
+    most, few = stage.amount(6, 2, 1), stage.amount(2, 1, 1)
     slow = set[tuple[str, int]]()
     for turn in stage.turns(sorted(keys), blocks):
         variant, size = keys[turn.variant]
@@ -147,10 +153,12 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
             spent = floor.run(stage.native.noop, {}).milliseconds
             stage.log.sample(shown.START, shown.FLOOR, spent, block=turn.block)
             continue
-        if turn.block >= (few if (variant, size) in slow else most if variant == shown.PORTMAP else blocks):
+        dear = (variant, size) in slow
+        if turn.block >= (least if dear or variant == shown.PORTMAP else blocks):
             continue
-        singles = stage.amount(2, 1, 1) if variant == shown.PORTMAP else stage.amount(6, 3, 1)
-        made = _round(publishers[shown.OURS if variant == shown.AGAIN else variant, size], singles)
+        every = turn.block < (few if dear else most if variant == shown.PORTMAP else blocks)
+        singles = 1 if dear else _SINGLES.get(variant, _USUAL)[stage.extent]
+        made = _round(publishers[shown.OURS if variant == shown.AGAIN else variant, size], singles, every=every)
         for update, spent, doubt in made:
             if doubts.believed(variant, update.name, doubt, size, turn.block):
                 stage.log.sample(update.name, variant, spent, size=size, block=turn.block)
@@ -158,14 +166,15 @@ def _updates(stage: Stage, publishers: dict[tuple[str, int], Publisher], doubts:
             slow.add((variant, size))
     for variant, size in sorted(slow):
         stage.log.note(
-            f"{variant}, {size:,} ports present: a turn takes more than {_SLOW / 1000:g} s, so {few} of them"
+            f"{variant}, {size:,} ports present: a turn takes more than {_SLOW / 1000:g} s, so there are {few} of "
+            f"them, and {least} for one port"
         )
 
 
-def _round(publisher: Publisher, singles: int) -> list[tuple[Update, float, str]]:
-    """All updates once, those of one port more often."""
+def _round(publisher: Publisher, singles: int, *, every: bool) -> list[tuple[Update, float, str]]:
+    """All updates once, those of one port more often; or those alone."""
     ones = [update for update in UPDATES if update.ports is ONE]
-    others = [update for update in UPDATES if update.ports is not ONE]
+    others = [update for update in UPDATES if update.ports is not ONE and every]
     return [(update, *publisher.proved(update)) for update in (*ones * singles, *others)]
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from statistics import median
 
 from bench.figures import (
+    Better,
     Figure,
     Results,
     control_figure,
@@ -18,8 +18,9 @@ from bench.figures import (
     ratio_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import CONFIDENCE, Control, Interval, Sample, block_medians, interval, paired
+from bench.figures.measure import Interval, Sample, block_medians, by_turn, interval, paired
 from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
+from bench.figures.rows import doubt_of
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET
 from bench.scenarios.rule_updates.updates import ONE, UPDATES, Update, Verb
 
@@ -133,32 +134,34 @@ def _of_update(results: Results, update: Update) -> Iterator[Figure]:
     for size in sizes:
         own, engine = (results.of(update.name, variant, size) for variant in (OURS, ENGINE))
         where = f"{update.name}, {size:,} present"
-        yield ratio_figure(f"dataplane / {NFT}: {where}", own, results.of(update.name, NFT, size))
+        pure = results.of(update.name, NFT, size)
+        yield ratio_figure(f"dataplane / {NFT}: {where}", own, pure, better=Better.LESS)
         portmap = results.of(update.name, PORTMAP, size)
         yield ratio_figure(f"{PORTMAP} / dataplane: {where}", portmap, own, at_least=AT_LEAST)
         if engine:
             library = results.of(update.name, LIBRARY, size)
-            yield ratio_figure(f"dataplane engine / {LIBRARY}: {where}", engine, library)
+            yield ratio_figure(f"dataplane engine / {LIBRARY}: {where}", engine, library, better=Better.LESS)
     for variant in ROLES:
         there = results.sizes(update.name, variant)
         if len(there) > 1:
             most = FLAT if variant == OURS and update.ports is ONE else None
             few, many = (results.of(update.name, variant, there[place]) for place in (0, -1))
             what = f"{variant}, {update.name}: {there[-1]:,} present / {there[0]:,}"
-            yield ratio_figure(what, many, few, at_most=most)
+            yield ratio_figure(what, many, few, at_most=most, better=_better(variant))
+
+
+def _better(variant: str) -> Better | None:
+    """Which way a ratio of one who is measured twice is for us."""
+    return Better.LESS if variant in {OURS, ENGINE} else None
 
 
 def _controls(results: Results) -> Iterator[Figure]:
-    for update in _ONES:
-        own, again = (_by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
-        yield control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
+    yield from (_control(results, update) for update in _ONES)
 
 
-def _by_turn(samples: Iterable[Sample]) -> list[Sample]:
-    """The same with a block for each size of each block: a control has a ratio for each turn that it had."""
-    found = list(samples)
-    sizes = sorted({one.size for one in found})
-    return [replace(one, block=one.block * len(sizes) + sizes.index(one.size)) for one in found]
+def _control(results: Results, update: Update) -> Figure:
+    own, again = (by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
+    return control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
 
 
 def _of_disturbed(results: Results) -> Iterator[Figure]:
@@ -170,7 +173,7 @@ def _of_disturbed(results: Results) -> Iterator[Figure]:
                 yield median_figure(f"{what}, {ALONE}", alone, "ms")
                 yield median_figure(f"{what}, {DISTURBED}", during, "ms")
                 yield percentile_figure(f"{what}, {DISTURBED}, p99", during, 0.99, "ms")
-                yield ratio_figure(f"{what}: {DISTURBED} / {ALONE}", during, alone)
+                yield ratio_figure(f"{what}: {DISTURBED} / {ALONE}", during, alone, better=_better(variant))
         name = f"{RULESET.name}, {variant} updating"
         for size in results.sizes(LISTING, name):
             note = "it begins anew at each change, and is left alone after a while"
@@ -222,7 +225,8 @@ def _answer(results: Results, update: Update, own: str, others: Sequence[str]) -
     what = f"{update.name}, {sizes[-1]:,} present, {'in process' if own == ENGINE else 'from exec to exit'}"
     spread = interval(list(block_medians(samples).values()))
     growth = _growth(results, update, own)
-    return Answer(Kind.UPDATE, what, "ms", spread, tuple(besides), growth, _doubt(results, update))
+    why = _doubt(results, update, [one.ratio for one in besides])
+    return Answer(Kind.UPDATE, what, "ms", spread, tuple(besides), growth, why)
 
 
 def _growth(results: Results, update: Update, variant: str) -> Growth | None:
@@ -233,11 +237,7 @@ def _growth(results: Results, update: Update, variant: str) -> Growth | None:
     return Growth(interval(ratios), sizes[0], sizes[-1], "published ports") if ratios else None
 
 
-def _doubt(results: Results, update: Update) -> str:
+def _doubt(results: Results, update: Update, ratios: Sequence[Interval]) -> str:
     if any(one.measure == UNPROVED for one in results.samples):
         return "an update was not proved"
-    ratios = paired(*(_by_turn(results.of(update.name, variant)) for variant in (AGAIN, OURS)))
-    spread: Interval | None = interval(ratios, confidence=1 - (1 - CONFIDENCE) / len(_ONES)) if ratios else None
-    if spread is None or not Control(spread, SURE).valid:
-        return "the control differs from itself, or has too few blocks"
-    return ""
+    return doubt_of(_control(results, update), ratios)
