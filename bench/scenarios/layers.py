@@ -49,13 +49,13 @@ def run(stage: Stage) -> None:
     cpu = stage.cpu if stage.cpu is not None else max(os.sched_getaffinity(0))
     protocols = _PROTOCOLS[: stage.amount(2, 1, 1)]
     with ExitStack() as stack:
-        stage.log.progress("layers: making a host for each layer")
+        stage.log.progress("making a host for each layer")
         rungs = RUNGS if stage.extent else (*RUNGS, TWIN)
         beds = {rung.name: Testbed(stack, stage, rung) for rung in rungs}
         ways = {name: {str(one): bed.open(cpu, one) for one in protocols} for name, bed in beds.items()}
         stage.log.note(f"client, server and softirq on processor {cpu}")
         _prove(stage, beds, ways)
-        stage.log.progress("layers: measuring")
+        stage.log.progress("measuring")
         ways[AGAIN] = ways[OURS.name]
         span = stage.amount(12, 6, 2)
         for turn in stage.turns(list(ways), stage.amount(120, 32, 2)):
@@ -166,7 +166,7 @@ def answers(results: Results) -> list[Answer]:
 
 
 def _prove(stage: Stage, beds: Mapping[str, Testbed], ways: Mapping[str, Mapping[str, RoundTrips]]) -> None:
-    stage.log.progress(f"layers: proving {len(beds)} layers")
+    stage.log.progress(f"proving {len(beds)} layers")
     for name, bed in beds.items():
         prove(stage, bed, ways[name])
 

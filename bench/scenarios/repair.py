@@ -86,11 +86,11 @@ def run(stage: Stage) -> None:
     """Measure."""
     sizes = _MEASURED[stage.extent]
     with ExitStack() as stack:
-        stage.log.progress(f"repair: making hosts with {', '.join(f'{size:,}' for size in sizes)} published")
+        stage.log.progress(f"making hosts with {', '.join(f'{size:,}' for size in sizes)} published")
         makers = {size: partial(_scene, stage, size) for size in sorted(sizes, reverse=True)}
         scenes = at_once(stack, makers, len(makers)).values()
         turns = {f"{what}, {scene.size:,}": (what, scene) for scene in scenes for what in DAMAGE}
-        stage.log.progress("repair: removing what is there")
+        stage.log.progress("removing what is there")
         failed = set[str]()
         for turn in stage.turns(sorted(turns), stage.amount(8, 2, 1)):
             what, scene = turns[turn.variant]

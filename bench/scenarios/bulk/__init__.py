@@ -76,13 +76,13 @@ def run(stage: Stage) -> None:
     others = sorted(os.sched_getaffinity(0) - {cpu})
     blocks = stage.amount(*_BLOCKS)
     with Sites(stage) as sites:
-        stage.log.progress("bulk: making hosts")
+        stage.log.progress("making hosts")
         ways = {way.publisher.name: way for way in sites.ways()}
         for number, phase in enumerate(QUICK_PHASES if stage.extent else PHASES):
             if phase.apart and not others:
                 stage.log.note(f"TCP {phase.name}: not measured, for there is one processor")
                 continue
-            stage.log.progress(f"bulk: TCP {phase.name}")
+            stage.log.progress(f"TCP {phase.name}")
             for way in ways.values():
                 _shape(way, phase.form)
             container_cpu = others[0] if phase.apart else cpu
@@ -140,7 +140,7 @@ def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> Non
     blocks, span = stage.amount(*_BLOCKS), stage.amount(40, 7, 2)
     for number, pace in enumerate(PACES[: stage.amount(2, 1, 1)]):
         measure = packet(pace)
-        stage.log.progress(f"bulk: {measure}, {pace.rate:,} a second")
+        stage.log.progress(f"{measure}, {pace.rate:,} a second")
         with ExitStack() as stack:
             with first_in_line() as granted:
                 flows = {

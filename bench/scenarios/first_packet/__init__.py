@@ -54,17 +54,17 @@ def run(stage: Stage) -> None:
     sizes = SIZES[stage.extent]
     with ExitStack() as stack:
         sites = {site.name: (size, site) for size, site in _sites(stage, stack, sizes)}
-        stage.log.progress(f"first_packet: publishing ports on {len(sites)} hosts")
+        stage.log.progress(f"publishing ports on {len(sites)} hosts")
         _publish(stage, [site for _, site in sites.values()])
         flows = {name: stack.enter_context(site.flows(stage.native, cpu)) for name, (_, site) in sites.items()}
-        stage.log.progress("first_packet: proving which way flows go")
+        stage.log.progress("proving which way flows go")
         _compare_forms(stage)
         for name, (size, site) in sites.items():
             found = site.prove(flows[name])
             stage.log.sample("unproved", site.way, float(bool(found)), size=size)
             for text in found:
                 stage.log.note(text)
-        stage.log.progress("first_packet: measuring")
+        stage.log.progress("measuring")
         turns = {
             f"{name}, {place}": (size, site, place, flows[name])
             for name, (size, site) in sites.items()

@@ -66,14 +66,14 @@ def run(stage: Stage) -> None:
     sizes = (SIZES, QUICK_SIZES, SIZES[:2])[stage.extent]
     variants = _variants(stage)
     with ExitStack() as stack:
-        stage.log.progress(f"isolation: making {max(sizes) + len(OPEN_NETWORKS):,} networks")
+        stage.log.progress(f"making {max(sizes) + len(OPEN_NETWORKS):,} networks")
         host = stack.enter_context(stage.host("networks"))
         scene = stack.enter_context(Scene(host, stage.native, sizes, variants))
         trips = {path: stack.enter_context(RoundTrips(host, stage.native, cpu, scene.ends(path))) for path in PATHS}
         flood = stack.enter_context(scene.flood(stage.native, cpu))
-        stage.log.progress(f"isolation: proving {len(variants)} variants")
+        stage.log.progress(f"proving {len(variants)} variants")
         _prove(stage, scene, variants, sizes, trips)
-        stage.log.progress("isolation: measuring")
+        stage.log.progress("measuring")
         leaky: set[str] = set()
         for turn in stage.turns(variants, stage.amount(40, 12, 2)):
             chance = random.Random(f"{stage.seed} {turn.block} {turn.variant}")  # noqa: S311 - an order, and no secret

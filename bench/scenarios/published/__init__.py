@@ -62,14 +62,14 @@ def run(stage: Stage) -> None:
     other = min(os.sched_getaffinity(0) - {cpu}, default=cpu)
     with ExitStack() as stack:
         sizes = (0, stage.amount(MANY_PORTS, MANY_PORTS, 100))
-        stage.log.progress(f"published: making hosts with a port, and with {sizes[-1]:,} more")
+        stage.log.progress(f"making hosts with a port, and with {sizes[-1]:,} more")
         beds = [Testbed(stack, stage, rung, size) for size in sizes for rung in _rungs(stage, size)]
         every = not stage.extent
         asked = {bed.name: _opened(bed, shapes(bed.rung, bed.present, every=every), cpu, other) for bed in beds}
         stage.log.note(f"client, server and softirq on processor {cpu}; across CPUs, the server is on {other}")
         _prove(stage, asked)
         asked[AGAIN] = replace(asked[OURS.name], variant=AGAIN)
-        stage.log.progress("published: measuring")
+        stage.log.progress("measuring")
         for turn in stage.turns(list(asked), stage.amount(36, 18, 2)):
             for shape in asked[turn.variant].shapes:
                 _round(stage, asked[turn.variant], shape, turn.block)
@@ -109,6 +109,6 @@ def _round(stage: Stage, asked: _Asked, shape: Shape, block: int) -> None:
 
 
 def _prove(stage: Stage, asked: Mapping[str, _Asked]) -> None:
-    stage.log.progress(f"published: proving {len(asked)} hosts")
+    stage.log.progress(f"proving {len(asked)} hosts")
     for one in asked.values():
         prove(stage, one.bed, one.ways)

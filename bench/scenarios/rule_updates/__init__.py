@@ -88,14 +88,14 @@ def run(stage: Stage) -> None:
     sizes = _SIZES[stage.extent]
     doubts = _Doubts(stage)
     with ExitStack() as stack:
-        stage.log.progress(f"rule_updates: making hosts with {', '.join(f'{size:,}' for size in sizes)} ports present")
+        stage.log.progress(f"making hosts with {', '.join(f'{size:,}' for size in sizes)} ports present")
         publishers = _made(stage, stack, sizes)
-        stage.log.progress("rule_updates: ports come, change and go")
+        stage.log.progress("ports come, change and go")
         floor = stack.enter_context(Starter(publishers[shown.NFT, 0].host, stage.native, stage.cpu))
         _updates(stage, publishers, doubts, floor)
-        stage.log.progress("rule_updates: listing what is there")
+        stage.log.progress("listing what is there")
         _listings(stage, stack, publishers, doubts)
-        stage.log.progress(f"rule_updates: updates while {max(sizes):,} ports are listed")
+        stage.log.progress(f"updates while {max(sizes):,} ports are listed")
         _disturbed(stage, stack, publishers, max(sizes), doubts)
     for variant, count in doubts.made.items():
         stage.log.sample(shown.PROVED, variant, count)

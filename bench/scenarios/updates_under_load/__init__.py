@@ -90,10 +90,10 @@ def run(stage: Stage) -> None:
     if not others:
         stage.log.note("not measured, for there is one processor: changes would wait for packets, and they for changes")
         return
-    stage.log.progress(f"updates_under_load: making hosts with {OTHERS:,} ports")
+    stage.log.progress(f"making hosts with {OTHERS:,} ports")
     with _kept_to(others), Sites(stage) as sites, ExitStack() as stack:
         scenes = _scenes(stage, sites, stack, cpu, others[0])
-        stage.log.progress("updates_under_load: measuring")
+        stage.log.progress("measuring")
         for turn in stage.turns(VARIANTS, stage.amount(24, 12, 2)):
             _round(stage, scenes[turn.variant], turn.variant, turn.block)
 
