@@ -171,7 +171,8 @@ def _counters(host: Host, table: str, chain: str, behind: int = 0) -> Iterator[C
 
 def _taken(chain: str) -> int:
     """How many packets came to the first rule of a chain and not to the last: those that a rule between them took."""
-    came, *_, missed = (int(count) for count in re.findall(r"counter packets (\d+)", chain))
+    # Rules of the chain itself may count, too, and say more than that.
+    came, missed = (int(count) for count in re.findall(r"^\s*counter packets (\d+) bytes \d+$", chain, re.MULTILINE))
     return came - missed
 
 
