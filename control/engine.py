@@ -171,20 +171,42 @@ class Engine:
 
     def sync(self, parts: frozenset[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
         """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome.
-        ``veths``: which of the containers' host veths to look at; see ``Repair.sync``."""
-        outcomes = []
+        ``veths``: which of the containers' host veths to look at; see ``Repair.looks``."""
+        return merged(self.looks(parts, veths))
+
+    def looks(self, parts: frozenset[Part], veths: frozenset[IfIndex] | None = None) -> Iterator[Outcome]:
+        """The same in pieces, each of which takes the lock for itself: between two of them any request may be served,
+        here or in another process. None of these relies on what was looked at: each sees for itself that no change was
+        interrupted, and compares what it touches."""
+        left = dict.fromkeys(parts, "")
         try:
+            yield from self._readings()
             if Part.LINKS in parts:
-                outcomes.append(self._follow_devices())
-            with self._held():
-                outcomes.append(self._repair.sync(parts, veths))
-                if parts >= EVERYTHING and not outcomes[-1].failed:
+                yield self._follow_devices()
+            failed = False
+            for part, look in self._repair.looks(parts, veths):
+                with self._held():
+                    outcome = look()
+                del left[part]
+                failed |= bool(outcome.failed)
+                yield outcome
+            if parts >= EVERYTHING and not failed:
+                with self._held():
                     self.kernel.programs.prune()
         except (DataplaneError, OSError) as error:
-            return Outcome(failed=dict.fromkeys(parts, str(error)))
+            yield Outcome(failed=dict.fromkeys(left or parts, str(error)))
+            return
         if Part.CONTAINERS in parts:
-            outcomes.append(self._collect_abandoned())
-        return merged(outcomes)
+            yield self._collect_abandoned()
+
+    def _readings(self) -> Iterator[Outcome]:
+        """Have the mirror complete, a few attachments at a time."""
+        complete = False
+        while not complete:
+            with self._held():
+                complete = self.mirror.read_on()
+            if not complete:
+                yield Outcome()
 
     def _follow_devices(self) -> Outcome:
         lost: tuple[str, ...] = ()
@@ -215,8 +237,6 @@ class Engine:
                 return None
             wanted = self._repair.of_devices()
             self.kernel.programs.hold({device for _, device in wanted.hooks}, self.mirror.veths())
-            # Now, and not when it is needed within milliseconds.
-            self.mirror.sets()
             return Watched(
                 version,
                 self.mirror.readings,

@@ -56,6 +56,9 @@ class Nft(Door):
         """The elements of a set or map of ours, in no particular order; none where it is not there. Raises
         ``NftError``."""
 
+    def values(self, declared: Set) -> dict[bytes, bytes]:
+        """The same without comments: value by key. Quicker, of tens of thousands. Raises ``NftError``."""
+
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         """The chains of a table of ours, and how many rules each holds, counting jumps to it; empty where the table is
         not there. Cheap, however much it holds. Raises ``NftError``."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from dataplane.doors import FlowFilter, Hooked, Kernel, Link, MapSize, PortFlags
 from dataplane.errors import BpfError, FirewalldError, ForeignChainError, KernelError, LinkError, NftError
-from dataplane.nft.elements import Held, pack
+from dataplane.nft.elements import Held, pack, unpack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
 from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
@@ -106,6 +106,9 @@ class FakeNft:
             for element in table.elements.get(declared.name, {}).values()
         )
 
+    def values(self, declared: Set) -> dict[bytes, bytes]:
+        return {one.key: one.value for one in self.held(declared)}
+
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         held = self._tables.get(table)
         if held is None:
@@ -181,9 +184,11 @@ def _apply(tables: dict[Table, _Table], command: Command) -> None:
             table.rules[chain_name].append(text)
         case Element() as element:
             _apply_element(table, command.verb, element)
-        case Batch(elements=elements):
+        case Batch(set_name=set_name, elements=elements):
+            if set_name not in table.sets:
+                raise _nft_error(errno.ENOENT)
             for printed in elements:
-                _apply_element(table, command.verb, printed.element)
+                _apply_element(table, command.verb, unpack(table.sets[set_name], printed.held))
 
 
 def _apply_set(table: _Table, verb: str, declared: Set) -> None:

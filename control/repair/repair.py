@@ -2,7 +2,7 @@
 
     repair.is_due()       whether kernel and state are known to differ: a change was interrupted, chains were altered
     repair.resync()       they agree again, whatever is there
-    repair.sync(parts)    look at these parts, and change only what is wrong about them
+    repair.looks(parts)   a look at each of these parts, which changes only what is wrong about it
     repair.problems()     what a sync would find, a sentence each
 
 A single request compares and changes only what it touches (``control.changes``); this is for everything else.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from control.desired import hooks, planner, zones
@@ -19,7 +20,7 @@ from control.desired.hooks import HostWide, NetworkFacts, Use, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
 from control.repair.observation import Observed, complaints, observe, there
-from control.repair.reconciler import ALL, EVERYTHING, Outcome, Part
+from control.repair.reconciler import EVERYTHING, Outcome, Part
 from control.repair.skeleton import Skeleton
 from control.repair.tables import Tables
 from control.state.database import Version
@@ -69,7 +70,7 @@ class Repair:
         return planner.desired((), (), {}, self._host)
 
     def everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
-        """What the whole state, and attachments besides, ask of the kernel.
+        """What the whole state, and attachments besides, ask of the kernel; but for elements, which the mirror has.
 
         Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
         asked for (``living=False``), to take it away.
@@ -80,7 +81,7 @@ class Repair:
         links = (*(use.device for use in uses), *map(port_of, attachments))
         gone = self._gone(links) if living else frozenset()
         facts = self._store.facts({use.network for use in uses})
-        return planner.desired(attachments, uses, facts, self._host, gone=gone)
+        return planner.around_elements(attachments, uses, facts, self._host, gone)
 
     def own(self) -> bool:
         """Let nobody else change our main table; False where that cannot be had. Raises ``NftError``."""
@@ -126,27 +127,18 @@ class Repair:
         self.remove_former()
         self._store.settle()
 
-    def sync(self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
-        """Look at these parts of the kernel, and change what is wrong about them, and nothing else.
+    def looks(
+        self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None
+    ) -> Iterator[tuple[Part, Callable[[], Outcome]]]:
+        """A look at each of these parts of the kernel, to be called in this order: it changes what is wrong about its
+        part, and nothing else. Requests may come between two of them.
 
         ``veths``: which of the containers' host veths to look at. None is all, and an empty set the next few in turn.
         """
         self._entries_due |= frozenset(parts) >= EVERYTHING
-        found: dict[Part, tuple[str, ...]] = {}
-        failed: dict[Part, str] = {}
-        left: list[str] = []
         for part, look in self._looks(veths).items():
-            if part not in parts:
-                continue
-            try:
-                wrong, still = look()
-            except DataplaneError as error:
-                failed[part] = str(error)
-                continue
-            if wrong:
-                found[part] = wrong
-            left += still
-        return Outcome(found, tuple(left), failed)
+            if part in parts:
+                yield part, partial(_outcome, part, look)
 
     def problems(self) -> Iterator[str]:
         """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
@@ -389,5 +381,10 @@ class Repair:
                 yield DropEntry(map_name, key)
 
 
-EVERY_PART = ALL - {Part.CONTAINERS}
-"""What ``Repair.sync`` can look at."""
+def _outcome(part: Part, look: Callable[[], _Looked]) -> Outcome:
+    """What a look at one part came to."""
+    try:
+        wrong, still = look()
+    except DataplaneError as error:
+        return Outcome(failed={part: str(error)})
+    return Outcome({part: wrong} if wrong else {}, still)

@@ -20,7 +20,7 @@ from typing import Any
 from dataplane.errors import ForeignChainError, MissingDependencyError, NftError
 from dataplane.nft import batch
 from dataplane.nft.chains import chains
-from dataplane.nft.dump import held, holds, tables
+from dataplane.nft.dump import held, holds, tables, values
 from dataplane.nft.elements import Held
 from dataplane.nft.generation import generation
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Set, Table
@@ -91,6 +91,10 @@ class LibNftables:
         """The elements of a set or map of ours, in no particular order; none where it is not there. Raises
         ``NftError``."""
         return held(declared)
+
+    def values(self, declared: Set) -> dict[bytes, bytes]:
+        """The same without comments: value by key. Quicker, of tens of thousands. Raises ``NftError``."""
+        return values(declared)
 
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         """The chains of a table of ours, and how many rules each holds, counting jumps to it; empty where the table is

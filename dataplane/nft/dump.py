@@ -1,6 +1,7 @@
 """What our tables hold, by netlink: the elements of one set, and which of the tables there are.
 
     held(Set("members4", ("iface_index", "ipv4_addr")))   ->  (Held(key, value, "front/web/eth0"), ...)
+    values(Set("members4", ...))                          ->  {key: value, ...}
     holds(element)                                        ->  whether this one is among them
     tables()                                              ->  {Table.MAIN}
 
@@ -15,10 +16,11 @@ Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 from dataplane.errors import NftError
 from dataplane.netlink import DUMP, NESTED, attribute, attributes, each_attribute, exchange, text, text_attribute
-from dataplane.nft.elements import Held, asked_by, each_held, pack
+from dataplane.nft.elements import Held, asked_by, each_held, each_pair, pack
 from dataplane.nft.objects import Element, Set, Table
 
 _NETFILTER = 12  # NETLINK_NETFILTER
@@ -31,19 +33,30 @@ _ELEMENT, _KEY, _VALUE = 1, 1, 1  # NFTA_LIST_ELEM, NFTA_SET_ELEM_KEY, NFTA_DATA
 
 def held(declared: Set) -> tuple[Held, ...]:
     """The elements of a set or map, in no particular order; none where it is not there. Raises ``NftError``."""
+    # A table of hashes that the kernel makes larger or smaller meanwhile may tell some of them twice.
+    return tuple(dict.fromkeys(element for raw in _lists(declared) for element in each_held(raw)))
+
+
+def values(declared: Set) -> dict[bytes, bytes]:
+    """The values of a set or map by their keys, both as ``pack`` has them. Raises ``NftError``."""
+    found: dict[bytes, bytes] = {}
+    for raw in _lists(declared):
+        found.update(each_pair(raw))
+    return found
+
+
+def _lists(declared: Set) -> Iterator[bytes]:
+    """The lists of elements that the kernel answers with, of a few kilobytes each. Raises ``NftError``."""
     family, name = declared.table.identity
     body = bytes([family, 0, 0, 0]) + text_attribute(_TABLE, name) + text_attribute(_SET, declared.name)
     try:
         answers = exchange(_NETFILTER, _GETSETELEM, DUMP, body)
     except OSError as error:
         if error.errno == errno.ENOENT:
-            return ()
+            return
         what = f"the elements of {declared.kind} {declared.name} of table {declared.table}"
         raise NftError.from_errno("list", what, error.errno or 0) from error
-    # An answer has what fits into a few kilobytes.
-    lists = (raw for answer in answers for kind, raw in each_attribute(answer[_GENMSG:]) if kind == _ELEMENTS)
-    # A table of hashes that the kernel makes larger or smaller meanwhile may tell some of them twice.
-    return tuple(dict.fromkeys(element for raw in lists for element in each_held(raw)))
+    yield from (raw for answer in answers for kind, raw in each_attribute(answer[_GENMSG:]) if kind == _ELEMENTS)
 
 
 def holds(element: Element) -> bool:
