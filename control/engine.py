@@ -156,7 +156,7 @@ class Engine:
     def stale(self) -> list[Attachment]:
         """Attachments whose network namespace or device is gone: their runtime never sent a DEL."""
         with self._held():
-            return [one for one in self.store.attachments() if vanished(self.kernel, one)]
+            return [one for one in self.mirror.attachments() if vanished(self.kernel, one)]
 
     def collect_stale(self) -> list[Attachment]:
         """Remove what ``stale`` finds, with the leases of its addresses, and return it. Raises an ``ExceptionGroup``
@@ -187,14 +187,15 @@ class Engine:
             for part, look in self._repair.looks(parts, veths):
                 with self._held():
                     outcome = look()
-                del left[part]
+                left.pop(part, None)
                 failed |= bool(outcome.failed)
                 yield outcome
             if parts >= EVERYTHING and not failed:
+                left[Part.PROGRAMS] = ""
                 with self._held():
                     self.kernel.programs.prune()
         except (DataplaneError, OSError) as error:
-            yield Outcome(failed=dict.fromkeys(left or parts, str(error)))
+            yield Outcome(failed=dict.fromkeys(left, str(error)))
             return
         if Part.CONTAINERS in parts:
             yield self._collect_abandoned()
@@ -285,7 +286,7 @@ class Engine:
             unusable = [] if self._unusable is None else [str(self._unusable)]
             stale = [
                 f"attachment {one.key} is of a container that is gone; dpctl gc removes it"
-                for one in self.store.attachments()
+                for one in self.mirror.attachments()
                 if vanished(self.kernel, one)
             ]
             return [*unusable, *stale, *self._repair.problems()]
@@ -303,9 +304,9 @@ class Engine:
         return before, self.problems()
 
     def attachments(self) -> list[Attachment]:
-        """All attachments."""
+        """All attachments, ordered by key."""
         with self._held():
-            return list(self.store.attachments())
+            return sorted(self.mirror.attachments(), key=lambda one: one.key)
 
     def networks(self) -> dict[str, NetworkFacts]:
         """All networks and what the state keeps about them."""
@@ -392,7 +393,7 @@ class Engine:
         """Remove attachments of containers that are gone, with their leases. Raises an ``ExceptionGroup``."""
         errors: list[Exception] = []
         with self._settled(removing=True):
-            found = [one for one in self.store.attachments() if is_gone(self.kernel, one)]
+            found = [one for one in self.mirror.attachments() if is_gone(self.kernel, one)]
             try:
                 self._delete_all(one.key for one in found)
             except ExceptionGroup as group:

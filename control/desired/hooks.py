@@ -68,6 +68,8 @@ GUARDS = {
     GuardPolicy.FULL: GuardLevel.FULL,
 }
 
+CONTAINER_MAPS = frozenset({"containers", "origins", "published"})
+"""The maps that are about containers and their ports, as the programs on networks' devices know them."""
 PORT_MAPS = frozenset({"ports", "port_addresses"})
 """The maps that are about single host veths."""
 
@@ -252,13 +254,24 @@ def attachment_entries(
 ) -> dict[tuple[str, bytes], bytes]:
     """The entries of every map that is about containers."""
     attachments = tuple(attachments)
-    watched = [one for one in attachments if mode_of(use_of(one), facts) is not ChecksumMode.OFF]
-    reached = [one for one in attachments if host.cookie and use_of(one).localhost]
+    return {**container_entries(attachments, facts, host), **port_entries(attachments, facts)}
+
+
+def container_entries(
+    attachments: Iterable[Attachment],
+    facts: Mapping[str, NetworkFacts],
+    host: HostWide,
+    maps: frozenset[str] = CONTAINER_MAPS,
+) -> dict[tuple[str, bytes], bytes]:
+    """The entries of these maps."""
+    used = [(one, use_of(one)) for one in attachments]
+    watched = [one for one, use in used if mode_of(use, facts) is not ChecksumMode.OFF]
+    # In this order: of two that have published the same port, the last entry counts.
+    reached = [one for one, use in used if host.cookie and use.localhost and mode_of(use, facts) is ChecksumMode.OFF]
     return {
-        **_origin_entries(watched),
-        **_published_entries(dict.fromkeys([*watched, *reached])),
-        **_container_entries(watched, facts),
-        **port_entries(attachments, facts),
+        **(_origin_entries(watched) if "origins" in maps else {}),
+        **(_published_entries([*watched, *reached]) if "published" in maps else {}),
+        **(_container_entries(watched, facts) if "containers" in maps else {}),
     }
 
 

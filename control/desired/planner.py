@@ -164,12 +164,10 @@ def told_in_full(wanted: Desired, veths: Collection[IfIndex], addresses: Collect
     return replace(wanted, entries={entry: value for entry, value in wanted.entries.items() if is_told(*entry)})
 
 
-def without_veths(wanted: Desired) -> Desired:
-    """The same, without what is about single host veths."""
+def of_map(name: str, attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts], host: HostWide) -> Desired:
+    """What attachments ask of one of the maps about containers (``hooks.CONTAINER_MAPS``) alone."""
     return replace(
-        wanted,
-        hooks=frozenset(hook for hook in wanted.hooks if not hook[0].of_port),
-        entries={entry: value for entry, value in wanted.entries.items() if entry[0] not in hooks.PORT_MAPS},
+        desired((), (), {}, HostWide(0)), entries=hooks.container_entries(attachments, facts, host, frozenset({name}))
     )
 
 

@@ -59,8 +59,9 @@ class Repair:
         self._mark = host.mark
         self._tables = Tables(kernel.nft, store, skeleton, mirror, host.mark)
         self._told_addresses: tuple[Address, ...] | None = None
-        self._entries_due = False
-        """Whether the next look at the programs is at all entries of their maps, and not only at those of devices."""
+        self._maps_due: frozenset[str] = frozenset()
+        """The maps about containers at all entries of which the next look at the programs is, and not only at those of
+        devices."""
         self._uses: tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]] | None = None
         self._looked_at = IfIndex(0)
         """The last host veth that was looked at in turn."""
@@ -77,7 +78,7 @@ class Repair:
         """
         besides = tuple(besides)
         attachments = (*self._mirror.attachments(), *besides)
-        uses = {*self._store.all_uses(), *map(use_of, besides)}
+        uses = {*self._known_uses()[1], *map(use_of, besides)}
         links = (*(use.device for use in uses), *map(port_of, attachments))
         gone = self._gone(links) if living else frozenset()
         facts = self._store.facts({use.network for use in uses})
@@ -131,14 +132,18 @@ class Repair:
         self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None
     ) -> Iterator[tuple[Part, Callable[[], Outcome]]]:
         """A look at each of these parts of the kernel, to be called in this order: it changes what is wrong about its
-        part, and nothing else. Requests may come between two of them.
+        part, and nothing else; some parts take several. Requests may come between two of them.
 
         ``veths``: which of the containers' host veths to look at. None is all, and an empty set the next few in turn.
         """
-        self._entries_due |= frozenset(parts) >= EVERYTHING
+        if frozenset(parts) >= EVERYTHING:
+            self._maps_due = hooks.CONTAINER_MAPS
         for part, look in self._looks(veths).items():
             if part in parts:
                 yield part, partial(_outcome, part, look)
+            if part is Part.PROGRAMS and part in parts:
+                for name in sorted(self._maps_due):
+                    yield part, partial(_outcome, part, partial(self._sync_map, name))
 
     def problems(self) -> Iterator[str]:
         """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
@@ -238,13 +243,13 @@ class Repair:
             return ()
         # New maps are empty: they get everything, before a program that reads them runs. Until they have, nothing that
         # changes a part of them will do, whoever serves the next request.
-        wanted, self._told_addresses, self._entries_due = self.everything(), None, True
+        wanted, self._told_addresses, self._maps_due = self.everything(), None, hooks.CONTAINER_MAPS
         note = self._store.begin(())
         self._kernel.programs.load()
         self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
         self._run(self.host_addresses(wanted))
         self._store.end(note)
-        self._entries_due = False
+        self._maps_due = frozenset()
         return ("the BPF programs are not loaded: their pins are gone, or of another version",)
 
     def _sync_programs(self) -> _Looked:
@@ -252,14 +257,18 @@ class Repair:
             return (), ()
         if lost := self.load_lost():
             return lost, ()
-        outcome: _Looked = ((), ())
-        if not self._entries_due:
-            outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
-        # Where something was taken away, more may have been.
-        if self._entries_due or any(outcome):
-            more, left = self._sync_by_steps(Part.PROGRAMS, self._of_networks)
-            outcome = (*outcome[0], *more), left
-        self._entries_due = False
+        outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
+        if any(outcome):
+            # Where something was taken away, more may have been.
+            self._maps_due = hooks.CONTAINER_MAPS
+        return outcome
+
+    def _sync_map(self, name: str) -> _Looked:
+        """Look at all entries of one of the maps about containers, unless that has been done."""
+        if name not in self._maps_due or not self._needs_programs():
+            return (), ()
+        outcome = self._sync_by_steps(Part.PROGRAMS, lambda: self._of_map(name))
+        self._maps_due -= {name}
         return outcome
 
     def _sync_veths(self, veths: frozenset[IfIndex] | None) -> _Looked:
@@ -287,7 +296,7 @@ class Repair:
         # Most news are of link-local addresses, one for each new veth.
         if watched and self._kernel.links.host_addresses() != self._told_addresses:
             lost = self.load_lost()
-            self._run(self.host_addresses(self.everything()))
+            self._run(self.host_addresses(self.of_devices()))
             return lost, ()
         return (), ()
 
@@ -332,9 +341,10 @@ class Repair:
         _, uses, facts = self._known_uses()
         return hooks.needs_programs(uses, facts) or bool(hooks.localhost_programs(uses, self._host))
 
-    def _of_networks(self) -> Desired:
-        """What the whole state asks for, but for single host veths."""
-        return planner.without_veths(self.everything())
+    def _of_map(self, name: str) -> Desired:
+        """What the whole state asks of one of the maps about containers."""
+        _, _, facts = self._known_uses()
+        return planner.of_map(name, self._mirror.attachments(), facts, self._host)
 
     def _of_veths(self, veths: Collection[IfIndex]) -> Desired:
         """What attachments ask of these host veths, as far as they are there."""
