@@ -42,6 +42,10 @@ class Nft(Door):
     def skeleton_text(self, table: Table = TABLE) -> str:
         """A table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
 
+    def fingerprint(self, table: Table = TABLE) -> str:
+        """A word for chains, rules and declared sets of a table of ours: equal to an earlier answer where they are
+        untouched; empty where the table is not there. Cheap, however much it holds. Raises ``NftError``."""
+
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
@@ -91,6 +92,10 @@ class FakeNft:
             return ""
         lines = [f"table {table}", *(declared.declaration() for declared in held.sets.values())]
         return "\n".join([*lines, *self._chain_lines(held)])
+
+    def fingerprint(self, table: Table = TABLE) -> str:
+        text = self.skeleton_text(table)
+        return sha256(text.encode()).hexdigest() if text else ""
 
     def sizes(self) -> dict[str, int]:
         held = self._tables.get(TABLE)

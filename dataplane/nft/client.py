@@ -22,6 +22,7 @@ from dataplane.nft import batch
 from dataplane.nft.chains import chains
 from dataplane.nft.dump import held, holds, tables, values
 from dataplane.nft.elements import Held
+from dataplane.nft.fingerprint import fingerprint
 from dataplane.nft.generation import generation
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Set, Table
 from dataplane.nft.transaction import Transaction
@@ -61,6 +62,11 @@ class LibNftables:
     def skeleton_text(self, table: Table = TABLE) -> str:
         """A table without elements and counters: equal to an earlier answer when chains and rules are untouched."""
         return self._list(table, stateless=True, terse=True)
+
+    def fingerprint(self, table: Table = TABLE) -> str:
+        """A word for chains, rules and declared sets of a table of ours: equal to an earlier answer where they are
+        untouched; empty where the table is not there. Cheap, however much it holds. Raises ``NftError``."""
+        return fingerprint(table)
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
