@@ -1,9 +1,9 @@
 """Whether chains, sets and rules of our table are still as they were written, at the price of one message.
 
-The state keeps the skeleton's text and fingerprint, and the generation of the ruleset at which it was last found right.
-As long as the kernel answers with that generation nobody has changed anything. Where it does not, chains, rules and
-sets are compared by their fingerprint, which costs the same however many elements there are; and only where that is
-another one by their text, which takes a hundred milliseconds for ten thousand.
+The state keeps the skeleton's fingerprint, and the generation of the ruleset at which it was last found right. As long
+as the kernel answers with that generation nobody has changed anything, and where it does not, the fingerprint costs the
+same however many elements there are. (Earlier versions kept the text, which takes a hundred milliseconds to list for
+ten thousand elements, whoever changed whatever.)
 """
 
 from __future__ import annotations
@@ -37,17 +37,11 @@ class Skeleton:
         self.own: deque[int] = deque(maxlen=64)
         """The last generations that were certainly our own doing, the newest last."""
 
-    @property
-    def text(self) -> str | None:
-        """The skeleton as it was last written; None where it never was."""
-        return self._store.fact(_TEXT)
-
     def keep(self) -> None:
         """Take what is there now for right: it was just written."""
         # In this order, so that a change by somebody else in between is found by the next look, and not missed.
         generation = self._nft.generation()
         self._store.keep_fact(_FINGERPRINT, self._nft.fingerprint())
-        self._store.keep_fact(_TEXT, self._nft.skeleton_text())
         self._store.keep_fact(_GENERATION, str(generation))
         reached(Point.SKELETON_KEPT)
 
@@ -60,14 +54,14 @@ class Skeleton:
         generation = str(self._nft.generation())
         if generation == self._store.fact(_GENERATION):
             return Chains.INTACT
-        fingerprint = self._nft.fingerprint()
-        if not fingerprint:
+        found, known = self._nft.fingerprint(), self._store.fact(_FINGERPRINT)
+        if not found:
             return Chains.MISSING
-        if fingerprint != self._store.fact(_FINGERPRINT):
-            # A state of an earlier version has none.
-            if self._nft.skeleton_text() != self.text:
-                return Chains.ALTERED
-            self._store.keep_fact(_FINGERPRINT, fingerprint)
+        if known is None and self._nft.skeleton_text() == self._store.fact(_TEXT):
+            known = found
+            self._store.keep_fact(_FINGERPRINT, found)
+        if found != known:
+            return Chains.ALTERED
         self._store.keep_fact(_GENERATION, generation)
         return Chains.INTACT
 
