@@ -2,9 +2,9 @@
 
     turns = Turns("engine")
     turns.submit(request).result()       waits for its turn
-    turns.awaited                        whether anybody waits for theirs
+    turns.is_awaited                        whether anybody waits for theirs
 
-What takes long asks ``awaited`` now and then, stops there, and submits the rest of itself again: whoever came meanwhile
+What takes long asks ``is_awaited`` now and then, stops there, and submits the rest of itself again: whoever came meanwhile
 is before it, and whoever comes later is not.
 """
 
@@ -25,11 +25,12 @@ class Turns:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
         self._lock = threading.Lock()
         self._waiting = 0
+        self._closing = False
 
     @property
-    def awaited(self) -> bool:
-        """Whether anything was submitted that has not begun."""
-        return self._waiting > 0
+    def is_awaited(self) -> bool:
+        """Whether anything was submitted that has not begun, or nothing more is to begin."""
+        return self._waiting > 0 or self._closing
 
     def submit(self, work: Callable[[], T]) -> Future[T]:
         """Have it done when it is its turn. Raises ``RuntimeError`` once closed."""
@@ -42,6 +43,7 @@ class Turns:
 
     def close(self) -> None:
         """Take nothing more, and wait for what was taken."""
+        self._closing = True
         self._thread.shutdown(wait=True)
 
     def _begin(self, work: Callable[[], T]) -> T:

@@ -157,7 +157,7 @@ class Watch:
         try:
             for outcome in running.looks:
                 running.outcomes.append(outcome)
-                if self._turns.awaited:
+                if self._turns.is_awaited:
                     return False
             running.watched = self._engine.watched(self._watched)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others

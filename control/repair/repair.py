@@ -382,8 +382,9 @@ class Repair:
         manual_ports = {key for key, value in ports if hooks.is_manual("ports", value)}
         for map_name in _NETWORK_MAPS:
             for key, value in self._kernel.programs.entries(map_name):
-                by_hand = hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports)
-                if by_hand or (map_name, key) in everything.entries:
+                if (map_name, key) in everything.entries:
+                    continue
+                if hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports):
                     continue
                 if map_name in _PROGRAMS_OF:
                     device = IfIndex(U32.unpack(key)[0])

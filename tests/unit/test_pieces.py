@@ -1,0 +1,94 @@
+"""A look at everything in pieces: requests and faults of others between any two of them, on fake doors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from control.engine import Engine
+from control.model import IngressPolicy, Options
+from control.repair.reconciler import ALL, Outcome, merged
+from control.state import mirror
+from dataplane.types import Program
+from support.attachments import key, port
+from support.fakeworld import World, fake_world
+
+ISOLATED = Options(ingress_policy=IngressPolicy.ISOLATED)
+CONTAINERS = 4
+
+
+def populated(world: World) -> Engine:
+    """Another engine of a host with a few containers, which has looked at nothing yet: an agent that has started."""
+    for number in range(CONTAINERS):
+        mappings = [port(8000 + 100 * number + place) for place in range(3)]
+        world.attach(f"c{number}", f"10.11.0.{number + 2}", *mappings, options=ISOLATED)
+    return Engine(world.doors.kernel(), world.directory)
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of each attachment in a piece of its own."""
+    monkeypatch.setattr(mirror, "_AT_ONCE", 1)
+
+
+def pieces(directory: Path) -> int:
+    """How many there are."""
+    with fake_world(directory) as world:
+        return len(list(populated(world).looks(ALL)))
+
+
+def test_requests_between_any_two_pieces(tmp_path: Path) -> None:
+    """ADD, DEL and a DEL by another process, before each piece: they are served, and the look finds nothing wrong."""
+    count = pieces(tmp_path / "counted")
+    assert count > CONTAINERS
+    for before in range(count):
+        with fake_world(tmp_path / str(before)) as world:
+            engine = populated(world)
+            other, world.engine = world.engine, engine
+            looks = engine.looks(ALL)
+            outcomes = [next(looks) for _ in range(before)]
+            world.attach("late", "10.11.0.100", port(9000))
+            engine.delete(key("c1"))
+            other.delete(key("c3"))
+            outcomes += looks
+            assert merged(outcomes) == Outcome()
+            assert world.published(9000, "10.11.0.100")
+            assert not world.published(8100, "10.11.0.3")
+            assert not engine.problems()
+            assert engine.sync(ALL) == Outcome()
+            other.close()
+
+
+def test_a_change_that_was_interrupted_is_repaired_before_the_next(tmp_path: Path) -> None:
+    """Whichever piece comes next: what the killed process left in the kernel is right before another ADD changes it."""
+    for before in range(pieces(tmp_path / "counted")):
+        with fake_world(tmp_path / str(before)) as world:
+            engine = populated(world)
+            looks = engine.looks(ALL)
+            for _ in range(before):
+                next(looks)
+            world.engine.store.begin(())
+            world.doors.nft.flush_ruleset()
+            world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
+            world.attach("late", "10.11.0.100", port(9000))
+            assert world.published(8000, "10.11.0.2")
+            assert not engine.problems()
+            assert not merged(looks).failed
+            assert not engine.problems()
+
+
+def test_what_is_broken_between_two_pieces_is_found_by_the_next_look(tmp_path: Path) -> None:
+    """A part that was looked at already is looked at again as soon as that is asked for, and so are all maps."""
+    for before in range(pieces(tmp_path / "counted")):
+        with fake_world(tmp_path / str(before)) as world:
+            engine = populated(world)
+            looks = engine.looks(ALL)
+            for _ in range(before):
+                next(looks)
+            for name in ("networks", "origins", "published", "containers", "ports"):
+                for entry, _ in list(world.doors.programs.entries(name)):
+                    world.doors.programs.drop(name, entry)
+            assert not merged(looks).failed
+            engine.sync(ALL)
+            assert not engine.problems()
