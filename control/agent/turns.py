@@ -2,10 +2,10 @@
 
     turns = Turns("engine")
     turns.submit(request).result()       waits for its turn
-    turns.is_awaited                        whether anybody waits for theirs
+    turns.is_awaited                     whether anybody waits for theirs
 
-What takes long asks ``is_awaited`` now and then, stops there, and submits the rest of itself again: whoever came meanwhile
-is before it, and whoever comes later is not.
+What takes long asks ``is_awaited`` now and then, stops there, and submits the rest of itself again: whoever came
+meanwhile is before it, and whoever comes later is not.
 """
 
 from __future__ import annotations
