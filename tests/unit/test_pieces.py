@@ -38,8 +38,10 @@ def pieces(directory: Path) -> int:
         return len(list(populated(world).looks(ALL)))
 
 
-def test_requests_between_any_two_pieces(tmp_path: Path) -> None:
-    """ADD, DEL and a DEL by another process, before each piece: they are served, and the look finds nothing wrong."""
+@pytest.mark.parametrize("stranger", [False, True])
+def test_requests_between_any_two_pieces(tmp_path: Path, *, stranger: bool) -> None:
+    """ADD and DEL, and perhaps a DEL by another process, before each piece: they are served, and the look finds nothing
+    wrong."""
     count = pieces(tmp_path / "counted")
     assert count > CONTAINERS
     for before in range(count):
@@ -50,7 +52,9 @@ def test_requests_between_any_two_pieces(tmp_path: Path) -> None:
             outcomes = [next(looks) for _ in range(before)]
             world.attach("late", "10.11.0.100", port(9000))
             engine.delete(key("c1"))
-            other.delete(key("c3"))
+            engine.delete(key("c2"))
+            if stranger:
+                other.delete(key("c3"))
             outcomes += looks
             assert merged(outcomes) == Outcome()
             assert world.published(9000, "10.11.0.100")
