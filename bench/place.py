@@ -40,8 +40,7 @@ _UNSHARE = (
     "unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private", "--",
 )  # fmt: skip
 
-# The first process of a host. SIGCHLD ignored makes the kernel reap what is orphaned to it.
-_FIRST = """
+FIRST = """
 set -e
 mount -t tmpfs -o mode=755 tmpfs /run
 mkdir -p /run/netns /run/lock /run/.var/upper /run/.var/work
@@ -52,6 +51,8 @@ trap '' CHLD
 echo ready
 exec sleep infinity
 """
+"""The first process of a host: it mounts, says so, and waits. SIGCHLD ignored makes the kernel reap what is orphaned to
+it, as an init would."""
 
 _TIMEOUT = 600.0  # seconds: ten thousand rules are put in place by one command
 
@@ -81,6 +82,10 @@ class Place:
             said = (done.stderr or done.stdout).strip()[-2000:]
             raise BenchError(f"could not run {' '.join(map(str, argv))[:200]} on {self.name}: {said}")
         return done.stdout
+
+    def mac(self, device: str) -> str:
+        """A link's hardware address."""
+        return str(json.loads(self.run("ip", "-json", "link", "show", "dev", device))[0]["address"])
 
     def spawn(
         self,
@@ -117,7 +122,7 @@ class Host(Place):
         self.directory.mkdir(parents=True)
         environment = {"PATH": SYSTEM_PATH, "HOME": "/root", "LANG": "C.UTF-8"}
         self._first = subprocess.Popen(
-            [*_UNSHARE, "sh", "-c", _FIRST],
+            [*_UNSHARE, "sh", "-c", FIRST],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             env=environment,
@@ -188,7 +193,8 @@ class Host(Place):
 
     def bridge(self, name: str, address: str) -> None:
         """A bridge, up, with an address."""
-        self.run("ip", "link", "add", name, "type", "bridge", "forward_delay", "0")
+        # One that snoops joins a group, and its IGMP is traffic that nobody made.
+        self.run("ip", "link", "add", name, "type", "bridge", "forward_delay", "0", "mcast_snooping", "0")
         self.run("ip", "address", "add", address, "dev", name)
         self.run("ip", "link", "set", name, "up")
 
@@ -224,10 +230,6 @@ class Host(Place):
         peer.run("ip", "link", "set", "eth0", "up")
         peer.run("ip", "route", "add", "default", "via", address.partition("/")[0])
         return peer
-
-    def mac(self, device: str) -> str:
-        """A link's hardware address."""
-        return str(json.loads(self.run("ip", "-json", "link", "show", "dev", device))[0]["address"])
 
     def existing(self, name: str) -> Namespace:
         """A network namespace that was made before."""

@@ -25,7 +25,9 @@ FIRST_PORT = 10000
 
 PEERS = (Path("/usr/lib/cni"),)
 
-_NET = 77  # 10.77.0.0/16 is the first bridge's
+NET = 77
+"""10.77.0.0/16 is the network of the first bridge, 10.78.0.0/16 that of the next."""
+
 _BRIDGE_PORTS = 1000
 """Containers on a bridge: the kernel's limit is 1024 ports (BR_MAX_PORTS)."""
 
@@ -89,10 +91,10 @@ def containers(host: Host, count: int, ports_each: int) -> list[Container]:
     made = []
     places = host.namespaces([f"c{number}" for number in range(count)])
     for group, start in enumerate(range(0, count, _BRIDGE_PORTS)):
-        bridge, gateway = f"br-bench{group}", f"10.{_NET + group}.0.1"
+        bridge, gateway = f"br-bench{group}", f"10.{NET + group}.0.1"
         host.bridge(bridge, f"{gateway}/16")
         peers = [
-            (place, f"10.{_NET + group}.{member // 200 + 1}.{member % 200 + 2}/16")
+            (place, f"10.{NET + group}.{member // 200 + 1}.{member % 200 + 2}/16")
             for member, place in enumerate(places[start : start + _BRIDGE_PORTS])
         ]
         links = host.wires(bridge, peers, gateway)

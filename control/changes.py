@@ -13,8 +13,8 @@ import errno
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 
-from control.desired import hooks, planner
-from control.desired.hooks import HostWide, mode_of, port_of, use_of
+from control.desired import hooks, planner, ruleset
+from control.desired.hooks import HostWide, mode_for, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment, AttachmentKey
 from control.repair.observation import port_complaints
@@ -57,19 +57,21 @@ class Changes:
         self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, repair: Repair, host: HostWide
     ) -> None:
         self._kernel, self._store, self._skeleton, self._mirror = kernel, store, skeleton, mirror
-        self._repair, self._host, self._mark = repair, host, host.mark
+        self._repair, self._host = repair, host
 
     def of(self, key: AttachmentKey, new: Attachment | None) -> Change:
         """What a key is to become; None: nothing."""
-        old = self._store.get(key)
+        return self._of(key, self._store.get(key), new)
+
+    def _of(self, key: AttachmentKey, old: Attachment | None, new: Attachment | None) -> Change:
         ours = [one for one in (old, new) if one is not None]
-        same = [one for one in self._store.of_container(key.container) if one.key != key]
+        same = self._store.beside(key)
         others = tuple(dict.fromkeys((*self._store.sharing(ours, key), *same)))
         uses = self._store.uses([one.device for one in ours], key)
         facts = self._store.facts({key.network, *(one.key.network for one in others), *(use.network for use in uses)})
 
         # UDP ports that are filled are a network's, not a device's: whoever else is on it as a rule asks for the same.
-        fills = any(mode_of(use_of(one), facts) is ChecksumMode.FILL for one in ours)
+        fills = any(mode_for(one, facts) is ChecksumMode.FILL for one in ours)
         filled = hooks.fill_entries(map(use_of, self._store.fellows(key)), facts) if fills else {}
 
         # Of one whose container is gone without a DEL, the host veth went with it. Ours had another one before that.
@@ -80,12 +82,17 @@ class Changes:
         ends = {port_of(one) for one in (*ours, *same)}
         addresses = {address for one in ours for address in one.request.addresses}
 
+        hosts = {address for one in ours for address in ruleset.host_addresses(one)}
+        shared = frozenset(map(ruleset.specific, self._store.published_on(hosts, key)))
+
         def state(one: Attachment | None) -> Desired:
             mine = () if one is None else (one,)
             wanted = planner.desired((*others, *mine), (*uses, *map(use_of, mine)), facts, self._host, gone)
             told = planner.told_in_full(wanted, ends, addresses)
+            if not (filled or missing or shared):
+                return told  # as nearly always
             ports = {port: use for port, use in wanted.ports.items() if port not in missing}
-            return replace(told, entries={**told.entries, **filled}, ports=ports)
+            return replace(told, elements=told.elements | shared, entries={**told.entries, **filled}, ports=ports)
 
         before, after = state(old), state(new)
         return Change(key, old, new, before if new is None else self._as_found(before, after), after)
@@ -108,7 +115,7 @@ class Changes:
             # Of an ADD that was killed before it touched anything the number of its network may be left.
             self._store.forget_unused()
             return
-        change = self.of(key, None)
+        change = self._of(key, old, None)
         batch = self._store.begin([old])
         steps = self._steps(change)
         with self._skeleton.untouched_by(_transactions(steps)) as errors:
@@ -155,7 +162,7 @@ class Changes:
         if change.regroups:
             self._skeleton.keep()
         restored = change.before.device_sysctls.keys() - change.after.device_sysctls.keys()
-        self._store.commit(change.key, change.new, batch, restored)
+        self._store.commit(change.key, change.new, batch, restored, self._skeleton.passed())
         gone, come = change.before.elements - change.after.elements, change.after.elements - change.before.elements
         self._mirror.changed(change.key, change.new, gone, come)
 
@@ -178,7 +185,7 @@ class Changes:
     def _steps(self, change: Change) -> tuple[Step, ...]:
         former = self._store.former_sysctls(change.before.device_sysctls)
         return (
-            *planner.plan(change.before, change.after, self._mark, former=former),
+            *planner.plan(change.before, change.after, self._host.variant, former=former),
             *planner.flush_flows(self._repair.flow_filters(change.touched)),
         )
 

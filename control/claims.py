@@ -40,8 +40,8 @@ class Claims:
 
     def heirs(self, key: AttachmentKey) -> Iterator[Attachment]:
         """The other interfaces of this one's container that may publish more now, as they are to be."""
-        for one in self._store.of_container(key.container):
-            if one.yielded and one.key != key and (heir := self._heir(one)) != one:
+        for one in self._store.beside(key):
+            if one.yielded and (heir := self._heir(one)) != one:
                 yield heir
 
     def _heir(self, attachment: Attachment) -> Attachment:
@@ -107,7 +107,8 @@ class Claims:
 def _yielding(attachment: Attachment, held: Iterable[Held]) -> Attachment:
     """The attachment without the ports that somebody has: another interface of its container, or, where a lost state
     was read back with less than it knew, anybody."""
-    return replace(attachment, yielded=frozenset(claim for claim, _ in held))
+    yielded = frozenset(claim for claim, _ in held)
+    return attachment if yielded == attachment.yielded else replace(attachment, yielded=yielded)
 
 
 def _is_other_interface(holder: AttachmentKey, key: AttachmentKey) -> bool:

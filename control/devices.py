@@ -138,7 +138,7 @@ class Devices:
         wanted = planner.desired((), uses, self._store.facts({use.network for use in uses}), self._host)
         nothing = planner.desired((), (), {}, self._host)
         hooks = replace(nothing, hooks=wanted.hooks, entries=wanted.entries)
-        apply(planner.plan(nothing, hooks, self._host.mark), self._kernel)
+        apply(planner.plan(nothing, hooks, self._host.variant), self._kernel)
 
     def _plug_in(self, bridge: Link, ones: Iterable[Attachment], followed: Followed) -> None:
         """Have the ports of attachments where they belong. One that somebody put into another bridge stays there."""

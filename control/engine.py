@@ -107,9 +107,10 @@ class Engine:
             # Programs of the cgroups outlive the last attachment: they are taken off when there is one again.
             if former not in {self.localhost.means, Means.CGROUPS} and not any(self.store.attachments()):
                 self.store.keep_fact(LOCALHOST_FACT, self.localhost.means)
-        self._skeleton = Skeleton(kernel.nft, self.store)
-        self.mirror = Mirror(self.store)
         host = HostWide(self._mark, self.localhost.cookie, localnet=self.localhost.means is Means.NFT)
+        self._variant = host.variant
+        self._skeleton = Skeleton(kernel.nft, self.store, host.variant)
+        self.mirror = Mirror(self.store)
         self._repair = Repair(kernel, self.store, self._skeleton, self.mirror, host)
         self._changes = Changes(kernel, self.store, self._skeleton, self.mirror, self._repair, host)
         self._devices = Devices(kernel, self.store, self.mirror, self._changes, host)
@@ -323,7 +324,7 @@ class Engine:
             batch = self.store.begin(())
             self.store.set_checksum(network, mode)
             after = self._repair.everything()
-            steps = (*planner.plan(before, after, self._mark), *self._repair.host_addresses(after))
+            steps = (*planner.plan(before, after, self._variant), *self._repair.host_addresses(after))
             try:
                 apply(steps, self.kernel)
             except DataplaneError:
@@ -335,7 +336,7 @@ class Engine:
         """Remove everything of ours from the kernel and the state; what was removed, a line each. Raises
         ``EngineError``."""
         with self._held():
-            return tear_down(self.kernel, self.store, self._repair, self._mark)
+            return tear_down(self.kernel, self.store, self._repair, self._variant)
 
     # -- one change ---------------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from control.desired import adminchain, planner, ruleset
+from control.desired.ruleset import Variant
 from control.errors import EngineError
 from control.repair.repair import Repair
 from control.state.store import Store
@@ -15,14 +16,14 @@ from dataplane.nft.objects import Table
 from dataplane.steps import DetachLocalhost, DetachProgram, RunNft
 
 
-def tear_down(kernel: Kernel, store: Store, repair: Repair, mark: int) -> list[str]:
+def tear_down(kernel: Kernel, store: Store, repair: Repair, variant: Variant) -> list[str]:
     """Remove everything; what was removed, a line each. Rules that users put into an admin chain are not ours.
 
     What the kernel refuses does not stop the rest; it is raised at the end, as one ``EngineError``, and the state is
     kept for another try. The caller holds the state's lock, so no agent repairs what is being removed.
     """
     everything, nothing = repair.everything(living=False), repair.nothing()
-    steps = planner.plan(everything, nothing, mark, former=store.former_sysctls())
+    steps = planner.plan(everything, nothing, variant, former=store.former_sysctls())
     removed = [f"attachment {one.key}" for one in store.attachments()]
     removed += [f"program {step.program} of device {step.ifindex}" for step in steps if isinstance(step, DetachProgram)]
     store.begin(())

@@ -15,6 +15,7 @@ import struct
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from ipaddress import IPv4Interface, ip_address, ip_interface
 
 from dataplane.errors import LinkError
@@ -34,6 +35,8 @@ _NODAD, _FAILED, _TENTATIVE = 0x02, 0x08, 0x40  # IFA_F_*
 _IPV6_CHANGES = 0x100  # RTMGRP_IPV6_IFADDR
 _EVERY_LINK = IfIndex(0)
 _LINK_SCOPE = 253  # RT_SCOPE_LINK: of an IPv6 address the kernel derives it from the address
+_FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
+_IP = frozenset({socket.AF_INET, socket.AF_INET6})
 _BROADCASTING = 30  # the longest IPv4 prefix with a broadcast address (RFC 3021)
 
 _HINTS = {
@@ -100,20 +103,28 @@ def _held(index: IfIndex) -> Iterator[tuple[IfIndex, HeldAddress]]:
         yield IfIndex(index), HeldAddress(interface, bool(flags & _TENTATIVE), bool(flags & _FAILED))
 
 
-def reachable(version: int) -> Iterator[Address]:
-    """The addresses of all links, those of loopback and IPv6 link-local ones excluded. Raises ``LinkError``.
+def reachable(version: int = 0) -> Iterator[Address]:
+    """The addresses of all links, of one IP version or of both, those of loopback and IPv6 link-local ones excluded.
+    Raises ``LinkError``.
 
     Every port of a bridge has a link-local one: they are passed by without a look.
     """
-    family = socket.AF_INET if version == 4 else socket.AF_INET6
+    family = _FAMILIES[version]
     for answer in request("read", "the host's addresses", _GETADDR, DUMP, _MESSAGE.pack(family, 0, 0, 0, 0)):
         of, _, _, scope, _ = _MESSAGE.unpack_from(answer)
-        if of != family or (version == 6 and scope == _LINK_SCOPE):
+        # Where it knows no IPv6, the kernel tells of IPv4 in its place; and of all families, of others, too.
+        if (of != family if family else of not in _IP) or (of == socket.AF_INET6 and scope == _LINK_SCOPE):
             continue
-        found = attributes(answer[_MESSAGE.size :])
-        address = ip_address(found.get(_LOCAL) or found[_ADDRESS])
+        address = _told(answer)
         if not address.is_loopback:
             yield address
+
+
+@lru_cache(maxsize=256)
+def _told(answer: bytes) -> Address:
+    """The address that a message is about. The host's are asked for by each ADD, and seldom change."""
+    found = attributes(answer[_MESSAGE.size :])
+    return ip_address(found.get(_LOCAL) or found[_ADDRESS])
 
 
 def add_address(index: IfIndex, interface: Interface, *, detect_duplicates: bool = True) -> None:

@@ -69,14 +69,26 @@ def apply_all(steps: Iterable[Step], kernel: Kernel) -> list[DataplaneError]:
     errors: list[DataplaneError] = []
     for step in steps:
         try:
-            if isinstance(step, DropEntry):
-                _drop(kernel, step.map_name, step.key)  # nobody undoes it, so what it held is not asked for
-            else:
-                _run(step, kernel)
+            _run_for_good(step, kernel)
             reached(_AFTER[type(step)])
         except DataplaneError as error:
             errors.append(error)
     return errors
+
+
+def _run_for_good(step: Step, kernel: Kernel) -> None:
+    """As ``_run``; but nobody undoes it, so what was there before is not asked for."""
+    match step:
+        case DropEntry(map_name, key):
+            _drop(kernel, map_name, key)
+        case SetPortFlags(ifindex, flags, optional):
+            try:
+                kernel.links.set_port_flags(ifindex, flags)
+            except LinkError as error:
+                if not optional or error.errno != errno.ENODEV:
+                    raise
+        case _:
+            _run(step, kernel)
 
 
 def _run(step: Step, kernel: Kernel) -> Undo:  # noqa: C901, PLR0912 - one arm a step
@@ -158,7 +170,7 @@ def _put_entry(kernel: Kernel, map_name: str, key: bytes, value: bytes | None) -
 
 
 def _attach_localhost(kernel: Kernel, programs: frozenset[Program]) -> Undo:
-    if programs <= kernel.programs.current_localhost():
+    if programs <= kernel.programs.current_localhost(programs):
         return _nothing  # for all containers but a host's first
     new = programs - kernel.programs.localhost()
     kernel.programs.attach_localhost(programs)

@@ -20,7 +20,7 @@ from typing import Protocol as Door
 from dataplane.nft.elements import Held
 from dataplane.nft.objects import TABLE, ChainRef, Comment, Element, Set, Table
 from dataplane.nft.transaction import Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Interface, Program, Protocol
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program, Protocol
 
 
 class Nft(Door):
@@ -45,6 +45,9 @@ class Nft(Door):
     def fingerprint(self, table: Table = TABLE) -> str:
         """A word for chains, rules and declared sets of a table of ours: equal to an earlier answer where they are
         untouched; empty where the table is not there. Cheap, however much it holds. Raises ``NftError``."""
+
+    def has_set(self, declared: Set) -> bool:
+        """Whether our table has a set or map of this name, whatever it holds. Cheap. Raises ``NftError``."""
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""
@@ -129,10 +132,10 @@ class Links(Door):
         ones excluded. Those of IPv6 take longer, the more links there are."""
 
     def port_flags(self, index: IfIndex) -> PortFlags:
-        """The bridge port flags of a link. Raises ``LinkError`` where it is no bridge port."""
+        """The bridge port flags of a link. Raises ``LinkError`` (``ENODEV``) where it is none, or not there."""
 
     def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
-        """Change the bridge port flags of a link. Raises ``LinkError``."""
+        """Change the bridge port flags of a link. Raises ``LinkError``, as ``port_flags`` does."""
 
     def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
         """The addresses of a link, IPv6 link-local ones excluded; none of a link that is gone."""
@@ -251,8 +254,8 @@ class Programs(Door):
     def localhost(self) -> frozenset[Program]:
         """Our programs on the cgroups' root that serve this network namespace, in any version."""
 
-    def current_localhost(self) -> frozenset[Program]:
-        """Those that ``attach_localhost`` would not change."""
+    def current_localhost(self, programs: Collection[Program] = LOCALHOST_PROGRAMS) -> frozenset[Program]:
+        """Those of these that ``attach_localhost`` would not change."""
 
     def put(self, map_name: str, key: bytes, value: bytes) -> None:
         """Write one map entry. Raises ``BpfError``."""

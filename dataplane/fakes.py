@@ -20,7 +20,7 @@ from dataplane.errors import BpfError, FirewalldError, ForeignChainError, Kernel
 from dataplane.nft.elements import Held, pack, unpack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
-from dataplane.types import Address, AttachMode, IfIndex, Interface, Program
+from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program
 
 
 @dataclass
@@ -96,6 +96,9 @@ class FakeNft:
     def fingerprint(self, table: Table = TABLE) -> str:
         text = self.skeleton_text(table)
         return sha256(text.encode()).hexdigest() if text else ""
+
+    def has_set(self, declared: Set) -> bool:
+        return declared.name in self._tables.get(declared.table, _Table()).sets
 
     def sizes(self) -> dict[str, int]:
         held = self._tables.get(TABLE)
@@ -424,8 +427,8 @@ class FakePrograms:
     def localhost(self) -> frozenset[Program]:
         return self._localhost
 
-    def current_localhost(self) -> frozenset[Program]:
-        return self.localhost()
+    def current_localhost(self, programs: Collection[Program] = LOCALHOST_PROGRAMS) -> frozenset[Program]:
+        return self.localhost().intersection(programs)
 
     def hooked(self, ifindex: IfIndex) -> tuple[Hooked, ...]:
         return tuple(

@@ -48,7 +48,7 @@ class NetlinkLinks:
     def host_addresses(self, *versions: int) -> tuple[Address, ...]:
         """Addresses of this namespace, of these IP versions or of both, in numeric order; loopback and IPv6 link-local
         ones excluded."""
-        found = {address for version in versions or (4, 6) for address in addresses.reachable(version)}
+        found = {address for version in versions or (0,) for address in addresses.reachable(version)}
         return tuple(sorted(found, key=lambda address: (address.version, int(address))))
 
     def port_flags(self, index: IfIndex) -> PortFlags:
@@ -60,12 +60,19 @@ class NetlinkLinks:
         return PortFlags(any(port.get(_HAIRPIN, b"")), any(port.get(_ISOLATED, b"")))
 
     def set_port_flags(self, index: IfIndex, flags: PortFlags) -> None:
-        """Change the bridge port flags of a link; None leaves one as it is. Raises ``LinkError``."""
+        """Change the bridge port flags of a link; None leaves one as it is. Raises ``LinkError``: ``ENODEV`` where it
+        is no bridge port, or there is no such link."""
         wanted = ((_HAIRPIN, flags.hairpin), (_ISOLATED, flags.isolated))
         changes = b"".join(attribute(kind, _U8.pack(value)) for kind, value in wanted if value is not None)
         if changes:
             body = LINK.pack(rtnetlink.AF_BRIDGE, 0, index, 0, 0) + attribute(rtnetlink.PROTINFO | NESTED, changes)
-            rtnetlink.request("set the bridge port flags of", f"link {index}", rtnetlink.SETLINK, 0, body)
+            verb, thing = "set the bridge port flags of", f"link {index}"
+            try:
+                rtnetlink.request(verb, thing, rtnetlink.SETLINK, 0, body)
+            except LinkError as error:
+                if error.errno != errno.EOPNOTSUPP:  # as it says of a link that no bridge has
+                    raise
+                raise LinkError.from_errno(verb, thing, errno.ENODEV) from error
 
     def addresses_of(self, index: IfIndex) -> tuple[Interface, ...]:
         """The addresses of a link, IPv6 link-local ones excluded; none of a link that is gone."""

@@ -1,6 +1,6 @@
 """Netlink, as little as a CNI call needs: one request, the bodies of its answers.
 
-    exchange(socket.NETLINK_ROUTE, GETLINK, 0, body)     -> [body of the answer]
+    question(socket.NETLINK_ROUTE, GETLINK, body)        -> body of the answer
     exchange(socket.NETLINK_ROUTE, GETADDR, DUMP, body)  -> [body, body ...]
 
 Why no library: importing pyroute2 takes as long as all the rest of an ADD without an agent, and these are single
@@ -47,6 +47,7 @@ _WORDS = 1  # NLMSGERR_ATTR_MSG
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr: length, type, flags, sequence, port
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr: length, type
 _TYPE_MASK = 0x3FFF
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length modulo 4
 _ERRNO = struct.Struct("=i")
 _TIMEVAL = struct.Struct("@ll")
 
@@ -72,6 +73,19 @@ def exchange(
         if time.monotonic() > end:
             raise OSError(errno.EAGAIN, f"it changed during each reading, for {_TIMEOUT:g} s")
         time.sleep(_PAUSE)
+
+
+def question(family: int, kind: int, body: bytes) -> bytes:
+    """A request that a single message answers, as one for a single object is; the answer's body. Raises ``OSError``."""
+    netlink = _sockets.open.pop(family, None) or _opened(family)
+    # Without an acknowledgement, which would be a second message: a refusal comes also where none is asked for.
+    netlink.send((kind, 0, body))
+    while True:
+        for message, marks, content in netlink.received():
+            _sockets.open[family] = netlink
+            if message == _ERROR:
+                _heed(message, marks, content)
+            return content
 
 
 def exchange_all(family: int, requests: Sequence[Message]) -> None:
@@ -118,7 +132,7 @@ def each_attribute(raw: bytes) -> Iterator[tuple[int, bytes]]:
 def attribute(kind: int, value: bytes) -> bytes:
     """One attribute, padded."""
     length = _ATTRIBUTE.size + len(value)
-    return _ATTRIBUTE.pack(length, kind) + value + bytes(_aligned(length) - length)
+    return _ATTRIBUTE.pack(length, kind) + value + _PADDING[length & 3]
 
 
 def text_attribute(kind: int, value: str) -> bytes:

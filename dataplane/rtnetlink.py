@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 from dataplane.doors import Link
 from dataplane.errors import LinkError
-from dataplane.netlink import attribute, attributes, exchange, text, text_attribute
+from dataplane.netlink import attribute, attributes, exchange, question, text, text_attribute
 from dataplane.types import IfIndex
 
 LINK = struct.Struct("=BxHiII")
@@ -58,12 +58,12 @@ def link_message(index: IfIndex, name: str = "") -> bytes | None:
     if name:
         body += text_attribute(NAME, name)
     try:
-        answers = request("read", f"link {name or index}", GETLINK, 0, body)
-    except LinkError as error:
+        return question(socket.NETLINK_ROUTE, GETLINK, body)
+    except OSError as error:
         if error.errno == errno.ENODEV:
             return None
-        raise
-    return answers[0] if answers else None
+        cause = error.strerror or str(error)
+        raise LinkError("read", f"link {name or index}", cause, error.errno or 0) from error
 
 
 def link_attributes(message: bytes | None) -> dict[int, bytes]:

@@ -5,4 +5,5 @@ calls.py      what a CNI call took                     traffic.py    a machine o
 hooked.py     programs attached in turn (variants.py)  cgroups.py    those of the cgroups' root, elsewhere
 testbed.py    a rung of the ladder (ladder.py), where packets were seen (sightings.py)
 sites.py      one published container by each of those that are compared
+wiring.py     what is between a client and a container, the same on all of these
 """

@@ -35,9 +35,14 @@ class Timed:
 
 def took(verb: str, done: Sequence[Done], agent: Agent | None = None, before: float = 0.0) -> Timed:
     """A call that was made just now; ``before`` is what the agent had taken of the processors until then."""
-    time.sleep(_SETTLES)
+    rest()
     spent = agent.cpu_milliseconds - before if agent else 0.0
     return Timed(verb, sum(one.milliseconds for one in done), sum(one.cpu_microseconds for one in done) / 1e3, spent)
+
+
+def rest() -> None:
+    """After a call: everyone has the same."""
+    time.sleep(_SETTLES)
 
 
 def note(log: Log, timed: Timed, variant: str, *, size: int = 0, block: int = 0) -> None:

@@ -19,12 +19,16 @@ from pathlib import Path
 from typing import Any
 
 from bench.cni import IFNAME, Container, configuration
+from bench.figures import Results
+from bench.figures.plots import Role
 from bench.hosts.ours import Ours
 from bench.instruments.starter import Done, Starter
 from bench.peers.plugins import NETWORK, GoPlugins
 from bench.place import Host
 
 SINGLE, DROP_INS = "dataplane-bridge", "chain on our drop-ins"
+
+_GO = "Go chain"
 
 _BRIDGE = {
     "bridge": "br-bench",
@@ -114,8 +118,14 @@ def drop_ins(ours: Ours) -> Chain:
 def go_chain(go: GoPlugins) -> Chain:
     """The Go plugins of a peer: bridge, which starts host-local, portmap by the peer's backend, and firewall."""
     plugins: _Plugins = (("bridge", _BRIDGE), ("portmap", go.peer.keys), ("firewall", _POLICY))
-    name = f"Go chain {go.peer.version}, {go.peer.backend}"
+    name = f"{_GO} {go.peer.version}, {go.peer.backend}"
     return Chain(name, tuple((go.plugin(name), keys) for name, keys in plugins), go.environment, go.published)
+
+
+def go_roles(results: Results) -> dict[str, Role]:
+    """The Go chains that were measured, by name: the first is what people run. Pure."""
+    names = sorted({one.variant for one in results.samples if one.variant.startswith(f"{_GO} ")})
+    return {name: Role.TODAY_TOO if place else Role.TODAY for place, name in enumerate(names)}
 
 
 def wrong(host: Host, chain: Chain, container: Container, result: Mapping[str, Any], others: Collection[int]) -> str:

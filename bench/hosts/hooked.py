@@ -4,33 +4,28 @@
     scene.publish()                        # our tables, and a few ports
     scene.take(variant)                    # exactly these programs on exactly these hooks, and their entries
 
-The client computes its checksums itself, as what comes from a network has them; the host leaves its own to be completed
-by a device (CHECKSUM_PARTIAL), as neighbours on one machine do.
+The host leaves its own checksums to be completed by a device (CHECKSUM_PARTIAL), as neighbours on one machine do.
 """
 
 from __future__ import annotations
 
-import ctypes
-import fcntl
-import json
 import socket
-import struct
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from ipaddress import ip_address
 from typing import TypeVar
 
-from bench.cni import Container, configuration, environment, port
+from bench.cni import port
 from bench.hosts.ours import Ours
 from bench.hosts.variants import FROM_HOST, HOST_PORTS, PATHS, PUBLISHED, STREAM, WOKEN, Path, Seen, Variant
+from bench.hosts.wiring import BRIDGE, CONTAINER, EDGE, HOST, UPLINK, edge, plugged
 from bench.instruments import assembled
 from bench.instruments.roundtrips import Ends
 from bench.instruments.starter import Starter
 from bench.native import BenchError, Native
-from bench.peers.plugins import NETWORK
 from bench.place import Host
 from control.desired.ruleset import DEFAULT_MARK
 from dataplane import abi
-from dataplane.namespaces import inside
 from dataplane.programs import loading
 from dataplane.programs.attach import Hooks
 from dataplane.programs.door import KernelPrograms
@@ -46,12 +41,8 @@ from dataplane.types import (
 
 T = TypeVar("T")
 
-BRIDGE, UPLINK = "br-bench", "uplink"
-HOST, CLIENT, GATEWAY, CONTAINER = "10.0.2.15", "10.0.2.2", "10.77.0.1", "10.77.1.2"
-
 _OWN, _OUTER = 7, 8  # networks
 _OPTIONS = {"ingressPolicy": "open", "checksum": "off", "guard": "off", "snat": False}
-_SIOCETHTOOL, _ETHTOOL_STXCSUM = 0x8946, 0x17
 
 
 class Scene:
@@ -59,14 +50,9 @@ class Scene:
 
     def __init__(self, host: Host, native: Native) -> None:
         self.host, self._native = host, native
-        self._client = host.join("client", UPLINK, f"{HOST}/24", f"{CLIENT}/24")
-        host.bridge(BRIDGE, f"{GATEWAY}/16")
-        web = host.namespace("web")
-        link = host.wire(BRIDGE, web, f"{CONTAINER}/16", GATEWAY)
-        host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        sum_in_software(self._client.path, host)
-        self._container = Container(web.name, web.path, f"{CONTAINER}/16", GATEWAY, BRIDGE, link)
-        self._mac = str(json.loads(web.run("ip", "-json", "link", "show", "dev", "eth0"))[0]["address"])
+        self._client, self._container = edge(host), plugged(host)
+        link = self._container.link
+        self._mac = host.existing(self._container.name).mac(EDGE)
         indexes = host.inside(lambda: {name: IfIndex(socket.if_nametoindex(name)) for name in (BRIDGE, UPLINK, link)})
         self._bridge, self._uplink, self._link = indexes.values()
         self._there: set[tuple[str, bytes]] = set()
@@ -74,14 +60,10 @@ class Scene:
 
     def publish(self) -> None:
         """Have our tables, with the ports of all paths; nothing attached by it."""
-        ours = Ours(self.host)
         ports = tuple(port(path.listen + HOST_PORTS, path.listen, path.protocol) for path in PATHS if path.published)
-        text = configuration("dataplane", NETWORK, ports, self._container.previous_result(), **_OPTIONS)
-        plugin = ours.plugin("dataplane")
         with Starter(self.host, self._native) as starter:
             # By the plugin itself: there is no agent, which would repair what is attached here.
-            variables = environment("ADD", self._container, str(plugin.parent), **ours.settings)
-            starter.run(plugin, variables, text)
+            Ours(self.host).call(starter, "ADD", replace(self._container, ports=ports), _OPTIONS, alone=True)
         self.forget()
 
     @property
@@ -203,17 +185,3 @@ class Scene:
 
 def _outer(policy: IsolationPolicy) -> bytes:
     return abi.NetworkEntry(_OUTER, policy, ChecksumMode.OFF).pack()
-
-
-def sum_in_software(netns: str, host: Host) -> None:
-    """Have the kernel compute checksums before it sends by eth0 of a namespace."""
-
-    def there() -> None:
-        value = bytearray(struct.pack("=II", _ETHTOOL_STXCSUM, 0))
-        address = (ctypes.c_char * len(value)).from_buffer(value)
-        request = struct.pack("=16sQ16x", b"eth0", ctypes.addressof(address))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
-            fcntl.ioctl(any_socket, _SIOCETHTOOL, request)
-
-    with host.outside(netns).open("rb") as opened:
-        inside(opened.fileno(), there)

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum, StrEnum
 
 from bench.figures.plots import Role
+from bench.peers.rulesets import MAP_TABLE, MAP_TABLE6, PORTMAP_TABLE
 from dataplane.types import Program, Protocol
 
 
@@ -52,8 +53,8 @@ class Rules(StrEnum):
 TABLES: Mapping[Rules, frozenset[str]] = {
     Rules.NONE: frozenset(),
     Rules.TRACKED: frozenset({"inet tracked"}),
-    Rules.MAP: frozenset({"inet published"}),
-    Rules.PORTMAP_NFT: frozenset({"ip cni_hostport"}),
+    Rules.MAP: frozenset({MAP_TABLE, MAP_TABLE6}),
+    Rules.PORTMAP_NFT: frozenset({PORTMAP_TABLE}),
     Rules.PORTMAP: frozenset({"ip nat"}),
     Rules.CHAIN: frozenset({"ip nat", "ip filter"}),
     Rules.TABLES: frozenset({"inet dataplane"}),

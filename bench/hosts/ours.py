@@ -2,7 +2,7 @@
 
     ours = Ours(host)
     with ours.agent() as agent: ...          # it answers when this is entered
-    starter.run(ours.plugin("dataplane"), ours.environment("ADD", container), text)
+    ours.call(starter, "ADD", container, {"checksum": "off"}).milliseconds
 
 Be aware: a plugin that the agent does not answer does the work itself, later but as well. So the plugins are given
 settings that cannot be read: where the agent did not serve a call, the call fails, and no figure is mistaken.
@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.cni import Container, environment
+from bench.cni import Container, configuration, environment
+from bench.instruments.starter import Done, Starter
 from bench.native import BenchError
+from bench.peers.plugins import NETWORK
 from bench.place import Host, children, end, wait_for
 from control.protocol.client import AgentClient, AgentUnreachableError
 from control.protocol.wire import WireError
@@ -73,6 +75,24 @@ class Ours:
         """The parameters of a call that only the agent can serve; ``alone`` lets the plugin do the work itself."""
         settings = self._good if alone else self._unreadable
         return environment(verb, container, f"{self._drop_ins}:{self._bin}", **{_SETTINGS: str(settings)})
+
+    def call(
+        self,
+        starter: Starter,
+        verb: str,
+        container: Container,
+        keys: Mapping[str, object] | None = None,
+        *,
+        network: str = NETWORK,
+        alone: bool = False,
+        previous: Mapping[str, object] | None = None,
+    ) -> Done:
+        """A call of the chained plugin, which only the agent can serve unless it is to do the work ``alone``; ``keys``
+        are further ones of its configuration, ``previous`` is the result of the plugin before it where the container
+        does not say enough. Raises ``BenchError`` where it fails."""
+        given = container.previous_result() if previous is None else previous
+        text = configuration("dataplane", network, container.ports, given, **(keys or {}))
+        return starter.run(self.plugin("dataplane"), self.environment(verb, container, alone=alone), text)
 
     def published(self) -> Collection[int]:
         """The ports of the host that lead to a container, as nft lists them."""

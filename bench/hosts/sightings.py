@@ -14,9 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bench.hosts.hooked import BRIDGE, UPLINK
 from bench.hosts.ladder import Passed, Way, doubts
 from bench.hosts.testbed import Testbed
+from bench.hosts.wiring import BRIDGE, UPLINK
 from bench.instruments.roundtrips import RoundTrips
 from bench.native import BenchError
 from bench.stage import Stage

@@ -21,9 +21,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
 
-from bench.cni import Container, configuration, port
+from bench.cni import Container, port
 from bench.figures.plots import Role
 from bench.hosts.ours import Ours
+from bench.hosts.wiring import CLIENT, HOST, UPLINK, edge, plugged, veth
 from bench.instruments.roundtrips import Ends
 from bench.instruments.starter import Starter
 from bench.native import Native
@@ -35,13 +36,10 @@ from dataplane.types import DEVICE_PROGRAMS, Program, Protocol
 
 T = TypeVar("T")
 
-UPLINK, EDGE = "uplink", "eth0"
-HOST, CLIENT = "10.0.2.15", "10.0.2.2"
 OTHERS = 1_000
 """Ports that others publish, where there are many."""
 
 _LISTEN, _HOST_PORT, _LAST_PORT = 9000, 39000, 61000
-_NET = 77  # 10.77.0.0/16 is the first bridge's
 _STRAY = 8
 """Packets of a container on another network of ours, whose kernel asks for neighbours, or says a last word."""
 _OUR_TABLE = "inet dataplane"
@@ -101,15 +99,6 @@ class Way:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
-    """Our plugin, by verb, for one container; only the agent can serve it."""
-
-    plugin: Path
-    environments: Mapping[str, Mapping[str, str]]
-    text: str
-
-
-@dataclass(frozen=True, slots=True)
 class Seen:
     """What the kernel tells of a way on which bytes went to the container and back."""
 
@@ -143,26 +132,18 @@ class Sites:
     def direct(self) -> Way:
         """Raw veth."""
         host = self._host("veth")
-        client, container = host.namespaces(["client", "web"])
-        host.run(
-            "ip", "-batch", "-",
-            text=f"link add {EDGE} netns client type veth peer name {EDGE} netns web\n",
-        )  # fmt: skip
-        for namespace, address in ((client, CLIENT), (container, HOST)):
-            text = f"address add {address}/24 dev {EDGE}\nlink set {EDGE} up\n"
-            namespace.run("ip", "-batch", "-", text=text)
+        client, container = veth(host, [f"{CLIENT}/24"], [f"{HOST}/24"])
         bare = Container(container.name, container.path, f"{HOST}/24")
         return Way(VETH, host, client, container, bare, HOST, _LISTEN, f"{HOST}:{_LISTEN}", ())
 
     def ruled(self, publisher: Publisher) -> Way:
         """A host with the tables of somebody else, who published others before."""
         host = self._host(f"rules-{publisher.table.split()[1]}-{publisher.others}")
-        client = _edge(host)
-        container, published = _plugged(host, 0)
+        client, published = edge(host), _plugged(host, 0)
         present = [*crowd(publisher.others), published]
         text = pure_map(present) if publisher.table == MAP_TABLE else portmap_nft(present)
         host.run("nft", "-f", "-", text=text)
-        return _way(publisher, host, client, container, published)
+        return _way(publisher, host, client, published)
 
     def ours(self) -> OurSite:
         """A host with an agent."""
@@ -177,22 +158,20 @@ class OurSite:
 
     def __init__(self, host: Host, native: Native, stack: ExitStack) -> None:
         self.host, self.ours = host, Ours(host)
-        self._client, self._networks = _edge(host), 0
+        self._client, self._networks = edge(host), 0
         stack.enter_context(self.ours.agent())
         self._starter = stack.enter_context(Starter(host, native))
 
     def way(self, publisher: Publisher) -> Way:
         """Publish a container of its own."""
-        namespace, published = self.plugged()
-        call = self.call(published, {} if publisher.programs else _KEYS_OF_NONE)
-        self.run(call, "ADD")
+        published = self.plugged()
+        self.call("ADD", published, {} if publisher.programs else _KEYS_OF_NONE)
         if publisher.others:
-            _, busy = self.plugged()
             ports = tuple(one for other in crowd(publisher.others) for one in other.ports)
-            self.run(self.call(replace(busy, ports=ports), _KEYS_OF_NONE), "ADD")
-        return _way(publisher, self.host, self._client, namespace, published)
+            self.call("ADD", replace(self.plugged(), ports=ports), _KEYS_OF_NONE)
+        return _way(publisher, self.host, self._client, published)
 
-    def plugged(self) -> tuple[Namespace, Container]:
+    def plugged(self) -> Container:
         """A container on a network of its own, not published yet."""
         made = _plugged(self.host, self._networks)
         self._networks += 1
@@ -208,15 +187,9 @@ class OurSite:
             beside, name=namespace.name, netns=namespace.path, address=address, link=link, ports=ports
         )  # fmt: skip
 
-    def call(self, container: Container, keys: Mapping[str, object]) -> Call:
-        """Our plugin for a container, as an ADD and a DEL have it."""
-        text = configuration("dataplane", container.bridge, container.ports, container.previous_result(), **keys)
-        variables = {verb: self.ours.environment(verb, container) for verb in ("ADD", "DEL")}
-        return Call(self.ours.plugin("dataplane"), variables, text)
-
-    def run(self, call: Call, verb: str) -> None:
-        """Make a call. Raises ``BenchError``."""
-        self._starter.run(call.plugin, call.environments[verb], call.text)
+    def call(self, verb: str, container: Container, keys: Mapping[str, object] | None = None) -> None:
+        """ADD or DEL a container, whose network has the name of its bridge. Raises ``BenchError``."""
+        self.ours.call(self._starter, verb, container, keys, network=container.bridge)
 
 
 def watched(way: Way, reached: str, work: Callable[[], T]) -> tuple[T, Seen]:
@@ -257,24 +230,14 @@ def _runs() -> dict[Program, int]:
     return {program: door.program(program).runs for program in DEVICE_PROGRAMS} if door.loaded() else {}
 
 
-def _edge(host: Host) -> Namespace:
-    """A client beside a host that routes."""
-    client = host.join("client", UPLINK, f"{HOST}/24", f"{CLIENT}/24")
-    host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-    return client
-
-
-def _plugged(host: Host, place: int) -> tuple[Namespace, Container]:
+def _plugged(host: Host, place: int) -> Container:
     """A container on a bridge of its own, whose ports are not published yet."""
-    bridge, gateway, address = f"br-bench{place}", f"10.{_NET + place}.0.1", f"10.{_NET + place}.1.2/16"
-    host.bridge(bridge, f"{gateway}/16")
-    namespace = host.namespace(f"web{place}")
-    link = host.wire(bridge, namespace, address, gateway)
     ports = tuple(port(_HOST_PORT + place, _LISTEN, protocol) for protocol in (Protocol.TCP, Protocol.UDP))
-    return namespace, Container(namespace.name, namespace.path, address, gateway, bridge, link, ports)
+    return replace(plugged(host, place), ports=ports)
 
 
-def _way(publisher: Publisher, host: Host, client: Namespace, namespace: Namespace, container: Container) -> Way:
+def _way(publisher: Publisher, host: Host, client: Namespace, container: Container) -> Way:
     reached = f"{container.address.partition('/')[0]}:{_LISTEN}"
     number = int(str(container.ports[0]["hostPort"]))
+    namespace = host.existing(container.name)
     return Way(publisher, host, client, namespace, container, HOST, number, reached, (UPLINK, container.link))

@@ -4,8 +4,7 @@
         testbeds = [Testbed(stack, stage, rung) for rung in RUNGS]
         trips = testbeds[0].open(cpu, Protocol.UDP)          # until the stack ends, as all the rest
 
-The client computes its checksums itself, as what comes from a network has them; the container leaves its own to be
-completed by a device. Bridges have br_netfilter as the kernel brings it up, but for the rungs that are about it.
+Bridges have br_netfilter as the kernel brings it up, but for the rungs that are about it.
 
 Be aware: where programs are ours, those of the cgroups are attached to a cgroup of the bench's own, which client and
 server are in; attached to the root, as an ADD does it, all rungs would run them. No agent runs: no packet meets it.
@@ -13,25 +12,38 @@ server are in; attached to the root, as an ADD does it, all rungs would run them
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
-from ipaddress import IPv4Network, ip_address, ip_network
+from dataclasses import replace
+from ipaddress import IPv4Address
 from pathlib import Path
 
-from bench.cni import Container, configuration, environment, port
+from bench.cni import Container, port
 from bench.hosts.cgroups import attach, cgroup_root, own_cgroup, serve
-from bench.hosts.hooked import BRIDGE, CLIENT, CONTAINER, GATEWAY, HOST, UPLINK, sum_in_software
 from bench.hosts.ladder import TWIN, Rules, Rung, Way
 from bench.hosts.ours import Ours
+from bench.hosts.wiring import (
+    BRIDGE,
+    CONTAINER,
+    EDGE,
+    GATEWAY,
+    HOST,
+    UPLINK,
+    batch,
+    edge,
+    plugged,
+    sum_in_software,
+    veth,
+)
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.instruments.starter import Starter
+from bench.peers import firewall
 from bench.peers.plugins import NETWORK
-from bench.peers.translations import OWNER, Forwarded, firewall, nft_map, portmap, portmap_nft
-from bench.place import Place
+from bench.peers.rulesets import portmap_iptables, portmap_nft, pure_map, pure_map6
 from bench.stage import FIRST_PORT, Stage
 from dataplane.programs.door import KernelPrograms
 from dataplane.programs.syscall import Fd
-from dataplane.types import Address, Protocol
+from dataplane.types import Protocol
 
 HOST6, CLIENT6, GATEWAY6, CONTAINER6 = "fd00:2::15", "fd00:2::2", "fd00:77::1", "fd00:77::1:2"
 LISTEN, WOKEN = 9000, 9003
@@ -40,7 +52,6 @@ HOST_PORTS = 30000
 """A published port is the container's and this."""
 
 _OWN = (f"{CONTAINER}/16", f"{CONTAINER6}/64")
-_NETWORKS = (IPv4Network("10.77.0.0/16"), ip_network("fd00:77::/64"))
 _TRACKED = """
 table inet tracked {
 chain forward { type filter hook forward priority 0
@@ -63,10 +74,11 @@ class Testbed:
         name = f"{rung.way.name}-{rung.rules.name}-{present}{suffix}".lower().replace("_", "-")
         self.host = stack.enter_context(stage.host(name))
         self._cgroup: Path | None = None
-        self.link = self._client = self.server = ""
+        self._container = Container("web0", "-")
+        self._client = "-"
         match rung.way:
             case Way.LOOPBACK:
-                self._client = self.server = "-"
+                pass
             case Way.VETH:
                 self._veth()
             case Way.BRIDGED:
@@ -74,6 +86,16 @@ class Testbed:
             case Way.ROUTED:
                 self._routed()
         self._lay(stage)
+
+    @property
+    def server(self) -> str:
+        """The container's network namespace; "-" where it is the host's own."""
+        return self._container.netns
+
+    @property
+    def link(self) -> str:
+        """The host's end of the container's veth; empty where there is none."""
+        return self._container.link
 
     @property
     def name(self) -> str:
@@ -91,14 +113,8 @@ class Testbed:
     # -- what is there ------------------------------------------------------------------------------------------------
 
     def _veth(self) -> None:
-        client, server = self.host.namespaces(["client", "web"])
-        self.host.run(
-            "ip", "link", "add", "eth0", "netns", "client", "type", "veth", "peer", "name", "eth0", "netns", "web"
-        )
-        for place, addresses in ((client, (f"{GATEWAY}/16", f"{GATEWAY6}/64")), (server, _OWN)):
-            _batch(place, [*(f"address add {one} dev eth0 nodad" for one in addresses), "link set eth0 up"])
-        self._client, self.server = client.path, server.path
-        sum_in_software(client.path, self.host)
+        client, web = veth(self.host, (f"{GATEWAY}/16", f"{GATEWAY6}/64"), _OWN)
+        self._client, self._container = client.path, Container(web.name, web.path)
 
     def _bridged(self) -> None:
         for family in ("ip", "ip6"):
@@ -107,25 +123,21 @@ class Testbed:
         client = self.host.namespace("client")
         self.host.wire(BRIDGE, client, "10.77.1.3/16", GATEWAY)
         self._client = client.path
-        sum_in_software(client.path, self.host)
+        sum_in_software(self.host, client)
 
     def _routed(self) -> None:
-        client = self.host.join("client", UPLINK, f"{HOST}/24", f"{CLIENT}/24")
+        client = edge(self.host)
         self._plug_in()
-        _batch(self.host, [f"address add {HOST6}/64 dev {UPLINK} nodad"])
-        _batch(client, [f"address add {CLIENT6}/64 dev eth0 nodad", f"route add default via {HOST6}"])
-        self._set("ipv4/ip_forward", 1)
+        batch(self.host, [f"address add {HOST6}/64 dev {UPLINK} nodad"])
+        batch(client, [f"address add {CLIENT6}/64 dev {EDGE} nodad", f"route add default via {HOST6}"])
         self._set("ipv6/conf/all/forwarding", 1)
         self._client = client.path
-        sum_in_software(client.path, self.host)
 
     def _plug_in(self) -> None:
-        self.host.bridge(BRIDGE, f"{GATEWAY}/16")
-        web = self.host.namespace("web")
-        self.link = self.host.wire(BRIDGE, web, f"{CONTAINER}/16", GATEWAY)
-        _batch(self.host, [f"address add {GATEWAY6}/64 dev {BRIDGE} nodad"])
-        _batch(web, [f"address add {CONTAINER6}/64 dev eth0 nodad", f"route add default via {GATEWAY6}"])
-        self.server = web.path
+        self._container = plugged(self.host)
+        batch(self.host, [f"address add {GATEWAY6}/64 dev {BRIDGE} nodad"])
+        web = self.host.existing(self._container.name)
+        batch(web, [f"address add {CONTAINER6}/64 dev {EDGE} nodad", f"route add default via {GATEWAY6}"])
 
     def _set(self, sysctl: str, value: int) -> None:
         def there() -> None:
@@ -137,45 +149,41 @@ class Testbed:
 
     def _lay(self, stage: Stage) -> None:
         """Put the rules in place."""
-        ports = _forwarded(ip_address(CONTAINER), self.present)
+        published = replace(self._container, ports=_ports(self.present))
         match self.rung.rules:
             case Rules.NONE:
                 pass
             case Rules.TRACKED:
-                self.host.run("nft", "-f", "-", text=_TRACKED)
+                self._load(_TRACKED)
             case Rules.MAP:
-                six = [] if self.present else _forwarded(ip_address(CONTAINER6), 0)
-                self.host.run("nft", "-f", "-", text=nft_map([*ports, *six], _NETWORKS))
+                six = replace(published, address=_OWN[1], ports=() if self.present else published.ports)
+                self._load(pure_map([published]) + pure_map6([six]))
             case Rules.PORTMAP_NFT:
-                self.host.run("nft", "-f", "-", text=portmap_nft(ports))
+                self._load(portmap_nft([published]))
             case Rules.PORTMAP | Rules.CHAIN:
-                self._restore(portmap(ports, _NETWORKS[0], NETWORK))
+                self.host.run("iptables-restore", text=portmap_iptables([published], NETWORK))
                 if self.rung.rules is Rules.CHAIN:
-                    self._restore(firewall(ip_address(CONTAINER), BRIDGE))
+                    networks = [firewall.Network(BRIDGE, IPv4Address(CONTAINER))]
+                    self.host.run("iptables-restore", text=firewall.loaded(networks))
             case Rules.TABLES:
-                self._add(ports, **_OFF)
+                self._add(published, _OFF)
             case Rules.DATAPLANE:
-                self._add(ports)
+                self._add(published)
                 self._lead(stage)
 
-    def _restore(self, text: str) -> None:
-        self.host.run("iptables-restore", "--noflush", text=text)
+    def _load(self, text: str) -> None:
+        self.host.run("nft", "-f", "-", text=text)
 
-    def _add(self, ports: Sequence[Forwarded], **options: object) -> None:
+    def _add(self, published: Container, options: Mapping[str, object] | None = None) -> None:
         """An ADD by the plugin itself."""
         ours = Ours(self.host)
         for settings in ours.settings.values():
             Path(settings).write_text('localhost = "off"\n', encoding="utf-8")
-        container = Container(OWNER, self.server, f"{CONTAINER}/16", GATEWAY, BRIDGE, self.link)
-        previous = container.previous_result()
+        previous = published.previous_result()
         if not self.present:
-            previous["ips"].append({"address": f"{CONTAINER6}/64", "gateway": GATEWAY6, "interface": 2})
-        published = [port(one.port, one.inner, one.protocol) for one in ports]
-        text = configuration("dataplane", NETWORK, published, previous, **options)
-        plugin = ours.plugin("dataplane")
-        variables = environment("ADD", container, str(plugin.parent), **ours.settings)
+            previous["ips"].append({"address": _OWN[1], "gateway": GATEWAY6, "interface": 2})
         with Starter(self.host, self._native) as starter:
-            starter.run(plugin, variables, text)
+            ours.call(starter, "ADD", published, options, alone=True, previous=previous)
 
     def _lead(self, stage: Stage) -> None:
         """Have the programs of the cgroups for client and server."""
@@ -206,12 +214,8 @@ class Testbed:
         return self._client, CONTAINER if version == 4 else CONTAINER6, listen, self.server, listen
 
 
-def _forwarded(address: Address, present: int) -> list[Forwarded]:
+def _ports(present: int) -> tuple[Mapping[str, object], ...]:
     """The ports that round trips are made to, and so many more that are only there."""
     ends = ((Protocol.UDP, LISTEN), (Protocol.TCP, LISTEN), (Protocol.UDP, WOKEN))
-    made = [Forwarded(protocol, inner + HOST_PORTS, address, inner) for protocol, inner in ends]
-    return made + [Forwarded(Protocol.TCP, FIRST_PORT + one, address, 1 + one) for one in range(present)]
-
-
-def _batch(place: Place, lines: Sequence[str]) -> None:
-    place.run("ip", "-batch", "-", text="".join(f"{line}\n" for line in lines))
+    made = [port(inner + HOST_PORTS, inner, protocol) for protocol, inner in ends]
+    return (*made, *(port(FIRST_PORT + one, 1 + one) for one in range(present)))

@@ -17,16 +17,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import IO
 
-from bench.cni import configuration, port
+from bench.cni import port
 from bench.hosts.ours import Ours
+from bench.hosts.wiring import HOST, edge
 from bench.instruments.starter import Starter
 from bench.native import BenchError, Native
-from bench.peers.plugins import NETWORK
 from bench.place import Host, Place, end
 from bench.stage import containers
 
-HOST = "10.0.2.15"
-CLIENT = "10.0.2.2"
 TCP_PORT, UDP_PORT = 40000, 40001
 
 _INNER_TCP, _INNER_UDP = 80, 9000
@@ -103,7 +101,7 @@ class World:
     def __init__(self, host: Host, native: Native, present: int) -> None:
         self.host, self._native = host, native
         self.ours = Ours(host)
-        self._client = host.join("client", "uplink", f"{HOST}/24", f"{CLIENT}/24")
+        self._client = edge(host)
         own = (port(TCP_PORT, _INNER_TCP), port(UDP_PORT, _INNER_UDP, "udp"))[:present]
         rest = present - len(own)
         count = min(rest, _MOST_CONTAINERS)
@@ -117,8 +115,7 @@ class World:
         """ADD all containers, by the agent that must be there."""
         with Starter(self.host, self._native) as starter:
             for container in self._fleet:
-                text = configuration("dataplane", NETWORK, container.ports, container.previous_result())
-                starter.run(self.ours.plugin("dataplane"), self.ours.environment("ADD", container), text)
+                self.ours.call(starter, "ADD", container)
 
     @contextmanager
     def server(self) -> Iterator[None]:

@@ -5,5 +5,5 @@ roundtrips.py   round trips and connections            newflows.py     first pac
 streams.py      bulk TCP, UDP at a steady rate         floods.py       datagrams that must not arrive
 assembled.py    two tc programs to measure others by   segments.py     what devices do to segments and sums
 held.py         what nftables holds                    stackcounts.py  what a network stack counted
-precedence.py   a processor for what is timed
+precedence.py   a processor for what is timed          answering.py    what those in C have in common, in Python
 """

@@ -6,13 +6,11 @@ with Flood(host, native, cpu, sender.path, "10.77.0.2", 9000, receiver.path) as 
 
 from __future__ import annotations
 
-import subprocess
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from bench.native import BenchError, Native
-from bench.place import Host, end
+from bench.instruments.answering import Answering
+from bench.native import Native
+from bench.place import Host
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,32 +26,18 @@ class Drops:
     most: int
 
 
-class Flood:
+class Flood(Answering):
     """Two sockets that stay open, until the block ends. Namespaces are paths, "-" is the host itself. Raises
     ``BenchError`` where they cannot be opened."""
+
+    work = "send datagrams"
 
     def __init__(
         self, host: Host, native: Native, cpu: int, sender: str, address: str, port: int, receiver: str
     ) -> None:
-        self._where = f"{address}:{port}"
-        self._process = host.spawn(native.flood, cpu, sender, address, port, receiver, stdin=subprocess.PIPE)
-        if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
-            end(self._process)
-            raise BenchError(f"could not open sockets for datagrams to {self._where}: see above")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        end(self._process)
+        where = f"{address}:{port}"
+        super().__init__(host, where, native.flood, cpu, sender, address, port, receiver)
 
     def measure(self, batches: int, flows: int = 1) -> Drops:
         """Send so many batches, all of one flow, or each datagram of the next of so many. Raises ``BenchError``."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("made with pipes")
-        self._process.stdin.write(b"%d %d\n" % (batches, flows))
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().split()
-        if len(answer) != len(Drops.__slots__):
-            raise BenchError(f"could not send datagrams to {self._where}: see above")
-        return Drops(*map(int, answer))
+        return Drops(*map(int, self._ask(batches, flows)))

@@ -6,21 +6,18 @@ with NewFlows(host, native, cpu, client.path, "10.0.2.15", web.path, (Target(Pro
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
-from bench.native import BenchError, Native
-from bench.place import Host, Place, end
+from bench.instruments.answering import Answering, distribution
+from bench.native import Native
+from bench.place import Host, Place
 from dataplane.types import Protocol
 
 SOURCES = "10.3.0.0/16"
 """Where new flows come from: each has an address and a port of its own, and none is used again."""
 
-_PATIENCE = 10.0  # seconds
+_NUMBERS = 8  # before the distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,43 +54,20 @@ def give_sources(client: Place, address: str, beside: Place) -> None:
     beside.run("ip", "route", "add", SOURCES, "via", address)
 
 
-class NewFlows:
+class NewFlows(Answering):
     """Both ends, in one process on one processor, until the block ends. Raises ``BenchError``."""
+
+    work = "make new flows"
 
     def __init__(
         self, host: Host, native: Native, cpu: int, client: str, address: str, server: str, targets: Sequence[Target]
     ) -> None:
         words = [f"{target.protocol}:{target.port}:{target.listen}" for target in targets]
-        self._where = f"{address}, {' '.join(words)}"
-        first = SOURCES.partition("/")[0]
-        self._process = host.spawn(
-            native.newflow, cpu, client, first, address, server, *words, stdin=subprocess.PIPE
-        )  # fmt: skip
-        if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
-            end(self._process)
-            raise BenchError(f"could not open sockets for {self._where}: see above")
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        end(self._process)
+        first, where = SOURCES.partition("/")[0], f"{address}, {' '.join(words)}"
+        super().__init__(host, where, native.newflow, cpu, client, first, address, server, *words)
 
     def measure(self, target: int, milliseconds: int, least: int) -> Round:
         """New flows to a target for so long, and at least so many. Raises ``BenchError``."""
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("made with pipes")
-        self._process.stdin.write(b"%d %d %d\n" % (target, milliseconds, least))
-        self._process.stdin.flush()
-        words = self._process.stdout.readline().decode("ascii").split()
-        numbers, buckets = words[:8], words[8:]
-        if len(numbers) < 8:
-            raise BenchError(f"could not make new flows to {self._where}: see above")
-        pairs = (bucket.partition(":") for bucket in buckets)
-        spread = tuple((int(value), int(count)) for value, _, count in pairs)
-        count, lost, wrong, made, tracked, p50, p90, p99 = map(int, numbers)
-        return Round(count, lost, wrong, made, tracked, p50, p90, p99, spread)
+        words = self._ask(target, milliseconds, least)
+        count, lost, wrong, made, tracked, p50, p90, p99 = map(int, words[:_NUMBERS])
+        return Round(count, lost, wrong, made, tracked, p50, p90, p99, distribution(words[_NUMBERS:]))

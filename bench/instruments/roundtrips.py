@@ -8,17 +8,14 @@ with RoundTrips(host, native, cpu, ends) as trips:
 
 from __future__ import annotations
 
-import subprocess
 import time
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from bench.instruments.answering import Answering, distribution
 from bench.native import BenchError, Native
-from bench.place import Host, end
+from bench.place import Host
 from dataplane.types import Protocol
 
 PAYLOAD = 64
@@ -76,41 +73,26 @@ class Round:
         return self.lost + self.wrong
 
 
-_NUMBERS = len(Round.__slots__) - 1
-
-
-class RoundTrips:
+class RoundTrips(Answering):
     """Two sockets that stay open, until the block ends. Raises ``BenchError`` where they do not reach each other."""
+
+    work = "make round trips"
 
     def __init__(self, host: Host, native: Native, cpu: int, ends: Ends, cgroup: Path | None = None) -> None:
         self._ends = ends
-        self._where = f"{ends.protocol} {ends.address} port {ends.port}"
+        where = f"{ends.protocol} {ends.address} port {ends.port}"
         cpus = cpu if ends.server_cpu is None else f"{cpu},{ends.server_cpu}"
         # A socket is of the cgroup that its process was in when it opened it.
         joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
-        self._process = host.spawn(
-            *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address, ends.port,
-            ends.server, ends.listen, ends.payload, ends.flows, stdin=subprocess.PIPE,
+        super().__init__(
+            host, where, *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address,
+            ends.port, ends.server, ends.listen, ends.payload, ends.flows,
         )  # fmt: skip
-        if self._process.stdout is None or self._process.stdout.readline() != b"ready\n":
-            end(self._process)
-            raise BenchError(f"could not open sockets to {self._where}: see above")
 
     @property
     def protocol(self) -> Protocol:
         """Of the sockets."""
         return self._ends.protocol
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # At the end of its input it ends by itself, and takes the process with it that it may have started.
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        end(self._process)
 
     def warm(self) -> None:
         """Have each flow answered, without a loss in between: neighbours are known then, and connections established.
@@ -131,15 +113,8 @@ class RoundTrips:
 
         Raises ``BenchError``.
         """
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("made with pipes")
-        words = f"{milliseconds} {payload or self._ends.payload} {flows or self._ends.flows}"
-        self._process.stdin.write(f"{words} spread\n".encode() if spread else f"{words}\n".encode())
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().split()
-        if len(answer) != _NUMBERS:
-            raise BenchError(f"could not make round trips to {self._where}: see above")
-        told = self._process.stdout.readline().decode().split() if spread else []
-        buckets = tuple((int(value), int(count)) for value, _, count in (one.partition(":") for one in told))
-        count, lost, wrong, least, p50, p90, p99, p999, most = map(int, answer)
-        return Round(count, lost, wrong, least, p50, p90, p99, p999, most, buckets)
+        asked = (milliseconds, payload or self._ends.payload, flows or self._ends.flows)
+        numbers = self._ask(*asked, "spread") if spread else self._ask(*asked)
+        count, lost, wrong, least, p50, p90, p99, p999, most = map(int, numbers)
+        told = distribution(self._answer()) if spread else ()
+        return Round(count, lost, wrong, least, p50, p90, p99, p999, most, told)

@@ -11,20 +11,16 @@ has it: behind DNAT it is not the one that the client talks to.
 
 from __future__ import annotations
 
-import subprocess
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
-from types import TracebackType
-from typing import Self
 
+from bench.instruments.answering import Answering, distribution
 from bench.instruments.roundtrips import Ends
 from bench.native import BenchError, Native
-from bench.place import Host, end
+from bench.place import Host
 
-_PATIENCE = 10.0  # seconds
 _KIB = 1024
-_NUMBERS = 6  # before the histogram
+_NUMBERS = 6  # before the distribution
 _WARM = 2  # milliseconds
 
 
@@ -96,42 +92,18 @@ class Arrivals:
         return self.busy / self.counted
 
 
-class _Rounds:
-    """A program that opens sockets, says "ready ADDRESS:PORT" and answers each line with a line."""
+class _Reached(Answering):
+    """Between two ends, of which the program tells the server's own address."""
 
     def __init__(self, host: Host, ends: Ends, *argv: object) -> None:
-        self._where = f"{ends.address}:{ends.port}"
-        self._process = host.spawn(*argv, stdin=subprocess.PIPE)
-        said = self._process.stdout.readline().decode().split() if self._process.stdout is not None else []
-        if len(said) != 2 or said[0] != "ready":
-            end(self._process)
-            raise BenchError(f"could not open sockets to {self._where}: see above")
-        self.reached = said[1]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # At the end of its input it ends by itself.
-        if self._process.stdin is not None:
-            self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
-        end(self._process)
-
-    def _ask(self, line: str) -> list[str]:
-        if self._process.stdin is None or self._process.stdout is None:
-            raise AssertionError("made with pipes")
-        self._process.stdin.write(f"{line}\n".encode())
-        self._process.stdin.flush()
-        answer = self._process.stdout.readline().decode().split()
-        if not answer:
-            raise BenchError(f"could not send to {self._where}: see above")
-        return answer
+        super().__init__(host, f"{ends.address}:{ends.port}", *argv)
+        (self.reached,) = self._ready
 
 
-class Stream(_Rounds):
+class Stream(_Reached):
     """TCP connections, one a round; ``cpus`` are those of the client and of the container. Raises ``BenchError``."""
+
+    work = "send a stream"
 
     def __init__(self, host: Host, native: Native, cpus: tuple[int, int], ends: Ends) -> None:
         super().__init__(
@@ -141,12 +113,14 @@ class Stream(_Rounds):
     def measure(self, direction: Direction, milliseconds: int, *, every_byte: bool = False) -> Transfer:
         """Send for so long, by a connection of its own that has opened its windows before; wait until all is there, and
         compare some or every byte of it. Raises ``BenchError``."""
-        line = f"{_WORDS[direction]} {_WARM} {milliseconds} {'all' if every_byte else 'some'}"
-        return Transfer(*map(int, self._ask(line)))
+        numbers = self._ask(_WORDS[direction], _WARM, milliseconds, "all" if every_byte else "some")
+        return Transfer(*map(int, numbers))
 
 
-class Steady(_Rounds):
+class Steady(_Reached):
     """A UDP flow to the container that keeps its pace. Raises ``BenchError``."""
+
+    work = "send packets"
 
     def __init__(self, host: Host, native: Native, cpu: int, ends: Ends, pace: Pace) -> None:
         super().__init__(
@@ -156,8 +130,6 @@ class Steady(_Rounds):
 
     def measure(self, milliseconds: int) -> Arrivals:
         """Send for so long, and wait for the last. Raises ``BenchError``."""
-        words = self._ask(str(milliseconds))
-        pairs = (word.partition(":") for word in words[_NUMBERS:])
-        latencies = tuple((int(value), int(count)) for value, _, count in pairs)
+        words = self._ask(milliseconds)
         sent, received, wrong, busy, counted, late = map(int, words[:_NUMBERS])
-        return Arrivals(sent, received, wrong, busy, counted, late, latencies)
+        return Arrivals(sent, received, wrong, busy, counted, late, distribution(words[_NUMBERS:]))

@@ -16,16 +16,8 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define BATCH 8
 #define PAYLOAD 64
@@ -35,25 +27,7 @@ static struct mmsghdr messages[BATCH], heard[BATCH];
 static struct iovec parts[BATCH], places[BATCH];
 static struct sockaddr_in to, each_to[BATCH];
 static char payloads[BATCH][PAYLOAD], into[BATCH][PAYLOAD];
-static uint64_t spent[MOST_BATCHES];
-
-static void die(const char *what) {
-    fprintf(stderr, "flood: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET))
-        die("enter a network namespace");
-    close(fd);
-}
+static uint32_t spent[MOST_BATCHES];
 
 static int open_socket(void) {
     int fd = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0);
@@ -67,11 +41,6 @@ static uint64_t arrived(int receiver) {
     for (int got; (got = recvmmsg(receiver, heard, BATCH, MSG_DONTWAIT, NULL)) > 0;)
         count += got;
     return count;
-}
-
-static int ascending(const void *one, const void *other) {
-    uint64_t a = *(const uint64_t *)one, b = *(const uint64_t *)other;
-    return (a > b) - (a < b);
 }
 
 /* Where the next batch goes: to where the sender is connected, or to a port for each datagram. */
@@ -97,15 +66,14 @@ static void measure(uint64_t batches, uint64_t flows, int sender, int receiver) 
             sent += put;
         refused += put < BATCH; /* by the sender's own kernel: nobody else saw that one */
         if (put == BATCH)
-            spent[timed++] = (ended - began) / BATCH;
+            spent[timed++] = at_most(UINT32_MAX, (ended - began) / BATCH);
         came += arrived(receiver);
     }
     if (flows > 1)
         close(from);
     qsort(spent, timed, sizeof *spent, ascending);
-    printf("%llu %llu %llu %llu %llu %llu\n", (unsigned long long)sent, (unsigned long long)refused,
-           (unsigned long long)came, (unsigned long long)(timed ? spent[0] : 0),
-           (unsigned long long)(timed ? spent[timed / 2] : 0), (unsigned long long)(timed ? spent[timed - 1] : 0));
+    printf("%llu %llu %llu %u %u %u\n", (unsigned long long)sent, (unsigned long long)refused, (unsigned long long)came,
+           timed ? spent[0] : 0, timed ? spent[timed / 2] : 0, timed ? spent[timed - 1] : 0);
 }
 
 int main(int argc, char **argv) {
@@ -113,14 +81,10 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: flood CPU SENDER ADDRESS PORT RECEIVER\n");
         return 2;
     }
-    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int own = own_netns();
     to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(atoi(argv[4]))};
     struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = to.sin_port};
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(atoi(argv[1]), &only);
-    if (sched_setaffinity(0, sizeof only, &only))
-        die("pin to a CPU");
+    pin(atoi(argv[1]));
     if (inet_pton(AF_INET, argv[3], &to.sin_addr) != 1) {
         fprintf(stderr, "flood: bad address\n");
         return 2;
@@ -132,15 +96,11 @@ int main(int argc, char **argv) {
         heard[one].msg_hdr = (struct msghdr){.msg_iov = &places[one], .msg_iovlen = 1};
     }
 
-    if (strcmp(argv[5], "-"))
-        enter(argv[5]);
+    enter(argv[5], own);
     int receiver = open_socket();
     if (bind(receiver, (struct sockaddr *)&here, sizeof here))
         die("bind");
-    if (setns(own, CLONE_NEWNET))
-        die("return to its network namespace");
-    if (strcmp(argv[2], "-"))
-        enter(argv[2]);
+    enter(argv[2], own);
     int sender = open_socket();
     if (connect(sender, (struct sockaddr *)&to, sizeof to))
         die("connect");

@@ -12,14 +12,9 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
+
+#include "common.h"
 
 #define BATCH 64
 #define PAYLOAD 64
@@ -29,17 +24,6 @@
 static struct mmsghdr messages[BATCH];
 static struct iovec parts[BATCH];
 static uint64_t payloads[BATCH][PAYLOAD / 8];
-
-static void die(const char *what) {
-    fprintf(stderr, "flow: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
 
 static void send_all(int udp, struct sockaddr_in *to, uint64_t count, uint64_t rate) {
     uint64_t sent = 0, errors = 0, began = now();
@@ -61,9 +45,7 @@ static void send_all(int udp, struct sockaddr_in *to, uint64_t count, uint64_t r
             else
                 errors++; /* this number is lost, by our own side */
         }
-        uint64_t at = began + tick * 1000000;
-        struct timespec until = {.tv_sec = at / 1000000000, .tv_nsec = at % 1000000000};
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+        sleep_until(began + tick * MILLISECOND);
     }
     printf("%llu %llu %llu\n", (unsigned long long)sent, (unsigned long long)errors, (unsigned long long)(now() - began));
 }

@@ -8,35 +8,12 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <poll.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define PATIENCE 1000 /* milliseconds */
 #define KEPT 512      /* accepted connections that are open at a time; a process may have 1024 descriptors */
-
-static void die(const char *what) {
-    fprintf(stderr, "knock: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
-static void reset(int tcp) {
-    struct linger none = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(tcp, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-    close(tcp);
-}
 
 static int try(const struct sockaddr_in *to) {
     int tcp = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
@@ -58,8 +35,7 @@ static int try(const struct sockaddr_in *to) {
 static void connect_all(const struct sockaddr_in *to, uint64_t pace, uint64_t span) {
     uint64_t first = now(), due = first;
     while (due < first + span) {
-        struct timespec until = {.tv_sec = due / 1000000000, .tv_nsec = due % 1000000000};
-        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+        sleep_until(due);
         uint64_t began = now();
         int error = try(to);
         printf("%llu %llu %d\n", (unsigned long long)began, (unsigned long long)now(), error);
@@ -95,6 +71,6 @@ int main(int argc, char **argv) {
         accept_all(&address);
     if (inet_pton(AF_INET, argv[2], &address.sin_addr) != 1)
         die("read the address");
-    connect_all(&address, strtoull(argv[4], NULL, 10) * 1000, strtoull(argv[5], NULL, 10) * 1000000000ull);
+    connect_all(&address, strtoull(argv[4], NULL, 10) * 1000, strtoull(argv[5], NULL, 10) * SECOND);
     return 0;
 }

@@ -10,32 +10,25 @@
  * Both ends are in this process: nobody is woken, softirqs run where packets are sent. "ready" first; then for each line
  * "TARGET MILLISECONDS LEAST" on stdin so many flows as take so long, but at least LEAST, and a line
  *
- *     COUNT LOST WRONG MADE TRACKED P50 P90 P99 BUCKET:COUNT...         nanoseconds
+ *     COUNT LOST WRONG MADE TRACKED P50 P90 P99 VALUE:COUNT...         nanoseconds
  *
  * until end of file. Each flow has a source of its own: ports 1024 to 65535 of the 65,536 addresses from SOURCES on, each
  * once, which CLIENT must take for its own. Before a round conntrack forgets all flows of the namespace that this started
  * in. MADE counts all flows of the round, also a few at its beginning that are not timed, and TRACKED is how many entries
  * conntrack has afterwards: as many, where each was new to it. The server answers with the complement of what it got:
- * WRONG are other answers, LOST are flows without any. Buckets are at most 1 % wide, and named by their least value.
+ * WRONG are other answers, LOST are flows without any. VALUE is the least of a bucket.
  *
  * Be aware: where the namespace has no conntrack, TRACKED is 0.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netfilter/nfnetlink_conntrack.h>
 #include <linux/netlink.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "buckets.h"
+#include "common.h"
 
 #define PATIENCE 250000 /* microseconds */
 #define WORDS 8
@@ -45,7 +38,6 @@
 #define MOST_TARGETS 16
 #define MOST_FLOWS 100000 /* of a round: conntrack must hold them */
 #define FEW 4             /* flows at the beginning of a round that are not timed */
-#define SUBBUCKETS 128    /* of each power of two */
 #define COUNT "/proc/sys/net/netfilter/nf_conntrack_count"
 
 struct target {
@@ -56,27 +48,9 @@ struct target {
 enum came { CAME, CAME_WRONG, CAME_NOT };
 
 static struct target targets[MOST_TARGETS];
-static uint32_t sources, spent_by[MOST_FLOWS], buckets[64 * SUBBUCKETS];
+static uint32_t sources, spent_by[MOST_FLOWS];
 static uint64_t number, asked[WORDS], answered[WORDS], heard[WORDS];
 static int conntrack, counted;
-
-static void die(const char *what) {
-    fprintf(stderr, "newflow: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET))
-        die("enter a network namespace");
-    close(fd);
-}
 
 static int open_socket(int tcp) {
     int fd = socket(AF_INET, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0), yes = 1;
@@ -87,12 +61,6 @@ static int open_socket(int tcp) {
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &patience, sizeof patience);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof patience); /* of connect() */
     return fd;
-}
-
-static void reset(int fd) {
-    struct linger none = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-    close(fd);
 }
 
 /* A socket with a source that no flow had before. */
@@ -189,24 +157,6 @@ static unsigned long long tracked(void) {
     return strtoull(text, NULL, 10);
 }
 
-static int ascending(const void *one, const void *other) {
-    uint32_t a = *(const uint32_t *)one, b = *(const uint32_t *)other;
-    return (a > b) - (a < b);
-}
-
-/* The least value of the bucket that a value is in. */
-static uint32_t least_of(uint32_t bucket) {
-    uint32_t power = bucket / SUBBUCKETS, rest = bucket % SUBBUCKETS;
-    return power ? (SUBBUCKETS + rest) << (power - 1) : rest;
-}
-
-static uint32_t bucket_of(uint32_t value) {
-    if (value < SUBBUCKETS)
-        return value;
-    uint32_t power = 32 - __builtin_clz(value) - 7;
-    return power * SUBBUCKETS + (value >> (power - 1)) - SUBBUCKETS;
-}
-
 static void tell(uint32_t count, uint64_t lost, uint64_t wrong, uint64_t made) {
     static const uint32_t shares[] = {500, 900, 990};
     qsort(spent_by, count, sizeof *spent_by, ascending);
@@ -214,13 +164,10 @@ static void tell(uint32_t count, uint64_t lost, uint64_t wrong, uint64_t made) {
            (unsigned long long)made, tracked());
     for (size_t one = 0; one < sizeof shares / sizeof *shares; one++)
         printf(" %u", count ? spent_by[(uint64_t)(count - 1) * shares[one] / 1000] : 0);
-    memset(buckets, 0, sizeof buckets);
+    forget_buckets();
     for (uint32_t one = 0; one < count; one++)
-        buckets[bucket_of(spent_by[one])]++;
-    for (uint32_t bucket = 0; bucket < sizeof buckets / sizeof *buckets; bucket++)
-        if (buckets[bucket])
-            printf(" %u:%u", least_of(bucket), buckets[bucket]);
-    putchar('\n');
+        count_in_bucket(spent_by[one]);
+    tell_buckets();
 }
 
 static void measure(const struct target *target, uint64_t span, uint64_t least) {
@@ -233,7 +180,7 @@ static void measure(const struct target *target, uint64_t span, uint64_t least) 
         lost += came == CAME_NOT;
         wrong += came == CAME_WRONG;
         if (++made > FEW && came == CAME)
-            spent_by[count++] = spent < UINT32_MAX ? spent : UINT32_MAX;
+            spent_by[count++] = at_most(UINT32_MAX, spent);
     }
     tell(count, lost, wrong, made);
 }
@@ -247,24 +194,21 @@ static void listen_on(struct target *target, int port) {
 
 int main(int argc, char **argv) {
     struct in_addr to, from;
-    cpu_set_t only;
     if (argc < 7 || argc > 6 + MOST_TARGETS || inet_pton(AF_INET, argv[3], &from) != 1 ||
         inet_pton(AF_INET, argv[4], &to) != 1) {
         fprintf(stderr, "usage: newflow CPU CLIENT SOURCES ADDRESS SERVER udp|tcp:PORT:LISTEN...\n");
         return 2;
     }
     sources = ntohl(from.s_addr);
-    CPU_ZERO(&only);
-    CPU_SET(atoi(argv[1]), &only);
-    if (sched_setaffinity(0, sizeof only, &only))
-        die("pin to a CPU");
+    pin(atoi(argv[1]));
     /* Both are those of the namespace in which they were opened. */
     conntrack = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_NETFILTER);
     counted = open(COUNT, O_RDONLY | O_CLOEXEC);
     if (conntrack < 0 || counted < 0)
         die("open conntrack");
 
-    enter(argv[5]);
+    int own = own_netns();
+    enter(argv[5], own);
     for (int one = 6; one < argc; one++) {
         struct target *target = &targets[one - 6];
         char protocol[4];
@@ -277,7 +221,7 @@ int main(int argc, char **argv) {
         target->to = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(port), .sin_addr = to};
         listen_on(target, listen);
     }
-    enter(argv[2]);
+    enter(argv[2], own);
     setvbuf(stdout, NULL, _IOFBF, 1 << 16);
     puts("ready");
     fflush(stdout);
@@ -288,7 +232,7 @@ int main(int argc, char **argv) {
             fprintf(stderr, "newflow: not a round: %s", line);
             return 2;
         }
-        measure(&targets[chosen], span * 1000000ull, least);
+        measure(&targets[chosen], span * MILLISECOND, least);
         fflush(stdout);
     }
     return 0;

@@ -19,20 +19,12 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <netinet/tcp.h>
-#include <sched.h>
 #include <signal.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/prctl.h>
-#include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define PATIENCE 1      /* seconds: a machine that others use may let a process wait for a quarter */
 #define MOST_WORDS 180  /* 1,440 bytes: one packet */
@@ -62,24 +54,6 @@ struct ends {
     union address to;
 };
 
-static void die(const char *what) {
-    fprintf(stderr, "roundtrip: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET))
-        die("enter a network namespace");
-    close(fd);
-}
-
 static int open_socket(void) {
     int fd = socket(family, (tcp ? SOCK_STREAM : SOCK_DGRAM) | SOCK_CLOEXEC, 0), yes = 1;
     struct timeval patience = {.tv_sec = PATIENCE};
@@ -94,12 +68,6 @@ static int open_socket(void) {
     if (tcp)
         setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &yes, sizeof yes);
     return fd;
-}
-
-static void reset(int fd) {
-    struct linger none = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-    close(fd);
 }
 
 static union address address_of(const char *text, int port) {
@@ -263,14 +231,6 @@ static void measure(uint64_t span, int connects, int spread, const struct ends *
         tell_spread();
 }
 
-static void pin(int cpu) {
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(cpu, &only);
-    if (sched_setaffinity(0, sizeof only, &only))
-        die("pin to a CPU");
-}
-
 /* A process that answers, and goes with this one. The flows come in turn, as they are asked. */
 static void serve_apart(struct ends *ends, int cpu) {
     pid_t parent = getpid(), child = fork();
@@ -311,7 +271,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     const char *other = strchr(argv[1], ',');
-    int connects = !strcmp(argv[2], "connect"), own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int connects = !strcmp(argv[2], "connect"), own = own_netns();
     int cpu = atoi(argv[1]), answering = other ? atoi(other + 1) : cpu;
     pin(cpu);
     tcp = !strcmp(argv[3], "tcp");
@@ -325,13 +285,9 @@ int main(int argc, char **argv) {
         return 2;
     }
 
-    if (strcmp(argv[7], "-"))
-        enter(argv[7]);
+    enter(argv[7], own);
     int listener = listen_on(atoi(argv[8]));
-    if (setns(own, CLONE_NEWNET))
-        die("return to its network namespace");
-    if (strcmp(argv[4], "-"))
-        enter(argv[4]);
+    enter(argv[4], own);
     if (connects) {
         ends.client[0] = open_socket();
         ends.server[0] = listener;
@@ -356,7 +312,7 @@ int main(int argc, char **argv) {
             fprintf(stderr, "roundtrip: could not do as asked: %s", line);
             return 2;
         }
-        measure(milliseconds * 1000000, connects, words == 4, &ends);
+        measure(milliseconds * MILLISECOND, connects, words == 4, &ends);
     }
     return 0;
 }

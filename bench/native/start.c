@@ -11,18 +11,11 @@
  * Input lies in the pipe before the clock starts. Standard error is this process's own.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
 #include <spawn.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define PIPE_SIZE (1 << 20) /* what an unprivileged pipe may hold: no job's input is larger */
 #define MOST_OUTPUT (64 << 20) /* a listing of 60,000 rules as JSON is 16 MB; what is not used costs nothing */
@@ -36,17 +29,6 @@ struct answer {
     int32_t status;
     uint32_t output;
 };
-
-static void die(const char *what) {
-    fprintf(stderr, "start: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
 
 /* Returns 0 at the end of the file, if nothing of the block was there. */
 static int read_all(int from, void *into, size_t size) {
@@ -133,13 +115,8 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: start CPU|-\n");
         return 2;
     }
-    if (strcmp(argv[1], "-")) {
-        cpu_set_t only;
-        CPU_ZERO(&only);
-        CPU_SET(atoi(argv[1]), &only);
-        if (sched_setaffinity(0, sizeof only, &only))
-            die("pin to a CPU");
-    }
+    if (strcmp(argv[1], "-"))
+        pin(atoi(argv[1]));
     /* The executables get two pipes for 0 and 1; jobs and answers go by descriptors of their own. */
     int jobs = fcntl(0, F_DUPFD_CLOEXEC, 3);
     struct job job;

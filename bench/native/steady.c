@@ -22,29 +22,19 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "buckets.h"
+#include "common.h"
 
 #define MOST_BURST 64
 #define MOST_WORDS 180     /* 1,440 bytes: one packet */
 #define PATIENCE 200000000 /* nanoseconds for the last of them to arrive */
-#define STEPS 128          /* buckets for each power of two */
-#define BUCKETS (64 * STEPS)
 
 static struct mmsghdr sending[MOST_BURST], receiving[MOST_BURST];
 static struct iovec sent_parts[MOST_BURST], received_parts[MOST_BURST];
 static uint64_t asked[MOST_BURST][MOST_WORDS], heard[MOST_BURST][MOST_WORDS];
-static uint32_t buckets[BUCKETS];
 static size_t size;
 static uint64_t number; /* of the next packet, in all rounds */
 
@@ -54,43 +44,12 @@ struct round {
     uint64_t sent, received, wrong, busy, counted, late;
 };
 
-static void die(const char *what) {
-    fprintf(stderr, "steady: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t now(void) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
 /* How often this thread lost the processor. */
 static long losses(void) {
     struct rusage used;
     if (getrusage(RUSAGE_THREAD, &used))
         die("ask for its own switches");
     return used.ru_nivcsw;
-}
-
-static size_t bucket_of(uint64_t value) {
-    if (value < STEPS)
-        return value;
-    int shift = 56 - __builtin_clzll(value); /* 64 - 8: keeps the upper eight bits, of which the first is always set */
-    return (shift + 1) * STEPS + (value >> shift) - STEPS;
-}
-
-static uint64_t value_of(size_t bucket) {
-    if (bucket < STEPS)
-        return bucket;
-    return (bucket % STEPS + STEPS) << (bucket / STEPS - 1);
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET))
-        die("enter a network namespace");
-    close(fd);
 }
 
 static int open_socket(void) {
@@ -134,7 +93,7 @@ static int read_some(struct round *round, int server) {
     uint64_t at = now();
     for (int one = 0; one < got; one++) {
         uint64_t due = round->began + (heard[one][0] - round->first) / round->burst * round->pace;
-        buckets[bucket_of(at > due ? at - due : 0)]++;
+        count_in_bucket(at > due ? at - due : 0);
     }
     round->received += got;
     return got;
@@ -163,7 +122,7 @@ static void one_burst(struct round *round, int client, int server, uint64_t due)
 }
 
 static void measure(uint64_t span, struct round round, int client, int server) {
-    memset(buckets, 0, sizeof buckets);
+    forget_buckets();
     round.first = number;
     round.began = now() + round.pace;
     uint64_t due = round.began;
@@ -174,10 +133,7 @@ static void measure(uint64_t span, struct round round, int client, int server) {
     printf("%llu %llu %llu %llu %llu %llu", (unsigned long long)round.sent, (unsigned long long)round.received,
            (unsigned long long)round.wrong, (unsigned long long)round.busy, (unsigned long long)round.counted,
            (unsigned long long)round.late);
-    for (size_t one = 0; one < BUCKETS; one++)
-        if (buckets[one])
-            printf(" %llu:%u", (unsigned long long)value_of(one), buckets[one]);
-    putchar('\n');
+    tell_buckets();
 }
 
 static int bound(int port) {
@@ -216,30 +172,22 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: steady CPU CLIENT ADDRESS PORT SERVER LISTEN SIZE RATE BURST\n");
         return 2;
     }
-    int own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int own = own_netns();
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[4]))};
     struct round round = {.burst = atoi(argv[9])};
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(atoi(argv[1]), &only);
     size = atoi(argv[7]);
-    if (sched_setaffinity(0, sizeof only, &only))
-        die("pin to a CPU");
+    pin(atoi(argv[1]));
     if (size % 8 || !size || size > sizeof asked[0] || !round.burst || round.burst > MOST_BURST || atoi(argv[8]) < 1 ||
         inet_pton(AF_INET, argv[3], &to.sin_addr) != 1) {
         fprintf(stderr, "steady: bad address, size, rate or burst\n");
         return 2;
     }
-    round.pace = 1000000000ull * round.burst / atoi(argv[8]);
+    round.pace = SECOND * round.burst / atoi(argv[8]);
     prepare();
 
-    if (strcmp(argv[5], "-"))
-        enter(argv[5]);
+    enter(argv[5], own);
     int server = bound(atoi(argv[6]));
-    if (setns(own, CLONE_NEWNET))
-        die("return to its network namespace");
-    if (strcmp(argv[2], "-"))
-        enter(argv[2]);
+    enter(argv[2], own);
     int client = open_socket();
     if (connect(client, (struct sockaddr *)&to, sizeof to))
         die("connect");
@@ -247,6 +195,6 @@ int main(int argc, char **argv) {
     greet(client, server, atoi(argv[6]));
     char line[64];
     while (fgets(line, sizeof line, stdin))
-        measure(strtoull(line, NULL, 10) * 1000000, round, client, server);
+        measure(strtoull(line, NULL, 10) * MILLISECOND, round, client, server);
     return 0;
 }

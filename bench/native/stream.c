@@ -26,27 +26,18 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
-#include <fcntl.h>
 #include <linux/tcp.h>
 #include <pthread.h>
-#include <sched.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
 #include <sys/time.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define CHUNK (128 << 10)
 #define PERIOD 131071 /* a prime: no segment, page or chunk lost, doubled or misplaced leaves the pattern as it was */
 #define STEP 251      /* a prime, too: what goes wrong at round distances is looked at as well */
-#define PATIENCE 2000000000ull /* nanoseconds for what was sent to arrive */
-#define MILLISECOND 1000000ull /* nanoseconds */
-#define MOMENT 20000           /* nanoseconds */
-#define LOOK 10000             /* microseconds after which an end looks whether that was all */
+#define PATIENCE (2 * SECOND) /* for what was sent to arrive */
+#define MOMENT 20000 /* nanoseconds */
+#define LOOK 10000   /* microseconds after which an end looks whether that was all */
 
 static unsigned char pattern[PERIOD + CHUNK], heard[CHUNK];
 static int apart; /* the ends are threads of their own */
@@ -62,21 +53,6 @@ struct transfer {
     uint64_t busy, reader_busy;
 };
 
-static void die(const char *what) {
-    fprintf(stderr, "stream: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
-static uint64_t clock_of(clockid_t clock) {
-    struct timespec at;
-    clock_gettime(clock, &at);
-    return (uint64_t)at.tv_sec * 1000000000u + at.tv_nsec;
-}
-
-static uint64_t now(void) {
-    return clock_of(CLOCK_MONOTONIC);
-}
-
 /* Nanoseconds that this thread was ready to run and did not. */
 static uint64_t waited(void) {
     static int file = -1;
@@ -87,21 +63,6 @@ static uint64_t waited(void) {
     if (file < 0 || pread(file, text, sizeof text - 1, 0) <= 0 || sscanf(text, "%llu %llu", &ran, &delayed) != 2)
         die("read /proc/thread-self/schedstat, which takes CONFIG_SCHED_INFO");
     return delayed;
-}
-
-static void pin(int cpu) {
-    cpu_set_t only;
-    CPU_ZERO(&only);
-    CPU_SET(cpu, &only);
-    if (sched_setaffinity(0, sizeof only, &only))
-        die("pin to a CPU");
-}
-
-static void enter(const char *netns) {
-    int fd = open(netns, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || setns(fd, CLONE_NEWNET))
-        die("enter a network namespace");
-    close(fd);
 }
 
 /* In this network namespace. */
@@ -280,12 +241,6 @@ static void open_connection(int listener, const struct sockaddr_in *to, int *cli
     be_awake(*server);
 }
 
-static void reset(int fd) {
-    struct linger none = {.l_onoff = 1, .l_linger = 0};
-    setsockopt(fd, SOL_SOCKET, SO_LINGER, &none, sizeof none);
-    close(fd);
-}
-
 static void say_ready(int server) {
     struct sockaddr_in own;
     socklen_t length = sizeof own;
@@ -300,7 +255,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "usage: stream CPU CPU CLIENT ADDRESS PORT SERVER LISTEN\n");
         return 2;
     }
-    int client_cpu = atoi(argv[1]), server_cpu = atoi(argv[2]), own = open("/proc/self/ns/net", O_RDONLY | O_CLOEXEC);
+    int client_cpu = atoi(argv[1]), server_cpu = atoi(argv[2]), own = own_netns();
     struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(atoi(argv[5]))};
     if (inet_pton(AF_INET, argv[4], &to.sin_addr) != 1) {
         fprintf(stderr, "stream: bad address\n");
@@ -310,14 +265,10 @@ int main(int argc, char **argv) {
     pin(client_cpu);
     fill_pattern();
 
-    if (strcmp(argv[6], "-"))
-        enter(argv[6]);
+    enter(argv[6], own);
     remember_nothing();
     int listener = listen_on(atoi(argv[7]));
-    if (setns(own, CLONE_NEWNET))
-        die("return to its network namespace");
-    if (strcmp(argv[3], "-"))
-        enter(argv[3]);
+    enter(argv[3], own);
     remember_nothing();
     int client, server;
     open_connection(listener, &to, &client, &server);

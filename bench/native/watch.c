@@ -7,28 +7,16 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <errno.h>
 #include <linux/netfilter/nf_tables.h>
 #include <linux/netfilter/nfnetlink.h>
 #include <linux/netlink.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/socket.h>
-#include <time.h>
-#include <unistd.h>
+
+#include "common.h"
 
 #define BUFFER (64 << 20) /* ten thousand elements are announced one by one */
 
-static void die(const char *what) {
-    fprintf(stderr, "watch: could not %s: %s\n", what, strerror(errno));
-    exit(1);
-}
-
 static void tell(const struct nlmsghdr *message) {
-    struct timespec at;
-    clock_gettime(CLOCK_MONOTONIC, &at);
+    uint64_t at = now();
     uint32_t generation = 0, process = 0;
     const char *name = "?";
     const char *end = (const char *)message + message->nlmsg_len;
@@ -51,7 +39,7 @@ static void tell(const struct nlmsghdr *message) {
         }
         next += NLA_ALIGN(attribute->nla_len);
     }
-    printf("%llu %u %u %s\n", at.tv_sec * 1000000000ull + at.tv_nsec, generation, process, name);
+    printf("%llu %u %u %s\n", (unsigned long long)at, generation, process, name);
 }
 
 int main(void) {

@@ -1,11 +1,9 @@
-"""Whoever we are compared with: the Go plugins of given directories, ``nft`` as a process, and libnftables in process.
+"""The Go plugins of given directories, each a peer for every backend that its portmap has.
 
     for peer in found((Path("/usr/lib/cni"),)):      # Peer("portmap 1.1.1, iptables-nft", ...): one a backend
         go = GoPlugins(host, peer)
         go.preload(starter, containers)              # their ports are published, in the form that it writes itself
         go.published()                               # the ports of the host that its rules lead somewhere
-    NftProcess(host, 1000)                           # one element of a map, by "nft -f -"
-    Libnftables(host, 1000)                          # one element of a map, in process
 
 Be aware: what ``iptables`` is on a machine decides how portmap writes its rules: iptables-nft, which writes nftables
 rules in iptables' form, or iptables-legacy. nftables without iptables came to portmap with 1.6, and has to be asked
@@ -18,31 +16,21 @@ import gzip
 import re
 import shutil
 import subprocess
-import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from ipaddress import ip_interface
 from pathlib import Path
 
 from bench.cni import Container, configuration, environment
-from bench.instruments.starter import Done, Starter
+from bench.instruments.starter import Starter
 from bench.native import BenchError
 from bench.peers.rulesets import PORTMAP_TABLE, portmap_iptables, portmap_nft
 from bench.place import SYSTEM_PATH, Host
-from dataplane.namespaces import inside
-from dataplane.nft.client import LibNftables
-from dataplane.nft.objects import Comment, Element, Port, Set
-from dataplane.nft.transaction import Transaction, add, create, delete
-from dataplane.types import Protocol
 
 NETWORK = "bench"
 
 _PLUGINS = ("bridge", "host-local", "portmap", "firewall")
 _DOCUMENTS = Path("../../share/doc/containernetworking-plugins/changelog.Debian.gz")
-_KNOWS_NFTABLES = PORTMAP_TABLE.split()[1].encode()
-_MAP = Set("bench", ("inet_proto", "inet_service"), ("ipv4_addr", "inet_service"))
-_CHUNK = 500  # elements of one transaction
 
 
 class Backend(StrEnum):
@@ -82,8 +70,8 @@ def found(directories: Sequence[Path]) -> list[Peer]:
             raise BenchError(
                 f"could not find {', '.join(missing)} in {directory}: install the package containernetworking-plugins"
             )
-        linked = (directory / "portmap").read_bytes()
-        backends = [*([installed] if installed else []), *([Backend.NFTABLES] if _KNOWS_NFTABLES in linked else [])]
+        newer = [Backend.NFTABLES] if knows_nftables(directory / "portmap") else []
+        backends = [*([installed] if installed else []), *newer]
         if not backends:
             raise BenchError(f"could not compare with {directory}/portmap: it needs iptables; install that package")
         version = _version(directory)
@@ -91,6 +79,11 @@ def found(directories: Sequence[Path]) -> list[Peer]:
             version = f"{version} of {directory}"
         peers += [Peer(directory, version, backend) for backend in backends]
     return peers
+
+
+def knows_nftables(portmap: Path) -> bool:
+    """Whether an executable has the nftables backend: the name of its table is in it."""
+    return PORTMAP_TABLE.split()[1].encode() in portmap.read_bytes()
 
 
 class GoPlugins:
@@ -119,6 +112,10 @@ class GoPlugins:
             given["PATH"] = str(self._iptables_only)
         return given
 
+    def portmap(self, container: Container) -> str:
+        """portmap's entry of a conflist, for a container."""
+        return configuration("portmap", NETWORK, container.ports, container.previous_result(), **self.peer.keys)
+
     def preload(self, starter: Starter, containers: Sequence[Container]) -> None:
         """Publish the ports of these: the first by an ADD, then all of them at once, by rules of just that form.
 
@@ -127,8 +124,7 @@ class GoPlugins:
         if not containers:
             return
         first = containers[0]
-        text = configuration("portmap", NETWORK, first.ports, first.previous_result(), **self.peer.keys)
-        starter.run(self.plugin("portmap"), self.environment("ADD", first, "portmap"), text)
+        starter.run(self.plugin("portmap"), self.environment("ADD", first, "portmap"), self.portmap(first))
         written, known = self._rules(), self._form((first,))
         if _lines(written) != _lines(known):
             raise BenchError(
@@ -154,48 +150,6 @@ class GoPlugins:
         if self.peer.backend is Backend.NFTABLES:
             return self._host.run("nft", "list", "table", *PORTMAP_TABLE.split(), check=False)
         return self._host.run("iptables-save", "-t", "nat")
-
-
-class NftProcess:
-    """One element at a time, by a process each: ``nft -f -``."""
-
-    def __init__(self, host: Host, present: int) -> None:
-        nft = shutil.which("nft", path=SYSTEM_PATH)
-        if nft is None:
-            raise BenchError("could not find nft: install the package nftables")
-        self._nft = Path(nft)
-        _fill(host, present)
-
-    def change(self, starter: Starter, verb: str, port: int) -> Done:
-        """ADD or DEL one."""
-        return starter.run(self._nft, {"PATH": "/usr/sbin:/usr/bin"}, _change(verb, port).text(), ("-f", "-"))
-
-
-class Libnftables:
-    """One element at a time, by libnftables in this process, in a namespace of its own."""
-
-    def __init__(self, host: Host, present: int) -> None:
-        self._netns = host.netns
-        _fill(host, present)
-
-    def changes(self, port: int, pairs: int) -> list[tuple[str, float]]:
-        """ADD and DEL one, so many times: verb and milliseconds."""
-
-        def there() -> list[tuple[str, float]]:
-            nft = LibNftables()
-            nft.run(_change("ADD", port))  # the library is loaded and its socket open
-            nft.run(_change("DEL", port))
-            spent = []
-            for _ in range(pairs):
-                for verb in ("ADD", "DEL"):
-                    transaction = _change(verb, port)
-                    began = time.perf_counter_ns()
-                    nft.run(transaction)
-                    spent.append((verb, (time.perf_counter_ns() - began) / 1e6))
-            return spent
-
-        with self._netns.open("rb") as netns:
-            return inside(netns.fileno(), there)
 
 
 def _installed_iptables() -> Backend | None:
@@ -225,20 +179,3 @@ def _lines(rules: str) -> list[str]:
     """Chains and rules, without counters, comments and what only surrounds them; their order is not compared."""
     kept = (re.sub(r" \[\d+:\d+\]$", "", line.strip()) for line in rules.splitlines())
     return sorted(line for line in kept if line and line[0] not in "#}" and not re.match(r":[A-Z]+ ACCEPT", line))
-
-
-def _element(port: int) -> Element:
-    value = (ip_interface("10.77.0.2/16").ip, Port(80))
-    return Element(_MAP.name, (Protocol.TCP, Port(port)), value, Comment.owner(NETWORK, "one", "eth0"))
-
-
-def _change(verb: str, port: int) -> Transaction:
-    return Transaction((create(_element(port)) if verb == "ADD" else delete(_element(port)),))
-
-
-def _fill(host: Host, present: int) -> None:
-    """A table with a map of so many elements."""
-    host.run("nft", "-f", "-", text=Transaction((add(), add(_MAP))).text())
-    for start in range(0, present, _CHUNK):
-        chunk = range(start, min(start + _CHUNK, present))
-        host.run("nft", "-f", "-", text=Transaction(tuple(add(_element(10000 + one)) for one in chunk)).text())

@@ -5,6 +5,8 @@
     host.run("iptables-restore", text=portmap_iptables(present, "bench"))
     host.run("nft", "-f", "-", text=pure_map(present))          # an element per port: as good as nft gets
 
+What publishes one port is the same text, of one container. ``firewall.py`` has the rules that let packets through.
+
 The forms are those of real ADDs: portmap 1.9.1 (backend nftables) and 1.1.1 (iptables), rule for rule and in their
 order. Tests compare both with what the executables leave behind.
 """
@@ -26,9 +28,9 @@ MOST = 60_000
 """Ports of one protocol that a crowd can publish."""
 
 PORTMAP_TABLE = "ip cni_hostport"
-MAP_TABLE = "ip published"
-CONTAINERS = "10.77.0.0/16"
-"""The network that all containers are on."""
+MAP_TABLE, MAP_TABLE6 = "ip published", "ip6 published"
+CONTAINERS, CONTAINERS6 = "10.77.0.0/16", "fd00:77::/64"
+"""The networks that all containers are on."""
 
 _FIRST_ADDRESS = IPv4Address("10.77.4.0")
 _GATEWAY = "10.77.0.1"
@@ -81,13 +83,9 @@ def portmap_nft(containers: Iterable[Container]) -> str:
     """The table of portmap with its nftables backend, after an ADD of each: a rule a port, two rules a container."""
     published, masquerading = list[str](), list[str]()
     for container in containers:
-        comment = f'comment "{container.name}"'
-        published += [
-            f"{one['protocol']} dport {one['hostPort']} dnat to {_target(container, one, ':')} {comment}"
-            for one in container.ports
-        ]
-        own = _address(container)
-        masquerading += [f"ip saddr {source} ip daddr {own} masquerade {comment}" for source in (own, "127.0.0.1")]
+        rules = portmap_nft_rules(container)
+        published += rules["hostports"]
+        masquerading += rules["masquerading"]
     chains = {
         "hostports": published,
         "hostip_hostports": [],
@@ -103,6 +101,18 @@ def portmap_nft(containers: Iterable[Container]) -> str:
         "masquerading": ["type nat hook postrouting priority srcnat; policy accept;", *masquerading],
     }
     return _table(PORTMAP_TABLE, ['\tcomment "CNI portmap plugin"', *_chains(chains)])
+
+
+def portmap_nft_rules(container: Container) -> dict[str, list[str]]:
+    """What portmap adds for a container with its nftables backend, by chain."""
+    own, comment = _address(container), f'comment "{container.name}"'
+    return {
+        "hostports": [
+            f"{one['protocol']} dport {one['hostPort']} dnat to {_target(container, one, ':')} {comment}"
+            for one in container.ports
+        ],
+        "masquerading": [f"ip saddr {one} ip daddr {own} masquerade {comment}" for one in (own, "127.0.0.1")],
+    }
 
 
 def portmap_iptables(containers: Iterable[Container], network: str) -> str:
@@ -145,17 +155,29 @@ def portmap_rules(container: Container, network: str) -> list[str]:
 def pure_map(containers: Iterable[Container]) -> str:
     """What who knows nftables well writes by hand: one look-up for all ports, and two rules for those who call their
     own host. Nothing in it grows but the map."""
+    local = f"ct status dnat ip saddr 127.0.0.0/8 ip daddr {CONTAINERS} masquerade"
+    return _map(MAP_TABLE, CONTAINERS, containers, local)
+
+
+def pure_map6(containers: Iterable[Container]) -> str:
+    """The same by IPv6, whose loopback leads nowhere else."""
+    return _map(MAP_TABLE6, CONTAINERS6, containers)
+
+
+def _map(name: str, network: str, containers: Iterable[Container], *local: str) -> str:
+    ip = name.split(maxsplit=1)[0]
+    kind = "ipv4_addr" if ip == "ip" else "ipv6_addr"
     elements = [
         f"{one['protocol']} . {one['hostPort']} : {_target(container, one, ' . ')}"
         for container in containers
         for one in container.ports
     ]
-    look_up = "fib daddr type local dnat ip to meta l4proto . th dport map @ports"
+    look_up = f"fib daddr type local dnat {ip} to meta l4proto . th dport map @ports"
     table = _table(
-        MAP_TABLE,
+        name,
         [
             "\tmap ports {",
-            "\t\ttype inet_proto . inet_service : ipv4_addr . inet_service",
+            f"\t\ttype inet_proto . inet_service : {kind} . inet_service",
             "\t}",
             *_chains(
                 {
@@ -163,15 +185,15 @@ def pure_map(containers: Iterable[Container]) -> str:
                     "output": ["type nat hook output priority -100; policy accept;", look_up],
                     "postrouting": [
                         "type nat hook postrouting priority srcnat; policy accept;",
-                        f"ct status dnat ip saddr {CONTAINERS} ip daddr {CONTAINERS} masquerade",
-                        f"ct status dnat ip saddr 127.0.0.0/8 ip daddr {CONTAINERS} masquerade",
+                        f"ct status dnat {ip} saddr {network} {ip} daddr {network} masquerade",
+                        *local,
                     ],
                 }
             ),
         ],
     )
     chunks = (elements[start : start + _LOADED_AT_ONCE] for start in range(0, len(elements), _LOADED_AT_ONCE))
-    return table + "".join(f"add element {MAP_TABLE} ports {{ {', '.join(chunk)} }}\n" for chunk in chunks)
+    return table + "".join(f"add element {name} ports {{ {', '.join(chunk)} }}\n" for chunk in chunks)
 
 
 def _address(container: Container) -> str:

@@ -17,11 +17,9 @@ import time
 from contextlib import ExitStack
 from pathlib import Path
 
-from bench.cni import configuration
 from bench.figures import Figure, Results, control_figure, median_figure
 from bench.hosts.ours import DPCTL, Agent, Ours
 from bench.instruments.starter import Starter
-from bench.peers.plugins import NETWORK
 from bench.place import end
 from bench.stage import Stage, containers
 
@@ -42,8 +40,7 @@ def run(stage: Stage) -> None:
         agent = ours.start()
         stage.log.sample("seconds", FIRST, agent.seconds)
         for container in fleet:
-            text = configuration("dataplane", NETWORK, container.ports, container.previous_result())
-            starter.run(ours.plugin("dataplane"), ours.environment("ADD", container), text)
+            ours.call(starter, "ADD", container)
         for turn in stage.turns((START, AGAIN, FLOOR), stage.amount(30, 15, 1)):
             if turn.variant == FLOOR:
                 spent = starter.run(Path(DPCTL[0]), ours.settings, words=(*DPCTL[1:], "--version")).milliseconds / 1000

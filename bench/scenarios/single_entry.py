@@ -38,7 +38,7 @@ from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import block_medians, interval, paired
 from bench.figures.plots import Axis, Bars, Plot, Role, bar
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, Timed, note, took
-from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, single, wrong
+from bench.hosts.chains import DROP_INS, SINGLE, Chain, drop_ins, go_chain, go_roles, single, wrong
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
 from bench.peers.plugins import GoPlugins, found
@@ -109,7 +109,7 @@ def figures(results: Results) -> list[Figure]:
     rows = list[Figure]()
     for verb in VERBS:
         own = results.of(verb, SINGLE)
-        chains = _chains(results)
+        chains = list(go_roles(results))
         rows += [median_figure(f"{name}, {verb}", results.of(verb, name), "ms") for name in (SINGLE, DROP_INS, *chains)]
         rows.append(percentile_figure(f"{SINGLE}, {verb}, p99", own, 0.99, "ms"))
         rows += [
@@ -137,7 +137,7 @@ def plots(results: Results) -> list[Plot]:
     """ADD and DEL of each chain, side by side."""
     drawn: list[Plot] = []
     for verb in ("ADD", "DEL"):
-        roles = {SINGLE: Role.OURS, DROP_INS: Role.OURS_TOO, **_roles(results)}
+        roles = {SINGLE: Role.OURS, DROP_INS: Role.OURS_TOO, **go_roles(results)}
         samples = {name: results.of(verb, name) for name in roles}
         bars = [
             bar(name, roles[name], interval(list(block_medians(found_there).values())))
@@ -155,7 +155,7 @@ def answers(results: Results) -> list[Answer]:
     own = results.of("ADD", SINGLE)
     besides = [
         Beside(role, name, interval(ratios))
-        for name, role in _roles(results).items()
+        for name, role in go_roles(results).items()
         if (ratios := paired(own, results.of("ADD", name)))
     ]
     if not besides:
@@ -211,14 +211,6 @@ def _prove(stage: Stage, subjects: Mapping[str, _Subject]) -> None:
         for verb, doubt in zip(VERBS, doubts, strict=True):
             if doubt:
                 stage.log.note(f"{name}: after {verb} {doubt}")
-
-
-def _chains(results: Results) -> list[str]:
-    return sorted({one.variant for one in results.samples if one.variant.startswith("Go chain ")})
-
-
-def _roles(results: Results) -> dict[str, Role]:
-    return {name: Role.TODAY_TOO if place else Role.TODAY for place, name in enumerate(_chains(results))}
 
 
 def _control(results: Results, verb: str) -> Figure:

@@ -28,11 +28,12 @@ from importlib.metadata import entry_points, version
 from pathlib import Path
 from typing import TypeVar
 
+from control.agent.attention import Events
 from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
 from control.agent.reception import BACKLOG, Reception
 from control.agent.turns import Turns
-from control.agent.watch import Reader, Watch
+from control.agent.watch import Watch
 from control.engine import Engine
 from control.errors import AbandonedError, EngineError
 from control.model import AttachmentKey, Request
@@ -162,6 +163,7 @@ class Agent:
             self.wake,
             collect_after=collect_after,
         )
+        self._events = Events(self._watch)
         self._kept = listener is not None
         self._listener = listener or _listen(path)
         self._listener.setblocking(False)
@@ -185,9 +187,8 @@ class Agent:
             with selectors.DefaultSelector() as selector:
                 reception = Reception(self._listener, selector, self._deliver)
                 selector.register(self._wake, selectors.EVENT_READ)
-                registered = _Registered(selector, self._watch)
                 while not self._stopping:
-                    registered.follow()
+                    self._events.follow(selector)
                     self._turn(selector, reception)
                 reception.close()
         finally:
@@ -207,14 +208,12 @@ class Agent:
 
     def _turn(self, selector: selectors.BaseSelector, reception: Reception) -> None:
         replay = max(0.0, self._replay_at - time.monotonic())
-        timeout = min(self._watch.timeout(), self._every_turn(), reception.patience(), replay)
-        for key, _ in selector.select(timeout):
+        left = self._watch.timeout(), self._events.rest(), self._every_turn(), reception.patience(), replay
+        for key, _ in selector.select(min(left)):
             if key.fileobj is self._wake:
                 self._wake.recv(4096)
-            elif callable(key.data):
-                key.data()
             else:
-                self._watch.read(key.data)
+                key.data()
         reception.expire()
         self._watch.turn()
         if time.monotonic() >= self._replay_at:
@@ -222,6 +221,7 @@ class Agent:
             self._callers.submit(self._replay)
 
     def _deliver(self, connection: socket.socket, body: bytes, netns: int | None) -> None:
+        self._events.pause()
         self._callers.submit(self._answer, connection, body, netns)
 
     def _close(self) -> None:
@@ -231,6 +231,7 @@ class Agent:
         self._history.close()
         self._callers.shutdown(wait=True)
         self._turns.close()
+        self._events.close()
         self._watch.close()
         os.close(self._only)
 
@@ -319,24 +320,6 @@ def load_frontend() -> Frontend:
     if not found.keys() >= {"cni", "replay"}:
         raise EngineError('could not find the frontend "cni": the dataplane package is not installed whole')
     return Frontend(found["cni"].load(), found["replay"].load())
-
-
-class _Registered:
-    """What the watch waits for, in a selector. That changes seldom, and each change is two calls while a request is
-    being served."""
-
-    def __init__(self, selector: selectors.BaseSelector, watch: Watch) -> None:
-        self._selector, self._watch = selector, watch
-        self._readers: set[tuple[int, Reader]] = set()
-
-    def follow(self) -> None:
-        """Before each turn: with what it waits for now, by descriptors that may have been closed since."""
-        wanted = {(reader.fileno(), reader) for reader in self._watch.readers()}
-        for descriptor, _ in self._readers - wanted:
-            self._selector.unregister(descriptor)
-        for descriptor, reader in wanted - self._readers:
-            self._selector.register(descriptor, selectors.EVENT_READ, data=reader)
-        self._readers = wanted
 
 
 def _be_the_only_one(path: Path) -> int:

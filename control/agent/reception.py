@@ -57,6 +57,8 @@ class _Peer:
     body: bytearray = field(default_factory=bytearray)
     missing: int = 0
     netns: int | None = None
+    waited_for: bool = False
+    """Whether the selector has it."""
 
 
 class Reception:
@@ -102,9 +104,11 @@ class Reception:
         connection.setblocking(False)
         peer = _Peer(connection, time.monotonic() + PATIENCE)
         self._peers[peer] = None
-        self._selector.register(connection, selectors.EVENT_READ, partial(self._hear, peer))
-        # Most have said all by now: a turn of the loop less.
+        # Most have said all by now, and need not be waited for.
         self._hear(peer)
+        if peer in self._peers:
+            self._selector.register(connection, selectors.EVENT_READ, partial(self._hear, peer))
+            peer.waited_for = True
 
     def _hear(self, peer: _Peer) -> None:
         try:
@@ -129,7 +133,8 @@ class Reception:
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer]
-        self._selector.unregister(peer.connection)
+        if peer.waited_for:
+            self._selector.unregister(peer.connection)
 
 
 def _read_header(peer: _Peer) -> bool:

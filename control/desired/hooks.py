@@ -18,7 +18,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 
-from control.desired.ruleset import PLAIN, Group, group_of, targets
+from control.desired.ruleset import PLAIN, Group, Variant, group_of, targets
 from control.model import Attachment, ChecksumPolicy, ForeignChain, GuardPolicy, IngressPolicy, PortMapping
 from dataplane import abi
 from dataplane.abi import (
@@ -96,6 +96,11 @@ class HostWide:
     def localhost(self) -> str:
         """By which means they do, in one word."""
         return "cgroups" if self.cookie else "nft" if self.localnet else "off"
+
+    @property
+    def variant(self) -> Variant:
+        """Which skeleton of our table belongs to that."""
+        return Variant(self.mark, localnet=self.localnet and not self.cookie)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,7 +211,7 @@ def port_programs(
             continue
         if one.options.guard is not GuardPolicy.OFF:
             wanted.add((Program.GUARD, port_of(one)))
-        if mode_of(use_of(one), facts) is ChecksumMode.FILL:
+        if mode_for(one, facts) is ChecksumMode.FILL:
             wanted.add((Program.FILL, port_of(one)))
     return frozenset(wanted)
 
@@ -264,10 +269,12 @@ def container_entries(
     maps: frozenset[str] = CONTAINER_MAPS,
 ) -> dict[tuple[str, bytes], bytes]:
     """The entries of these maps."""
-    used = [(one, use_of(one)) for one in attachments]
-    watched = [one for one, use in used if mode_of(use, facts) is not ChecksumMode.OFF]
+    watched: list[Attachment] = []
+    others: list[Attachment] = []
+    for one in attachments:
+        (others if mode_for(one, facts) is ChecksumMode.OFF else watched).append(one)
     # In this order: of two that have published the same port, the last entry counts.
-    reached = [one for one, use in used if host.cookie and use.localhost and mode_of(use, facts) is ChecksumMode.OFF]
+    reached = [one for one in others if host.cookie and use_of(one).localhost]
     return {
         **(_origin_entries(watched) if "origins" in maps else {}),
         **(_published_entries([*watched, *reached]) if "published" in maps else {}),
@@ -347,7 +354,7 @@ def port_entries(
     addresses: dict[tuple[str, bytes], bytes] = {}
     for one in attachments:
         port, level, number = port_of(one), level_of(one), facts[one.key.network].id
-        filled = mode_of(use_of(one), facts) is ChecksumMode.FILL
+        filled = mode_for(one, facts) is ChecksumMode.FILL
         if not port or not (level or filled):
             continue
         other = ports.get(port, Port(number, GuardLevel.OFF))
@@ -398,6 +405,11 @@ def is_manual(map_name: str, value: bytes) -> bool:
 def mode_of(use: Use, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
     """The checksum mode of a use: the operator's word, else the conflist's."""
     return MODES[facts[use.network].checksum or use.checksum]
+
+
+def mode_for(attachment: Attachment, facts: Mapping[str, NetworkFacts]) -> ChecksumMode:
+    """The checksum mode of an attachment, as that of its use."""
+    return MODES[facts[attachment.key.network].checksum or attachment.options.checksum]
 
 
 def is_of_manual(map_name: str, key: bytes, manual_ports: Collection[bytes]) -> bool:

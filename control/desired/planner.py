@@ -1,8 +1,8 @@
 """What must change: desired state as a value, and the steps from one desired state to another.
 
-    before = desired([], others, facts, mark)
-    after  = desired([attachment], [*others, use_of(attachment)], facts, mark)
-    plan(before, after)  ->  load, put entries, attach, set sysctls, run nft, flush flows
+    before = desired([], others, facts, host)
+    after  = desired([attachment], [*others, use_of(attachment)], facts, host)
+    plan(before, after, host.variant)  ->  load, put entries, attach, set sysctls, run nft, flush flows
 
 Only what an attachment can touch is compared: itself, those that share one of its addresses, and the uses of its
 device. ADD, its repetition, DEL and the rollback of each are all this one function.
@@ -16,7 +16,7 @@ from itertools import chain
 
 from control.desired import adminchain, hooks, ruleset, zones
 from control.desired.hooks import Entries, HostWide, NetworkFacts, Use
-from control.desired.ruleset import Group
+from control.desired.ruleset import Group, Variant
 from control.model import Attachment, ForeignChain, IngressPolicy
 from dataplane.abi import ADDRESS, U32, pack_address
 from dataplane.doors import FlowFilter, PortFlags
@@ -184,7 +184,7 @@ def sources(attachments: Iterable[Attachment]) -> frozenset[tuple[str, Address]]
 def plan(
     before: Desired,
     after: Desired,
-    mark: int,
+    variant: Variant,
     *,
     former: Mapping[str, str] | None = None,
 ) -> tuple[Step, ...]:
@@ -196,7 +196,7 @@ def plan(
         *_build_hooks(before, after),
         *_set_sysctls(before, after, former or {}),
         *_set_port_flags(before, after),
-        *_run_nft(before, after, mark),
+        *_run_nft(before, after, variant),
         *zones.change(before.sources, after.sources),
         *_release_ports(before, after),
         *_remove_hooks(before, after),
@@ -295,20 +295,13 @@ def _release_ports(before: Desired, after: Desired) -> Iterable[Step]:
             yield SetPortFlags(port, use.former.where(use.needs), optional=True)
 
 
-def _run_nft(before: Desired, after: Desired, mark: int) -> Iterable[Step]:
+def _run_nft(before: Desired, after: Desired, variant: Variant) -> Iterable[Step]:
     growing, shrinking = before.groups | after.groups, after.groups
-    do = (
-        ruleset.regroup(before.groups, growing)
-        + ruleset.change(before.elements, after.elements)
-        + ruleset.regroup(growing, shrinking)
-    )
-    undo = (
-        ruleset.regroup(after.groups, growing)
-        + ruleset.change(after.elements, before.elements)
-        + ruleset.regroup(growing, before.groups)
-    )
+    there, back = ruleset.both_ways(before.elements, after.elements)
+    do = ruleset.regroup(before.groups, growing) + there + ruleset.regroup(growing, shrinking)
+    undo = ruleset.regroup(after.groups, growing) + back + ruleset.regroup(growing, before.groups)
     if do:
-        yield RunNft(ruleset.guarded(mark, do), ruleset.guarded(mark, undo))
+        yield RunNft(ruleset.guarded(variant, do), ruleset.guarded(variant, undo))
     if chains := after.admin_chains - before.admin_chains:
         yield RunNft(adminchain.transaction(chains), Transaction())
     accept = sorted(after.accepts - before.accepts, key=str)

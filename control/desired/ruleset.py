@@ -1,18 +1,27 @@
 """From attachments to nftables: the table's skeleton as data, and what an attachment adds to it as elements.
 
     hook         chain            what it does, and why there
-    prerouting   loopback_guard   raw (-300), before NAT: route_localnet, which localhost needs where nftables serves
-                                  it, must not let others reach the host's 127.0.0.0/8 (CVE-2020-8558)
+    prerouting   loopback_guard   raw (-300), before NAT, and only where nftables serves localhost: that needs
+                                  route_localnet, by which nobody else must reach the host's 127.0.0.0/8
+                                  (CVE-2020-8558)
     prerouting   publish_in       dstnat (-100): traffic to an address of this host, and no other (CVE-2025-67499),
-    output       publish_out      is looked up in the publish maps: host-address-specific first, then wildcard
+    output       publish_out      is looked up in the publish maps: host-address-specific first (publish_host, for
+                                  addresses that have such ports), then wildcard. From outside 127.0.0.0/8 is nobody's:
+                                  the kernel drops that only behind this hook, where it had another address by then
     forward      forward          filter (0): published traffic is accepted and marked, so that the isolation program
                                   lets it cross networks; nothing else keeps that mark
     postrouting  source           srcnat (100): hairpin and localhost connections are masqueraded, or answers would
                                   bypass the host; egress where the network asks for it; nothing else, so that
                                   containers see their clients' addresses
 
+What a client from outside pays to reach a published port is what the order of rules is for: IPv4 before IPv6, one
+question for the route, one for its host address, one for the port, and on its way out one whether it is a container of
+ours and one for ``masqAll``. Whatever only containers need is behind a jump that nobody else takes. Each look-up costs
+half a hundredth of a first packet, one in an interval map with concatenated keys more than twice as much, though it be
+empty; and each expression in ``forward`` is evaluated for all packets.
+
 Containers appear only as elements. The one exception are ``conditionsV4/V6``: each distinct set of conditions (a
-``Group``) has publish maps of its own behind its own two rules.
+``Group``) has publish maps of its own behind its own rules.
 """
 
 from __future__ import annotations
@@ -55,8 +64,21 @@ _RANGE_TARGET = {4: ("ipv4_addr",), 6: ("ipv6_addr",)}
 _TARGET = {4: ("ipv4_addr", "inet_service"), 6: ("ipv6_addr", "inet_service")}
 _ON_DEVICE = {4: ("iface_index", "ipv4_addr"), 6: ("iface_index", "ipv6_addr")}
 _IP = {4: "ip", 6: "ip6"}
+_PORT = "meta l4proto . th dport"
 
-SETS = tuple(
+SHORTCUTS = tuple(
+    declared
+    for version in (4, 6)
+    for declared in (
+        # Addresses of this host that something is published on, and not on all of them.
+        Set(f"specific{version}", _HOST_KEY[version][:1]),
+        # Addresses of all attached containers.
+        Set(f"sources{version}", _HOST_KEY[version][:1]),
+    )
+)
+"""Sets that say nothing new, but whether it is worth asking further. Their elements are nobody's, and have no owner."""
+
+SETS = SHORTCUTS + tuple(
     declared
     for version in (4, 6)
     for declared in (
@@ -77,44 +99,58 @@ SETS = tuple(
     )
 )
 
+_LOOPBACK_GUARD = BaseChain("loopback_guard", "filter", "prerouting", -300)
 CHAINS: tuple[Chain, ...] = (
-    BaseChain("loopback_guard", "filter", "prerouting", -300),
     BaseChain("publish_in", "nat", "prerouting", -100),
     BaseChain("publish_out", "nat", "output", -100),
     BaseChain("forward", "filter", "forward", 0),
     BaseChain("source", "nat", "postrouting", 100),
     Chain("publish_host"),
-    Chain("publish_any"),
+    Chain("source_container"),
     Chain("source_published"),
 )
+"""Those of every variant."""
 
+_LOOKUP_CHAINS = ("publish_in", "publish_out", "publish_host")
+_FOREIGN_LOOPBACK = 'ip daddr 127.0.0.0/8 iif != "lo" counter drop'
+_PUBLISHED = "ct status & (dnat | snat) == dnat"
 _EGRESS = (
     "{ip} saddr @egress{version} oif . {ip} saddr != @members{version} oif . {ip} daddr != @routed{version}"
     " {ip} daddr != {multicast} masquerade"
 )
 _RULES = (
-    Rule("loopback_guard", 'iif != "lo" ip daddr 127.0.0.0/8 counter drop'),
-    *(
-        Rule(chain, f"fib daddr type local jump {target}")
-        for chain in ("publish_in", "publish_out")
-        for target in ("publish_host", "publish_any")
-    ),
     Rule("forward", "ct status dnat meta mark set meta mark | {mark} accept"),
     # The mark is a way through isolation: nothing else leaves this chain with it, whoever set it.
     Rule("forward", "meta mark & {mark} != 0x00000000 meta mark set meta mark & {others}"),
     Rule("forward", "ct state established,related accept"),
-    Rule("source", "ct status & (dnat | snat) == dnat jump source_published"),
-    Rule("source", _EGRESS.format(ip="ip", version=4, multicast="224.0.0.0/4")),
-    Rule("source", _EGRESS.format(ip="ip6", version=6, multicast="ff00::/8")),
+    Rule("source", "ip saddr @sources4 goto source_container"),
+    Rule("source", f"oif . ip daddr @masq_all4 {_PUBLISHED} masquerade"),
+    Rule("source", "ip6 saddr @sources6 goto source_container"),
+    Rule("source", f"oif . ip6 daddr @masq_all6 {_PUBLISHED} masquerade"),
+    Rule("source_container", f"{_PUBLISHED} jump source_published"),
+    Rule("source_container", _EGRESS.format(ip="ip", version=4, multicast="224.0.0.0/4")),
+    Rule("source_container", _EGRESS.format(ip="ip6", version=6, multicast="ff00::/8")),
     Rule("source_published", "oif . ip daddr @masq_all4 masquerade"),
     Rule("source_published", "oif . ip6 daddr @masq_all6 masquerade"),
-    Rule("source_published", "ip saddr 127.0.0.0/8 oif . ip daddr @snat4 masquerade"),
     Rule("source_published", "oif . ip saddr @members4 oif . ip daddr @snat4 masquerade"),
     Rule("source_published", "oif . ip6 saddr @members6 oif . ip6 daddr @snat6 masquerade"),
     # What reaches a container of ours otherwise is answered through this host: its client keeps its address.
     Rule("source_published", "oif . ip daddr @members4 accept"),
     Rule("source_published", "oif . ip6 daddr @members6 accept"),
 )
+_LOCALNET_RULES = (
+    Rule("loopback_guard", _FOREIGN_LOOPBACK),
+    Rule("source", f"ip saddr 127.0.0.0/8 oif . ip daddr @snat4 {_PUBLISHED} masquerade"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Which skeleton: what is written for one variant is refused by the table of another."""
+
+    mark: int = DEFAULT_MARK
+    localnet: bool = True
+    """Whether nftables serves localhost, by connections of 127.0.0.0/8 that leave for a container."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,14 +181,13 @@ class Group:
         """All four."""
         return tuple(self.map(host=host, ranges=ranges) for host in (True, False) for ranges in (False, True))
 
-    def rules(self) -> tuple[Rule, ...]:
-        """The look-ups: the host-address-specific ones in a chain of their own, which is entered first."""
+    def lookups(self, chain: str, *, host: bool) -> tuple[Rule, ...]:
+        """The two rules of a chain by which its ports are found: for one host address or all."""
         ip = _IP[self.version]
         when = "".join(f"{condition} " for condition in self.conditions)
-        port = "meta l4proto . th dport"
+        key = f"{ip} daddr . {_PORT}" if host else _PORT
         return tuple(
             Rule(chain, f"{when}dnat {ip} to {key} map @{self.map(host=host, ranges=ranges).name}")
-            for chain, key, host in (("publish_host", f"{ip} daddr . {port}", True), ("publish_any", port, False))
             for ranges in (False, True)
         )
 
@@ -161,23 +196,23 @@ PLAIN = (Group(4, ()), Group(6, ()))
 
 
 @cache
-def schema(mark: int) -> Set:
+def schema(variant: Variant) -> Set:
     """A set without elements whose name says which skeleton this is: flushing it fails unless the table is that one."""
-    rules = [*_static_rules(mark), *(rule for group in PLAIN for rule in group.rules())]
     parts = [declared.declaration() for declared in SETS]
-    parts += [chain.declaration() for chain in CHAINS] + [rule.declaration() for rule in rules]
+    parts += [chain.declaration() for chain in _chains(variant)]
+    parts += [rule.declaration() for rule in (*_static_rules(variant), *_lookups(PLAIN))]
     return Set("schema_" + sha256("\n".join(parts).encode()).hexdigest()[:12], ("mark",))
 
 
-def skeleton(mark: int, groups: Iterable[Group], *, owned: bool = False) -> Transaction:
+def skeleton(variant: Variant, groups: Iterable[Group], *, owned: bool = False) -> Transaction:
     """The table without a container: replaces whatever is there."""
     groups = _sorted({*PLAIN, *groups})
     commands: list[Command] = [add(), delete(), add(OwnedTable(Table.MAIN) if owned else Table.MAIN)]
-    commands += [add(declared) for declared in (*SETS, schema(mark))]
-    commands += [add(chain) for chain in CHAINS]
-    commands += [add(rule) for rule in _static_rules(mark)]
-    commands += [add(declared) for group in groups for declared in group.maps()]
-    return Transaction(tuple(commands)) + _lookups(groups)
+    commands += [add(declared) for declared in (*SETS, schema(variant))]
+    commands += [add(chain) for chain in _chains(variant)]
+    commands += [add(rule) for rule in _static_rules(variant)]
+    commands += [add(declared) for group in groups if group.conditions for declared in group.maps()]
+    return Transaction((*commands, *map(add, _lookups(groups))))
 
 
 def removal() -> Transaction:
@@ -195,20 +230,31 @@ def regroup(before: frozenset[Group], after: frozenset[Group]) -> Transaction:
     if before == after:
         return Transaction()
     make = [add(declared) for group in _sorted(after - before) for declared in group.maps()]
-    clear = [flush(Chain("publish_host")), flush(Chain("publish_any"))]
+    clear = [flush(Chain(name)) for name in _LOOKUP_CHAINS]
+    look_up = map(add, _lookups({*PLAIN, *after}))
     drop = [delete(declared) for group in _sorted(before - after) for declared in group.maps()]
-    return Transaction((*make, *clear)) + _lookups(_sorted({*PLAIN, *after})) + Transaction(tuple(drop))
+    return Transaction((*make, *clear, *look_up, *drop))
 
 
-def guarded(mark: int, transaction: Transaction) -> Transaction:
-    """The transaction, refused by the kernel (ENOENT) when our table is missing or another version's."""
-    return Transaction((flush(schema(mark)),)) + transaction if transaction else transaction
+def guarded(variant: Variant, transaction: Transaction) -> Transaction:
+    """The transaction, refused by the kernel (ENOENT) when our table is missing, another version's or variant's."""
+    return Transaction((flush(schema(variant)),)) + transaction if transaction else transaction
 
 
 def change(before: frozenset[Element], after: frozenset[Element]) -> Transaction:
     """Go from one collection of elements to another. A port that somebody else holds is refused (EEXIST)."""
+    there, _ = both_ways(before, after)
+    return there
+
+
+def both_ways(before: frozenset[Element], after: frozenset[Element]) -> tuple[Transaction, Transaction]:
+    """As ``change``, and the way back."""
     gone = sorted(before - after, key=_order)
     new = sorted(after - before, key=_order)
+    return _exchange(gone, new), _exchange(new, gone)
+
+
+def _exchange(gone: Iterable[Element], new: Iterable[Element]) -> Transaction:
     commands = [delete(element) for element in gone]
     # Sets are shared: another attachment with the same address may have added the same element.
     commands += [create(element) if element.value else add(element) for element in new]
@@ -237,6 +283,7 @@ def around_ports(attachment: Attachment) -> Iterator[Element]:
     for address in request.addresses:
         on_device = (device, address)
         yield Element(f"members{address.version}", on_device, comment=owner)
+        yield Element(f"sources{address.version}", (address,))
         if attachment.device.routed:
             yield Element(f"routed{address.version}", on_device, comment=owner)
         if options.ip_masq:
@@ -247,6 +294,22 @@ def around_ports(attachment: Attachment) -> Iterator[Element]:
             yield Element(f"masq_all{address.version}", (device, address), comment=owner)
         elif served and options.snat:
             yield Element(f"snat{address.version}", (device, address), comment=owner)
+    yield from map(specific, host_addresses(attachment))
+
+
+def host_addresses(attachment: Attachment) -> frozenset[Address]:
+    """The addresses of this host that an attachment has ports on which are not on all of them."""
+    return frozenset(
+        mapping.host_address
+        for target in targets(attachment)
+        for mapping in attachment.published(target.version)
+        if mapping.host_address is not None and not mapping.wildcard
+    )
+
+
+def specific(address: Address) -> Element:
+    """The element by which ports on this address of the host are looked up at all; all that have some share it."""
+    return Element(f"specific{address.version}", (address,))
 
 
 def runs(mappings: Iterable[PortMapping]) -> list[tuple[PortMapping, ...]]:
@@ -322,16 +385,33 @@ def chain_ref(chain: ForeignChain) -> ChainRef:
 
 def _sorted(groups: Iterable[Group]) -> list[Group]:
     # In the order of their rules: ports with conditions before those without, as the narrower match.
-    return sorted(groups, key=lambda group: (group.suffix == "", group.version, group.suffix))
+    return sorted(groups, key=lambda group: (group.version, group.suffix == "", group.suffix))
 
 
-def _static_rules(mark: int) -> tuple[Rule, ...]:
-    bit, others = f"{mark:#010x}", f"{mark ^ 0xFFFFFFFF:#010x}"
-    return tuple(Rule(rule.chain, rule.text.replace("{mark}", bit).replace("{others}", others)) for rule in _RULES)
+def _chains(variant: Variant) -> tuple[Chain, ...]:
+    return (_LOOPBACK_GUARD, *CHAINS) if variant.localnet else CHAINS
 
 
-def _lookups(groups: Iterable[Group]) -> Transaction:
-    return Transaction(tuple(add(rule) for group in groups for rule in group.rules()))
+def _static_rules(variant: Variant) -> tuple[Rule, ...]:
+    bit, others = f"{variant.mark:#010x}", f"{variant.mark ^ 0xFFFFFFFF:#010x}"
+    rules = (*_RULES, *_LOCALNET_RULES) if variant.localnet else _RULES
+    return tuple(Rule(rule.chain, rule.text.replace("{mark}", bit).replace("{others}", others)) for rule in rules)
+
+
+def _lookups(groups: Iterable[Group]) -> Iterator[Rule]:
+    """The rules of the chains that look ports up, all of them."""
+    groups = _sorted(groups)
+    for chain in ("publish_in", "publish_out"):
+        yield Rule(chain, "fib daddr type != local accept")
+        if chain == "publish_in":
+            yield Rule(chain, _FOREIGN_LOOPBACK)
+        for version in (4, 6):
+            yield Rule(chain, f"{_IP[version]} daddr @specific{version} jump publish_host")
+            for group in groups:
+                if group.version == version:
+                    yield from group.lookups(chain, host=False)
+    for group in groups:
+        yield from group.lookups("publish_host", host=True)
 
 
 def _order(element: Element) -> tuple[str, str]:

@@ -56,8 +56,7 @@ class Repair:
 
     def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, host: HostWide) -> None:
         self._kernel, self._store, self._skeleton, self._mirror, self._host = kernel, store, skeleton, mirror, host
-        self._mark = host.mark
-        self._tables = Tables(kernel.nft, store, skeleton, mirror, host.mark)
+        self._tables = Tables(kernel.nft, store, skeleton, mirror, host.variant)
         self._told_addresses: tuple[Address, ...] | None = None
         self._maps_due: frozenset[str] = frozenset()
         """The maps about containers at all entries of which the next look at the programs is, and not only at those of
@@ -111,16 +110,18 @@ class Repair:
         if everything.entries or everything.hooks or everything.localhost:
             self._kernel.programs.load()  # it may be due for something else, and the pins be gone as well
         left = self.everything(self._store.touched(), living=False)
+        former = self._store.former_sysctls()
+        stale = former.keys() - everything.device_sysctls.keys()
+        # Of what nobody wants any more, such as route_localnet once localhost is served by other means: before the
+        # table goes that kept others from using it.
+        self._run(SetSysctl(name, former[name], optional=True) for name in sorted(stale))
         self._tables.replace()
         self._remember_sysctls(everything)
         former = self._store.former_sysctls()
-        stale = former.keys() - everything.device_sysctls.keys()
         # First away with what an interrupted change may have left, then all that should be there once more.
-        away = planner.plan(left, everything, self._mark, former=former)
-        again = planner.plan(self.nothing(), everything, self._mark)
+        away = planner.plan(left, everything, self._host.variant, former=former)
+        again = planner.plan(self.nothing(), everything, self._host.variant)
         steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
-        # Of what nobody wants any more, such as route_localnet once localhost is served by other means.
-        steps += [SetSysctl(name, former[name], optional=True) for name in sorted(stale)]
         flows = planner.flush_flows(self.flow_filters(self._store.touched()))
         self._run([*self._surplus(everything), *steps, *self.host_addresses(everything), *flows])
         self._store.forget_sysctls((left.device_sysctls.keys() - everything.device_sysctls.keys()) | stale)
@@ -314,7 +315,7 @@ class Repair:
         return tuple(text for text in found if text not in left), left
 
     def _put_right(self, part: Part, wanted: Desired, observed: Observed) -> None:
-        self._run(planner.plan(there(wanted, observed, {part}), wanted, self._mark))
+        self._run(planner.plan(there(wanted, observed, {part}), wanted, self._host.variant))
 
     def _run(self, steps: Iterable[Step]) -> None:
         errors = apply_all(steps, self._kernel)

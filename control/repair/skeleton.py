@@ -1,18 +1,19 @@
 """Whether chains, sets and rules of our table are still as they were written, at the price of one message.
 
-The state keeps the skeleton's fingerprint, and the generation of the ruleset at which it was last found right. As long
-as the kernel answers with that generation nobody has changed anything, and where it does not, the fingerprint costs the
-same however many elements there are. (Earlier versions kept the text, which takes a hundred milliseconds to list for
-ten thousand elements, whoever changed whatever.)
+The state keeps the skeleton's fingerprint, and the generation of the ruleset at which it was last found right, with the
+name of the schema that it was right by. As long as the kernel answers with that generation nobody has changed anything,
+and where it does not, the fingerprint costs the same however many elements there are. (Earlier versions kept the text,
+which takes a hundred milliseconds to list for ten thousand elements, whoever changed whatever.)
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from enum import StrEnum
 
+from control.desired.ruleset import Variant, schema
 from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
@@ -27,22 +28,25 @@ class Chains(StrEnum):
     INTACT = "as they were written"
     ALTERED = "chains or rules of table inet dataplane were altered"
     MISSING = "table inet dataplane was wiped"
+    OTHER = "table inet dataplane is another version's, or made for another mark or way to serve localhost"
 
 
 class Skeleton:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, nft: Nft, store: Store) -> None:
-        self._nft, self._store = nft, store
+    def __init__(self, nft: Nft, store: Store, variant: Variant) -> None:
+        self._nft, self._store, self._schema = nft, store, schema(variant)
         self.own: deque[int] = deque(maxlen=64)
         """The last generations that were certainly our own doing, the newest last."""
+        self._passed: dict[str, str] = {}
 
     def keep(self) -> None:
         """Take what is there now for right: it was just written."""
         # In this order, so that a change by somebody else in between is found by the next look, and not missed.
         generation = self._nft.generation()
+        self._passed.clear()
         self._store.keep_fact(_FINGERPRINT, self._nft.fingerprint())
-        self._store.keep_fact(_GENERATION, str(generation))
+        self._store.keep_fact(_GENERATION, self._seen(generation))
         reached(Point.SKELETON_KEPT)
 
     def intact(self) -> bool:
@@ -51,12 +55,14 @@ class Skeleton:
 
     def chains(self) -> Chains:
         """What became of the skeleton since it was last written."""
-        generation = str(self._nft.generation())
+        generation = self._seen(self._nft.generation())
         if generation == self._store.fact(_GENERATION):
             return Chains.INTACT
         found, known = self._nft.fingerprint(), self._store.fact(_FINGERPRINT)
         if not found:
             return Chains.MISSING
+        if not self._nft.has_set(self._schema):
+            return Chains.OTHER
         if known is None and self._nft.skeleton_text() == self._store.fact(_TEXT):
             known = found
             self._store.keep_fact(_FINGERPRINT, found)
@@ -67,13 +73,15 @@ class Skeleton:
 
     @contextmanager
     def untouched_by(self, transactions: int) -> Iterator[list[DataplaneError]]:
-        """Go on trusting the skeleton over so many transactions of our own, which change elements only.
+        """Go on trusting the skeleton over so many transactions of our own, which change elements only, once the state
+        has the ``passed`` facts: it keeps them with the change itself.
 
         Any other number of transactions meanwhile means that somebody else was there, too; and so may an error, which
         is raised, or put into the list.
         """
         errors: list[DataplaneError] = []
         before = self._nft.generation()
+        self._passed.clear()
         yield errors
         after = self._nft.generation()
         if after - before != transactions or errors:
@@ -81,5 +89,12 @@ class Skeleton:
         if transactions == 1:
             # Of several, one may have had nothing to do, and a stranger's have taken its number.
             self.own.append(after)
-        if self._store.fact(_GENERATION) == str(before):
-            self._store.keep_fact(_GENERATION, str(after))
+        if self._store.fact(_GENERATION) == self._seen(before):
+            self._passed[_GENERATION] = self._seen(after)
+
+    def passed(self) -> Mapping[str, str]:
+        """The facts that the state is to keep together with the change that was just made."""
+        return self._passed
+
+    def _seen(self, generation: int) -> str:
+        return f"{generation} {self._schema.name}"

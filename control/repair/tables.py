@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from control.desired import adminchain, ruleset
 from control.desired.hooks import Use
-from control.desired.ruleset import PLAIN
+from control.desired.ruleset import PLAIN, Variant
 from control.repair.skeleton import Chains, Skeleton
 from control.state.mirror import Contents, Mirror
 from control.state.store import Store
@@ -59,8 +59,8 @@ class Lack:
 class Tables:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, nft: Nft, store: Store, skeleton: Skeleton, mirror: Mirror, mark: int) -> None:
-        self._nft, self._store, self._skeleton, self._mirror, self._mark = nft, store, skeleton, mirror, mark
+    def __init__(self, nft: Nft, store: Store, skeleton: Skeleton, mirror: Mirror, variant: Variant) -> None:
+        self._nft, self._store, self._skeleton, self._mirror, self._variant = nft, store, skeleton, mirror, variant
         self._owned = False
 
     def own(self) -> bool:
@@ -90,7 +90,7 @@ class Tables:
             come = Transaction(tuple(create(one) if one.value else add(one) for one in lack.missing))
             try:
                 with self._skeleton.untouched_by(1):
-                    self._nft.run(ruleset.guarded(self._mark, gone + come))
+                    self._nft.run(ruleset.guarded(self._variant, gone + come))
             except NftError as error:
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
                     raise
@@ -111,7 +111,7 @@ class Tables:
             if wanted.values
         )
         self._run_anew(
-            ruleset.skeleton(self._mark, groups, owned=self._owned)
+            ruleset.skeleton(self._variant, groups, owned=self._owned)
             + Transaction(tuple(add(batch) for batch in fill))
             + adminchain.transaction(_admin_chains(uses))
         )

@@ -30,6 +30,9 @@ T = TypeVar("T")
 
 _AT_ONCE = 2_000
 """Published ports that are packed in one piece; of one attachment always all."""
+_MAX_BEHIND = 32
+"""Changes that the sets may be behind before each change has a part in making up for it: whoever asks for these wants
+them within a millisecond or two."""
 
 
 @dataclass(slots=True)
@@ -48,8 +51,12 @@ class Mirror:
         self._version: Version | None = None
         self._attachments: dict[AttachmentKey, Attachment] = {}
         self._sets: dict[str, Contents] = {}
-        self._unpacked: dict[AttachmentKey, None] = {}
-        """The attachments whose elements are not in there yet."""
+        self._unpacked: dict[AttachmentKey, Attachment] = {}
+        """The attachments whose elements are not in there yet, as they were when the first of them was packed."""
+        self._behind: list[tuple[frozenset[Element], frozenset[Element]]] = []
+        """What changes since then took away and brought that the sets do not show yet: nobody who changes one container
+        waits until its elements are printed. Attachments share elements, so these follow when all are packed, in turn.
+        """
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
@@ -86,14 +93,16 @@ class Mirror:
             return False
         ports = 0
         while self._unpacked and ports < _AT_ONCE:
-            one = self._attachments[next(iter(self._unpacked))]
+            one = self._unpacked.pop(next(iter(self._unpacked)))
             _add(self._sets, contents(one))
-            del self._unpacked[one.key]
             ports += len(one.request.mappings)
-        return not self._unpacked
+        if self._unpacked:
+            return False
+        self._catch_up()
+        return True
 
     def changed(
-        self, key: AttachmentKey, new: Attachment | None, gone: Iterable[Element], come: Iterable[Element]
+        self, key: AttachmentKey, new: Attachment | None, gone: frozenset[Element], come: frozenset[Element]
     ) -> None:
         """Follow a change that was just committed, the only one since this was last asked; ``gone`` and ``come`` are
         the elements that it took away and brought."""
@@ -105,16 +114,15 @@ class Mirror:
             self.forget()
             return
         self._put(key, new)
-        if key in self._unpacked:
-            if new is None:
-                del self._unpacked[key]
+        if not self._sets:
+            # Nothing is packed that could be behind.
+            self._unpacked.pop(key, None)
+            if new is not None:
+                self._unpacked[key] = new
             return
-        for element in gone:
-            if held := self._sets.get(element.set_name):
-                packed = pack(element).key
-                held.values.pop(packed, None)
-                held.printed.pop(packed, None)
-        _add(self._sets, ((element.set_name, printed(element)) for element in come))
+        self._behind.append((gone, come))
+        if len(self._behind) > _MAX_BEHIND:
+            self.read_on()
 
     def forget(self) -> None:
         """Read the state again before the next answer."""
@@ -145,9 +153,20 @@ class Mirror:
                 veths.setdefault(veth, {})[one.key] = None
         self._veths = veths
         self._attachments, self._version = read, version
-        self._sets, self._unpacked = {}, dict.fromkeys(read)
+        self._sets, self._unpacked = {}, dict(read)
+        self._behind.clear()
         self.readings += 1
         return True
+
+    def _catch_up(self) -> None:
+        for gone, come in self._behind:
+            for element in gone:
+                if held := self._sets.get(element.set_name):
+                    packed = pack(element).key
+                    held.values.pop(packed, None)
+                    held.printed.pop(packed, None)
+            _add(self._sets, ((element.set_name, printed(element)) for element in come))
+        self._behind.clear()
 
     def _put(self, key: AttachmentKey, new: Attachment | None) -> None:
         former = self._attachments.pop(key, None)

@@ -43,6 +43,15 @@ class Rows:
 
     def __init__(self, database: Database) -> None:
         self._db = database
+        self._encoded: tuple[Attachment | None, str] = None, ""
+
+    def document(self, attachment: Attachment) -> str:
+        """As ``encode``, which is asked twice of what changes: for the journal, and for its row."""
+        known, document = self._encoded
+        if known is not attachment:
+            document = encode(attachment)
+            self._encoded = attachment, document
+        return document
 
     def read(self, query: str, values: tuple[object, ...] = ()) -> list[Attachment]:
         """The attachments of a query for documents. Raises ``DocumentError`` where one is damaged."""
@@ -60,7 +69,7 @@ class Rows:
             digest = sha256(repr(use).encode()).hexdigest()[:16]
             self._db.run(
                 "INSERT INTO attachments VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*key_columns, use.device, use.device_name, digest, bool(use.groups), encode(attachment)),
+                (*key_columns, use.device, use.device_name, digest, bool(use.groups), self.document(attachment)),
             )
             addresses = {str(address) for address in attachment.request.addresses}
             self._db.run_many(

@@ -18,29 +18,39 @@ Be aware: every method expects that the caller holds the state's lock (``control
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from control.desired.hooks import NetworkFacts, Use
 from control.model import Attachment, AttachmentKey, ChecksumPolicy, Claim, Device
-from control.state.codec import encode
 from control.state.database import Database, Version
 from control.state.recovery import Recovery
 from control.state.rows import KEY, Rows, columns, port_slots
 from control.state.uses import Uses
 from dataplane.crashpoints import Point, reached
+from dataplane.types import Address
 
 if TYPE_CHECKING:
     from control.state.rebuild import Rebuilt
 
 _ALL = f"SELECT document FROM attachments ORDER BY {KEY}"
 _OF_NETWORK = f"SELECT document FROM attachments WHERE network = ? ORDER BY {KEY}"
-_OF_CONTAINER = f"SELECT document FROM attachments WHERE container = ? ORDER BY {KEY}"
+_BESIDE = f"SELECT document FROM attachments WHERE container = ? AND ({KEY}) != (?, ?, ?, ?) ORDER BY {KEY}"
 _HOLDER = f"SELECT {KEY} FROM ports WHERE port_group = ? AND address = ? AND protocol = ? AND port = ?"
 _UNUSED = "DELETE FROM networks WHERE name NOT IN (SELECT network FROM attachments)"
 _ANY_UNUSED = "SELECT 1 FROM networks WHERE name NOT IN (SELECT network FROM attachments) LIMIT 1"
 _FACTS = "SELECT id, checksum FROM networks WHERE name = ?"
+# Whoever has a port on an address, in any group: one step in the index for each group.
+_ON_ADDRESS = f"""
+WITH RECURSIVE each(name) AS (
+    SELECT min(port_group) FROM ports
+    UNION ALL SELECT (SELECT min(port_group) FROM ports WHERE port_group > each.name) FROM each WHERE name IS NOT NULL
+)
+SELECT 1 FROM each WHERE EXISTS (
+    SELECT 1 FROM ports WHERE port_group = each.name AND address = ? AND ({KEY}) != (?, ?, ?, ?)
+) LIMIT 1
+"""
 _A_FEW = 8
 _FORGOTTEN_BY_CLEAR = ("attachments", "addresses", "ports", "networks", "sysctls", "facts", "rebuilt")
 
@@ -94,9 +104,15 @@ class Store:
                     found[other] = attachment
         return tuple(found.values())
 
-    def of_container(self, container: str) -> tuple[Attachment, ...]:
-        """All attachments of a container."""
-        return tuple(self.recovery.read(_OF_CONTAINER, (container,)))
+    def beside(self, key: AttachmentKey) -> tuple[Attachment, ...]:
+        """The other attachments of the same container."""
+        return tuple(self.recovery.read(_BESIDE, (key.container, *columns(key))))
+
+    def published_on(self, addresses: Iterable[Address], key: AttachmentKey) -> frozenset[Address]:
+        """Which of these addresses of the host attachments other than ``key`` have ports on, and not on all."""
+        return frozenset(
+            address for address in addresses if self._db.run(_ON_ADDRESS, (str(address), *columns(key))).fetchone()
+        )
 
     def fellows(self, key: AttachmentKey) -> tuple[Attachment, ...]:
         """A few of the other attachments of the same network."""
@@ -137,7 +153,7 @@ class Store:
     def begin(self, touched: Iterable[Attachment]) -> int:
         """Note that the kernel is about to change: it may hold any of these. The number of the note, for its end."""
         batch: int = self._db.run("SELECT coalesce(max(batch), 0) + 1 FROM journal").fetchone()[0]
-        documents: list[str | None] = [encode(attachment) for attachment in touched]
+        documents: list[str | None] = [self._rows.document(attachment) for attachment in touched]
         self._db.run_many("INSERT INTO journal VALUES (?, ?)", [(batch, one) for one in documents or [None]])
         reached(Point.CHANGE_NOTED)
         return batch
@@ -154,9 +170,10 @@ class Store:
         attachment: Attachment | None,
         batch: int | None = None,
         restored: Iterable[str] = (),
+        facts: Mapping[str, str] | None = None,
     ) -> None:
-        """End a change: from here on the state has this attachment for the key, or none. Its note goes, if named, and
-        the former values of sysctls that were ``restored``."""
+        """End a change: from here on the state has this attachment for the key, or none, and these single values. Its
+        note goes, if named, and the former values of sysctls that were ``restored``."""
         with self._db.transaction():
             self._rows.put(key, attachment)
             if attachment is None:
@@ -165,6 +182,8 @@ class Store:
             self._db.run("DELETE FROM journal WHERE batch = ?", (batch,))
             for name in restored:
                 self._db.run("DELETE FROM sysctls WHERE name = ?", (name,))
+            for name, value in (facts or {}).items():
+                self.keep_fact(name, value)
         reached(Point.CHANGE_COMMITTED)
 
     def interrupted(self) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from control.desired.owners import MAIN_PLUGINS, comment_of, key_of
 from control.desired.planner import route_localnet
-from control.desired.ruleset import PLAIN, SETS
+from control.desired.ruleset import PLAIN, SETS, SHORTCUTS
 from control.errors import BusyError, DifferenceError
 from control.ipam.leases import DATA_DIR, LeaseStore, Owner
 from control.model import AttachmentKey
@@ -74,7 +74,7 @@ def survey(kernel: Kernel, netns_dir: Path = NETNS_DIR, lease_dir: Path = DATA_D
 def _elements(kernel: Kernel, rules: str, tables: frozenset[Table]) -> Iterator[Element]:
     sets: list[Set] = []
     if Table.MAIN in tables:
-        sets += SETS
+        sets += (one for one in SETS if one not in SHORTCUTS)
         for version, suffix, _ in groups_of(rules):
             plain = next(group for group in PLAIN if group.version == version)
             sets += (replace(declared, name=declared.name + suffix) for declared in plain.maps())

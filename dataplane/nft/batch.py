@@ -17,7 +17,7 @@ from itertools import groupby
 
 from dataplane.netlink import ACK, CREATE, EXCLUSIVE, NESTED, Message, attribute, exchange_all, text_attribute
 from dataplane.nft.elements import pack
-from dataplane.nft.objects import Element, PortRange, Set, Table
+from dataplane.nft.objects import Atom, Element, PortRange, Set, Table
 from dataplane.nft.transaction import Command, Transaction
 
 _NETFILTER = 12  # NETLINK_NETFILTER
@@ -79,7 +79,7 @@ def _set(table: Table, name: str) -> bytes:
 def _element(element: Element, *, whole: bool) -> bytes:
     key, value = pack(element)
     last = b""
-    if any(type(atom) is PortRange and atom.first != atom.last for atom in element.key):
+    if PortRange in map(type, element.key) and any(_is_wide(atom) for atom in element.key):
         key, last = key[: len(key) // 2], key[len(key) // 2 :]
     parts = attribute(_KEY, attribute(_VALUE, key))
     if last:
@@ -90,6 +90,10 @@ def _element(element: Element, *, whole: bool) -> bytes:
         comment = element.comment.text.encode() + b"\0"
         parts += attribute(_USERDATA, bytes([_COMMENT, len(comment)]) + comment)
     return attribute(_ELEMENT, parts)
+
+
+def _is_wide(atom: Atom) -> bool:
+    return isinstance(atom, PortRange) and atom.first != atom.last
 
 
 def _chunks(elements: Iterator[bytes]) -> Iterator[bytes]:

@@ -20,7 +20,7 @@ from typing import Any
 from dataplane.errors import ForeignChainError, MissingDependencyError, NftError
 from dataplane.nft import batch
 from dataplane.nft.chains import chains
-from dataplane.nft.dump import held, holds, tables, values
+from dataplane.nft.dump import has_set, held, holds, tables, values
 from dataplane.nft.elements import Held
 from dataplane.nft.fingerprint import fingerprint
 from dataplane.nft.generation import generation
@@ -67,6 +67,10 @@ class LibNftables:
         """A word for chains, rules and declared sets of a table of ours: equal to an earlier answer where they are
         untouched; empty where the table is not there. Cheap, however much it holds. Raises ``NftError``."""
         return fingerprint(table)
+
+    def has_set(self, declared: Set) -> bool:
+        """Whether our table has a set or map of this name, whatever it holds. Cheap. Raises ``NftError``."""
+        return has_set(declared)
 
     def sizes(self) -> dict[str, int]:
         """How many elements each set and map of our table holds; empty where the table is not there."""

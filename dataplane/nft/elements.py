@@ -60,6 +60,7 @@ _COMMENT_FOLLOWS = struct.pack("=H", _USERDATA)
 """The type in the header of an element's last part."""
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT of libnftnl
 
+_PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length modulo 4
 _NUMBERS = {protocol: bytes([protocol.number]) for protocol in Protocol}
 _BY_NUMBER = {protocol.number: protocol for protocol in Protocol}
 _WIDTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 1, "inet_service": 2, "iface_index": 4}
@@ -69,7 +70,7 @@ _WIDTHS = {"ipv4_addr": 4, "ipv6_addr": 16, "inet_proto": 1, "inet_service": 2, 
 def pack(element: Element) -> Packed:
     """The element as the kernel holds it, once it does."""
     first = _joined(element.key, last=False)
-    if any(type(atom) is PortRange for atom in element.key):
+    if PortRange in map(type, element.key):
         last = _joined(element.key, last=True)
         first += last if last != first else b""
     return Packed(first, _joined(element.value, last=False))
@@ -192,7 +193,7 @@ def _joined(atoms: tuple[Atom, ...], *, last: bool) -> bytes:
     if len(atoms) == 1:
         return _bytes(atoms[0], last=last)
     parts = [_bytes(atom, last=last) for atom in atoms]
-    return b"".join([part + bytes(-len(part) % 4) for part in parts])
+    return b"".join([part + _PADDING[len(part) & 3] for part in parts])
 
 
 def _bytes(atom: Atom, *, last: bool) -> bytes:

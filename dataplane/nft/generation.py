@@ -8,10 +8,8 @@ Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 
 from __future__ import annotations
 
-import errno
-
 from dataplane.errors import NftError
-from dataplane.netlink import attributes, exchange
+from dataplane.netlink import attributes, question
 
 _NETFILTER = 12  # NETLINK_NETFILTER
 _GETGEN = 10 << 8 | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
@@ -21,10 +19,8 @@ _GEN_ID = 1  # NFTA_GEN_ID, 32 bits in network order
 
 def generation() -> int:
     """The number of the last transaction. Raises ``NftError``."""
-    what = "the generation of the ruleset"
     try:
-        for answer in exchange(_NETFILTER, _GETGEN, 0, _GENMSG):
-            return int.from_bytes(attributes(answer[len(_GENMSG) :])[_GEN_ID], "big")
+        answer = question(_NETFILTER, _GETGEN, _GENMSG)
     except OSError as error:
-        raise NftError.from_errno("read", what, error.errno or 0) from error
-    raise NftError.from_errno("read", what, errno.ENOMSG)
+        raise NftError.from_errno("read", "the generation of the ruleset", error.errno or 0) from error
+    return int.from_bytes(attributes(answer[len(_GENMSG) :])[_GEN_ID], "big")

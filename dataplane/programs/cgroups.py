@@ -33,6 +33,8 @@ from dataplane.types import LOCALHOST_PROGRAMS, Program
 
 Root = syscall.Fd | None
 """The open directory of the root; None where there is none."""
+_Place = tuple[int, int]
+"""A file: its file system and its inode."""
 
 _USUAL = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _MOUNTS = Path("/proc/self/mountinfo")
@@ -90,6 +92,8 @@ class CgroupHooks:
     _strangers: set[int] = field(default_factory=set)
     """Programs that are asked for no more: none of ours, or of another network namespace. The kernel gives no number
     twice before it has given two billion others."""
+    _current: dict[Program, tuple[_Place, int]] = field(default_factory=dict)
+    """Of programs that were found current: where their pin is, which stays the same link's, and their number."""
 
     def require(self) -> None:
         """See that programs can be attached; nothing is changed. Raises ``BpfError`` with the reason."""
@@ -128,8 +132,18 @@ class CgroupHooks:
 
     def is_current(self, program: Program, program_id: int, root: Root) -> bool:
         """Whether ``attach`` would change nothing: this very program is there, once, and its link is pinned."""
+        place = self._place(program)
+        if place and root and self._current.get(program) == (place, program_id):
+            # The same link is pinned. If its program were another one, or it were off its hook, this one would not be
+            # there: most requests need not open it to know that.
+            there = syscall.cgroup_query(root.number, _attach_type(program)).program_ids
+            if there.count(program_id) == 1 and self._strangers.issuperset(set(there) - {program_id}):
+                return True
         pinned = self._pinned(program)
-        return pinned is not None and pinned.program_id == program_id and not self._unpinned(program, pinned, root)
+        found = pinned is not None and pinned.program_id == program_id and not self._unpinned(program, pinned, root)
+        if found and place:
+            self._current[program] = place, program_id
+        return found
 
     def pinned(self) -> Iterator[LinkInfo]:
         """The links that are pinned and attached."""
@@ -161,7 +175,7 @@ class CgroupHooks:
     def _pinned(self, program: Program) -> LinkInfo | None:
         """The link of our pin, unless it is off its hook."""
         try:
-            with syscall.obj_get(self._pin(program)) as link:
+            with syscall.obj_get(f"{self.links}/{_pin_name(program)}") as link:  # no Path: asked in each request
                 found = syscall.link_info(link.number)
         except BpfError as error:
             if error.errno == errno.ENOENT:
@@ -201,8 +215,19 @@ class CgroupHooks:
             self._strangers.add(number)
         return ours
 
+    def _place(self, program: Program) -> _Place | None:
+        try:
+            about = os.stat(f"{self.links}/{_pin_name(program)}")  # noqa: PTH116 - as there
+        except OSError as _not_pinned:
+            return None
+        return about.st_dev, about.st_ino
+
     def _pin(self, program: Program) -> Path:
-        return self.links / f"cgroup-{program.value}"
+        return self.links / _pin_name(program)
+
+
+def _pin_name(program: Program) -> str:
+    return f"cgroup-{program.value}"
 
 
 def _serves(about: syscall.ProgramInfo) -> int | None:

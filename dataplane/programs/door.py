@@ -166,13 +166,13 @@ class KernelPrograms:
         with root_if_any() as root:
             return frozenset(program for program in LOCALHOST_PROGRAMS if self._cgroup.copies(program, root))
 
-    def current_localhost(self) -> frozenset[Program]:
-        """Those that ``attach_localhost`` would not change."""
+    def current_localhost(self, programs: Collection[Program] = LOCALHOST_PROGRAMS) -> frozenset[Program]:
+        """Those of these that ``attach_localhost`` would not change."""
         used = self._used()
         with root_if_any() as root:
             return frozenset(
                 program
-                for program in LOCALHOST_PROGRAMS
+                for program in programs
                 if self._cgroup.is_current(program, used.program_id(program.function), root)
             )
 

@@ -165,10 +165,10 @@ def counted(nft: Nft) -> None:
     """Chains are told with the number of their rules, jumps to them counted; those of other tables are not told."""
     for table in Table:
         assert nft.chains(table) == {}
-    nft.run(ruleset.skeleton(ruleset.DEFAULT_MARK, ()) + adminchain.transaction(["CNI-ADMIN"]))
+    nft.run(ruleset.skeleton(ruleset.Variant(), ()) + adminchain.transaction(["CNI-ADMIN"]))
     main = nft.chains()
-    assert (main["publish_in"], main["publish_host"], main["forward"]) == (2, 4 + 2, 3)
-    assert main.keys() == {chain.name for chain in ruleset.CHAINS}
+    assert (main["publish_in"], main["publish_host"], main["forward"]) == (8, 4 + 2 * 2, 3)
+    assert main.keys() == {"loopback_guard", *(chain.name for chain in ruleset.CHAINS)}
     assert nft.chains(Table.ADMIN) == {"CNI-ADMIN": 0}
     assert nft.chains(Table.BRIDGE) == {}
     nft.run(Transaction((add(Rule("CNI-ADMIN", "ct state invalid drop", table=Table.ADMIN)),)))

@@ -16,7 +16,7 @@ from bench.hosts.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
 from bench.running import STOPPED
 from dataplane.types import Program
 from support import needs
-from support.netns import outer_state
+from support.benched import run, smoke, untouched
 from support.started import DPCTL
 from support.world import GO_PLUGINS
 
@@ -30,18 +30,9 @@ STOPPED_BY_HAND = 130
 
 def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
     """Raw results, summary and report are written, and say on what it was measured; the machine is as it was."""
-    needs.root()
     needs.file(GO_PLUGINS / "portmap", package="containernetworking-plugins")
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", SCENARIO, "--smoke", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run(tmp_path, SCENARIO)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
     summary = json.loads((tmp_path / "summary.json").read_text())["scenarios"][SCENARIO]
     figures = {one["what"]: one for one in summary["figures"]}
     for verb in ("ADD", "DEL"):
@@ -50,34 +41,16 @@ def test_a_bench_runs_and_leaves_nothing(tmp_path: Path) -> None:
         beside = re.compile(rf"Go chain \S+, \S+ / dataplane-bridge, {verb}")
         assert all(one["count"] > 0 for what, one in figures.items() if beside.fullmatch(what))
         assert any(beside.fullmatch(what) for what in figures)
-    run, *lines = [json.loads(line) for line in (tmp_path / f"{SCENARIO}.jsonl").read_text().splitlines()]
-    assert {"run", "commit", "kernel", "cpu", "packages", "nft", "mitigations", "memory_mib"} <= run.keys()
+    first, *lines = [json.loads(line) for line in (tmp_path / f"{SCENARIO}.jsonl").read_text().splitlines()]
+    assert {"run", "commit", "kernel", "cpu", "packages", "nft", "mitigations", "memory_mib"} <= first.keys()
     assert {line["kind"] for line in lines} == {"sample", "block", "end"}
     assert f"## {SCENARIO}: " in (tmp_path / "report.md").read_text()
     assert f"{SCENARIO}: " in (tmp_path / "report.html").read_text()
 
 
-def cgroups() -> set[str]:
-    """Cgroups of benches that are there now."""
-    return {str(path) for path in Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")}
-
-
 def test_each_program_is_measured_on_one_packet_and_on_its_way(tmp_path: Path) -> None:
     """Isolation and checksum go the ways that their cases say, every path has its round trips, and none is lost."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    before, there = outer_state(), cgroups()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", COST, "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    assert cgroups() <= there
-    figures = {one["what"]: one for one in json.loads(done.stdout)["scenarios"][COST]["figures"]}
+    figures = smoke(tmp_path, COST)[COST]
     for program in (Program.ISOLATION, Program.CHECKSUM):
         ways = [one for what, one in figures.items() if what.startswith(f"{program}: ")]
         assert len(ways) > 5
@@ -96,25 +69,23 @@ def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path
     process stays; what was measured is reported, as not all there was to be."""
     needs.root()
     needs.command("cc", package="gcc")
-    before, there = outer_state(), cgroups()
-    running = subprocess.Popen(
-        [DPCTL, "bench", "packet", "--quick", "--out", tmp_path],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    with running:
-        assert running.stderr is not None
-        assert any(f"{COST}: {MEASURING}" in line for line in running.stderr), "it never came so far"
-        for _ in range(2):
-            os.kill(running.pid, number)
-            time.sleep(0.1)
-        said = running.stderr.read()
-        assert running.wait(timeout=60) == STOPPED_BY_HAND, said
-    assert f"{number.name}: taking down what was made" in said
-    assert outer_state() == before
-    assert cgroups() <= there
+    with untouched():
+        running = subprocess.Popen(
+            [DPCTL, "bench", "packet", "--quick", "--out", tmp_path],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
+        )
+        with running:
+            assert running.stderr is not None
+            assert any(f"{COST}: {MEASURING}" in line for line in running.stderr), "it never came so far"
+            for _ in range(2):
+                os.kill(running.pid, number)
+                time.sleep(0.1)
+            said = running.stderr.read()
+            assert running.wait(timeout=60) == STOPPED_BY_HAND, said
+        assert f"{number.name}: taking down what was made" in said
     assert not [path for path in Path("/proc").glob("[0-9]*/stat") if _session(path) == running.pid]
     summary = json.loads((tmp_path / "summary.json").read_text())["scenarios"][COST]
     assert STOPPED in summary["notes"]
@@ -123,17 +94,9 @@ def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path
 
 def test_what_cannot_be_measured_does_not_keep_others_from_it(tmp_path: Path) -> None:
     """Without the plugins that ours are compared with one scenario fails, says why, and the next is measured."""
-    needs.root()
-    needs.command("cc", package="gcc")
     empty = tmp_path / "none"
     empty.mkdir()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", SCENARIO, "agent_cost", "--smoke", "--peer", empty, "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = run(tmp_path, SCENARIO, "agent_cost", "--peer", empty)
     assert done.returncode == 1, done.stderr
     assert f"{SCENARIO} was not measured to its end: could not find" in done.stderr
     assert "agent_cost: " in done.stdout

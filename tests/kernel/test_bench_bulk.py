@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,33 +13,17 @@ from bench.instruments.precedence import first_in_line
 from bench.instruments.roundtrips import Ends
 from bench.instruments.segments import Feature, observed, switch
 from bench.instruments.streams import Direction, Pace, Steady, Stream
-from bench.native import Native, build
+from bench.native import Native
 from bench.place import Host
 from bench.scenarios.bulk.drawn import PACES, WHOLE, WIRE, packet
 from bench.scenarios.updates_under_load import LOADS
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import smoke
 
 PORT = 9000
 LOOPBACK = Ends("-", "127.0.0.1", PORT, "-", PORT)
 CPU = 0
 ROUND = 20  # milliseconds
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def host(native: Native, tmp_path: Path) -> Iterator[Host]:
-    """A host whose loopback is all there is; ``native`` has looked for root."""
-    with Host("alone", tmp_path) as made:
-        yield made
 
 
 def disturb(host: Host, rule: str) -> None:
@@ -110,7 +92,7 @@ def test_lost_and_changed_packets_are_counted(host: Host, native: Native) -> Non
     assert made.wrong == made.received
 
 
-def test_offloads_are_switched_and_looked_at(host: Host, native: Native) -> None:
+def test_offloads_are_switched_and_looked_at(host: Host) -> None:
     """A device does what it was told, and no other one does."""
     host.run("ip", "link", "add", "v0", "type", "veth", "peer", "name", "v1")
     there = observed(host.netns, "v1")
@@ -132,26 +114,9 @@ def test_what_is_first_in_line_is_so_for_itself() -> None:
     assert os.sched_getscheduler(0) == before
 
 
-def smoke(scenario: str, directory: Path) -> dict[str, dict[str, object]]:
-    """A scenario with hardly any rounds: its figures."""
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", scenario, "--smoke", "--json", "--out", directory],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    return {one["what"]: one for one in json.loads(done.stdout)["scenarios"][scenario]["figures"]}
-
-
 def test_bulk_runs_and_every_way_is_proved(tmp_path: Path) -> None:
     """Each publisher has its numbers in both directions and forms, nothing is lost, and each is what its name says."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    figures = smoke("bulk", tmp_path)
+    figures = smoke(tmp_path, "bulk")["bulk"]
     for publisher in PUBLISHERS[:-1]:
         for phase in (WIRE, WHOLE):
             for direction in Direction:
@@ -163,10 +128,8 @@ def test_bulk_runs_and_every_way_is_proved(tmp_path: Path) -> None:
 
 def test_updates_under_load_runs_and_changes_what_it_says(tmp_path: Path) -> None:
     """Each makes its changes, and the kernel counts as many transactions; no round trip is lost."""
-    needs.root()
-    needs.command("cc", package="gcc")
     needs.that(len(os.sched_getaffinity(0)) > 1, "a second processor")
-    figures = smoke("updates_under_load", tmp_path)
+    figures = smoke(tmp_path, "updates_under_load")["updates_under_load"]
     for load in LOADS:
         assert figures[f"{load.name}: p99 / nothing"]["value"]
         assert figures[f"{load.name}: made"]["value"]

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
@@ -13,31 +10,14 @@ from pathlib import Path
 import pytest
 
 from bench.cni import port
-from bench.figures import Log
 from bench.instruments.starter import Starter
-from bench.native import BenchError, Native, build
+from bench.native import BenchError
 from bench.peers.plugins import Backend, GoPlugins, Peer, found
 from bench.scenarios.cni_latency import oneport
-from bench.stage import Extent, Stage, containers
+from bench.stage import Stage, containers
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import smoke
 from support.world import GO_PLUGINS
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """Built once."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def stage(native: Native, tmp_path: Path) -> Iterator[Stage]:
-    """A place for hosts, and a log of their own."""
-    with (tmp_path / "log.jsonl").open("w", encoding="utf-8") as file:
-        yield Stage(tmp_path / "hosts", native, Log(file, {}, lambda _: None), Extent.SMOKE)
 
 
 def go_peers() -> list[Peer]:
@@ -91,17 +71,7 @@ def test_a_portmap_that_uses_another_backend_than_its_name_says_is_found_out(sta
 def test_a_scenario_runs_and_finds_nothing_wrong(scenario: str, tmp_path: Path) -> None:
     """All that is judged by counts is met, every verb was timed for ours and a peer, and the machine is as it was."""
     go_peers()
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", scenario, "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    figures = json.loads(done.stdout)["scenarios"][scenario]["figures"]
+    figures = smoke(tmp_path, scenario)[scenario].values()
     assert not [one for one in figures if one["must"] == "0" and not one["met"]]
     assert not [one["what"] for one in figures if one["value"] is None]
     verbs = {one["what"].partition(" / dataplane")[2].partition(": ")[2][:3] for one in figures if one["unit"] == "x"}

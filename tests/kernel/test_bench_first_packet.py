@@ -2,41 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from bench.figures.measure import spread_percentile
-from bench.native import Native, build
+from bench.native import Native
 from bench.place import Host
 from bench.scenarios.first_packet.publishing import Site
 from bench.scenarios.first_packet.ways import PROTOCOLS, Place, Way
 from dataplane.types import Protocol
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import smoke
 
 SIZE = 100
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """A host of the bench's; the machine outside is as it was."""
-    needs.root()
-    before = outer_state()
-    with Host("host", tmp_path) as made:
-        yield made
-    assert outer_state() == before
 
 
 @pytest.mark.parametrize("way", [Way.MAP, Way.RULES, Way.IPTABLES_NFT])
@@ -98,20 +77,8 @@ def test_a_port_that_nobody_publishes_loses_its_flows(host: Host, native: Native
 
 def test_first_packets_are_measured_by_all_ways(tmp_path: Path) -> None:
     """A run with hardly any rounds: every way has its figures, no flow is lost, and every host did what it must."""
-    needs.root()
-    needs.command("cc", package="gcc")
     needs.command("iptables-nft", package="iptables")
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", "first_packet", "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    figures = {one["what"]: one for one in json.loads(done.stdout)["scenarios"]["first_packet"]["figures"]}
+    figures = smoke(tmp_path, "first_packet")["first_packet"]
     for way in (Way.OURS, Way.NFT_ONLY, Way.MAP, Way.RULES, Way.IPTABLES_NFT):
         for what in ("UDP, first packet and answer", "TCP connect()"):
             assert figures[f"{what}: {way}, 100 ports"]["value"] > 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,15 +11,14 @@ import pytest
 
 from bench.instruments import assembled
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
-from bench.native import BenchError, Native, build
+from bench.native import BenchError, Native
 from bench.place import Host
+from bench.scenarios.program_cost.cases import DEVICES, Case, Devices, cases, ready
 from bench.scenarios.program_cost.frames import Flow, frame
-from bench.scenarios.program_cost.testruns import DEVICES, Case, Devices, Runner, Unproved, cases, ready
+from bench.scenarios.program_cost.testruns import Runner, Unproved
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex, Program, Protocol
-from support import needs
-from support.netns import outer_state
 
 T = TypeVar("T")
 
@@ -28,23 +27,6 @@ SHORT = 5  # milliseconds
 PORT = 9000
 LOOPBACK = "127.0.0.1"
 FLOW = Flow(Protocol.TCP, "10.0.2.2", 4000, "10.77.1.2", 80)
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """A host of the bench, and the proof that the machine outside is as it was."""
-    needs.root()
-    before = outer_state()
-    with Host("host", tmp_path) as made:
-        yield made
-    assert outer_state() == before
 
 
 def ends(protocol: Protocol = Protocol.UDP, mode: Mode = Mode.ONE) -> Ends:

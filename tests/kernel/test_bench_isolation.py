@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
-from bench.native import Native, build
+from bench.native import Native
 from bench.place import Host
 from bench.scenarios.isolation import firewalls
 from bench.scenarios.isolation import rules as isolations
@@ -18,8 +13,7 @@ from bench.scenarios.isolation.networks import Scene
 from bench.scenarios.isolation.rules import THERE_NETWORK, Variant
 from dataplane.programs.door import KernelPrograms
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import smoke
 from support.world import GO_PLUGINS
 
 SIZES = (2, 10)
@@ -29,44 +23,16 @@ FLOWS = 1000
 CPU = max(os.sched_getaffinity(0))
 
 
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """A host without rules."""
-    needs.root()
-    with Host("bench", tmp_path) as made:
-        yield made
-
-
 def test_the_scenario_runs_and_leaves_nothing(tmp_path: Path) -> None:
     """Every way has figures, no round trip is lost, no datagram arrives, and each variant is what its name says."""
-    needs.root()
-    needs.command("cc", package="gcc")
     needs.command("iptables-restore", package="iptables")
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", "isolation", "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    figures = {one["what"]: one for one in json.loads(done.stdout)["scenarios"]["isolation"]["figures"]}
+    figures = smoke(tmp_path, "isolation")["isolation"]
     for path in isolations.PATHS:
         for peer in (Variant.NOTHING, Variant.SETS, Variant.LINEAR, Variant.STAGES, Variant.PLUGIN):
             assert figures[f"{path.name}, 10 networks: {Variant.OURS} / {peer}"]["value"] > 0
     assert figures[f"denied, 10 networks: {Variant.OURS} / {Variant.SETS}"]["value"] > 0
     *_, lost, arrived, unproved = figures.values()
-    assert lost["met"] is arrived["met"] is unproved["met"] is True, done.stderr
+    assert lost["met"] is arrived["met"] is unproved["met"] is True
 
 
 def test_the_firewall_plugin_writes_these_rules(host: Host) -> None:

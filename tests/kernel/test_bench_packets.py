@@ -3,11 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
-import os
-import re
-import subprocess
-from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -15,61 +10,24 @@ from pathlib import Path
 import pytest
 
 from bench.cni import configuration, environment
-from bench.figures import Log
 from bench.figures.measure import spread_percentile
 from bench.hosts import testbed
 from bench.hosts.ladder import CHAIN, MAP, OURS, PORTMAP, PUBLISHED, ROUTED, RUNGS, TABLES_ALONE, VETH
 from bench.hosts.sightings import prove
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.instruments.starter import Starter
-from bench.native import BenchError, Native, build
+from bench.native import BenchError, Native
 from bench.place import Host
-from bench.stage import Extent, Stage, containers
+from bench.stage import Stage, containers
 from dataplane.types import Protocol
 from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from support.benched import lines, smoke
 from support.world import GO_PLUGINS
 
 CPU, OTHER = 0, 1
 SHORT = 5  # milliseconds
 LONGEST = 1 << 27  # nanoseconds: what takes longer is in the last bucket
 PORT = 9000
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def told() -> io.StringIO:
-    """What a bench wrote."""
-    return io.StringIO()
-
-
-@pytest.fixture
-def stage(tmp_path: Path, native: Native, told: io.StringIO) -> Iterator[Stage]:
-    """A bench that hardly measures, and the proof that the machine outside is as it was."""
-    needs.root()
-    before, there = outer_state(), abandoned()
-    yield Stage(tmp_path, native, Log(told, {}, lambda _: None), Extent.SMOKE)
-    assert outer_state() == before
-    assert abandoned() <= there
-
-
-def abandoned() -> set[str]:
-    """Cgroups of benches that have ended, or are this one's: others may be measuring."""
-    found = Path("/sys/fs/cgroup").glob("**/dataplane-bench-*")
-    makers = ((path, path.name.split("-")[2]) for path in found)
-    return {str(path) for path, pid in makers if int(pid) == os.getpid() or not Path(f"/proc/{pid}").exists()}
-
-
-def lines(told: io.StringIO, kind: str) -> list[dict[str, object]]:
-    """What was written of a kind."""
-    return [line for line in map(json.loads, told.getvalue().splitlines()) if line["kind"] == kind]
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
@@ -126,16 +84,16 @@ def test_a_host_is_what_its_name_says(stage: Stage, told: io.StringIO) -> None:
             "six": bed.open(CPU, Protocol.UDP, version=6),
         }
         prove(stage, bed, ways)
-        assert lines(told, "note") == []
-        (proof,) = lines(told, "sample")
+        assert lines(told.getvalue(), "note") == []
+        (proof,) = lines(told.getvalue(), "sample")
         assert (proof["measure"], proof["variant"], proof["value"]) == ("unproved", MAP.name, 0.0)
         for rung in (ROUTED, replace(CHAIN, name="another")):
             bed.rung = rung
             prove(stage, bed, ways)
-            assert lines(told, "sample")[-1]["value"] == 1.0
-        assert any("conntrack knows" in str(note["text"]) for note in lines(told, "note"))
-        assert any("inet published" in str(note["text"]) for note in lines(told, "note"))
-        assert bed.host.run("nft", "list", "tables") == "table inet published\n"
+            assert lines(told.getvalue(), "sample")[-1]["value"] == 1.0
+        assert any("conntrack knows" in str(note["text"]) for note in lines(told.getvalue(), "note"))
+        assert any("ip6 published" in str(note["text"]) for note in lines(told.getvalue(), "note"))
+        assert bed.host.run("nft", "list", "tables") == "table ip published\ntable ip6 published\n"
 
 
 def test_what_portmap_and_firewall_write(stage: Stage) -> None:
@@ -153,54 +111,38 @@ def test_what_portmap_and_firewall_write(stage: Stage) -> None:
 
 def write_by_plugins(host: Host, native: Native) -> None:
     """The same container, on the same bridge, with the same ports."""
-    (container,) = containers(host, 1, 0)
-    host.run("ip", "link", "set", "br-bench0", "down")
-    host.run("ip", "link", "set", "br-bench0", "name", "br-bench", "up")
+    container = replace(containers(host, 1, 0)[0], name="web0")
     ports = [
         {"hostPort": 39000, "containerPort": 9000, "protocol": "udp"},
         {"hostPort": 39000, "containerPort": 9000, "protocol": "tcp"},
         {"hostPort": 39003, "containerPort": 9003, "protocol": "udp"},
     ]
-    own = replace(container, bridge="br-bench")
     with Starter(host, native) as starter:
         for plugin, more in (("portmap", {}), ("firewall", {"ingressPolicy": "same-bridge"})):
-            text = configuration(plugin, "bench", ports if plugin == "portmap" else (), own.previous_result(), **more)
-            starter.run(GO_PLUGINS / plugin, environment("ADD", own, str(GO_PLUGINS)), text)
+            text = configuration(
+                plugin, "bench", ports if plugin == "portmap" else (), container.previous_result(), **more
+            )
+            starter.run(GO_PLUGINS / plugin, environment("ADD", container, str(GO_PLUGINS)), text)
 
 
 def rules(host: Host) -> list[str]:
-    """All of iptables on a host, without the name of the container's chain, which is a hash."""
-    saved = re.sub(r"CNI-DN-\w+", "CNI-DN", host.run("iptables-save"))
-    return sorted(line for line in saved.splitlines() if line.startswith("-A"))
+    """All of iptables on a host."""
+    return sorted(line for line in host.run("iptables-save").splitlines() if line.startswith("-A"))
 
 
 def test_the_ladder_and_the_published_port_are_measured(tmp_path: Path) -> None:
     """Each rung has its round trips and is proved, ours at the defaults and with programs off; none is lost."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    before, there = outer_state(), abandoned()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", "layers", "published", "--smoke", "--json", "--out", tmp_path],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    assert abandoned() <= there
-    scenarios = json.loads(done.stdout)["scenarios"]
-    ladder = {one["what"]: one for one in scenarios["layers"]["figures"]}
+    figures = smoke(tmp_path, "layers", "published")
+    ladder, in_use = figures["layers"], figures["published"]
     for rung in RUNGS:
         assert ladder[f"UDP round trip, {rung.name}"]["value"] > 0
     assert ladder[f"UDP, {OURS.name} / veth"]["value"] > 1
-    in_use = {one["what"]: one for one in scenarios["published"]["figures"]}
     for rung in (VETH, *PUBLISHED):
         if rung is not PORTMAP:
             who = rung.name if rung is VETH else str(rung.rules)
             assert in_use[f"UDP, 64 bytes, 256 flows: {who}"]["value"] > 0
     assert in_use["UDP by IPv6, 64 bytes, 1 flow: dataplane / nft map"]["value"] > 0
     assert f"TCP, 64 bytes, 1 flow: {TABLES_ALONE.rules}" in in_use
-    for figures in (ladder, in_use):
-        assert [one["met"] for what, one in figures.items() if "lost or damaged" in what] == [True]
-        assert [one["met"] for what, one in figures.items() if "were not what their name says" in what] == [True]
+    for rows in (ladder, in_use):
+        assert [one["met"] for what, one in rows.items() if "lost or damaged" in what] == [True]
+        assert [one["met"] for what, one in rows.items() if "were not what their name says" in what] == [True]

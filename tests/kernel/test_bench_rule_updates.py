@@ -2,55 +2,31 @@
 
 from __future__ import annotations
 
-import io
-import json
 import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from bench.cni import Container, configuration, environment, port
-from bench.figures import Log
 from bench.instruments.held import PORTMAP, PURE, Held
 from bench.instruments.starter import Starter
-from bench.native import Native, build
+from bench.peers.nft import Nft
 from bench.scenarios import repair
 from bench.scenarios.rule_updates import drawn as shown
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET, Lister, of_ours
 from bench.scenarios.rule_updates.portmap import PortmapCalls
 from bench.scenarios.rule_updates.publishers import EndToEnd, InProcess, LibraryMap, NftMap, PortmapRules, Publisher
 from bench.scenarios.rule_updates.updates import MANY, ONE, RANGE, UPDATES, Update, Verb, elements
-from bench.stage import Extent, Stage
-from support import needs
-from support.netns import outer_state
-from support.started import DPCTL
+from bench.stage import Stage
+from support.benched import smoke
 
 PRESENT = 30
-NEWER = "DATAPLANE_TEST_PEER"
-"""A variable of the environment: the directory of plugins of which portmap has the nftables backend."""
 ADD, REPLACE, DEL = (Update(verb, ONE) for verb in Verb)
-
-
-@pytest.fixture(scope="module")
-def native(tmp_path_factory: pytest.TempPathFactory) -> Native:
-    """The programs that measure."""
-    needs.command("cc", package="gcc")
-    return build(tmp_path_factory.mktemp("native"))
-
-
-@pytest.fixture
-def stage(tmp_path: Path, native: Native) -> Iterator[Stage]:
-    """A place for hosts, and the proof that the machine outside is as it was."""
-    needs.root()
-    before = outer_state()
-    yield Stage(tmp_path, native, Log(io.StringIO(), {}, print), Extent.SMOKE)
-    assert outer_state() == before
 
 
 @pytest.mark.parametrize("make", [EndToEnd, InProcess, NftMap, LibraryMap, PortmapRules])
@@ -143,13 +119,10 @@ def test_what_an_executable_says_is_read_whole(stage: Stage) -> None:
         assert done.output == "\0" * 5_000_000
 
 
-def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> None:
+def test_portmap_calls_nft_as_the_bench_does(stage: Stage, newer: Path, tmp_path: Path) -> None:
     """An ADD and a DEL of the executable, and of the bench: the same words, and the same on standard input, in the same
     order."""
-    given = os.environ.get(NEWER)
-    if given is None:
-        pytest.skip(f"missing: a portmap with the nftables backend (1.6 or later), in a directory that {NEWER} names")
-    portmap, nft = needs.file(Path(given) / "portmap", package="containernetworking-plugins"), shutil.which("nft")
+    nft = shutil.which("nft")
     recorder, log = tmp_path / "recorder", tmp_path / "calls"
     recorder.mkdir()
     (recorder / "nft").write_text(
@@ -165,13 +138,13 @@ def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> No
         text = configuration("portmap", "bench", ports, own.previous_result(), backend="nftables")
         recorded = []
         for verb in ("ADD", "DEL"):
-            env = {**environment(verb, own, str(portmap.parent)), "PATH": f"{recorder}:{os.environ['PATH']}"}
-            host.run(portmap, text=text, env=env)
+            env = {**environment(verb, own, str(newer.parent)), "PATH": f"{recorder}:{os.environ['PATH']}"}
+            host.run(newer, text=text, env=env)
         recorded.append(log.read_text())
         log.unlink()
         imitated = stack.enter_context(stage.host("imitated"))
         starter = stack.enter_context(Starter(imitated, stage.native, stderr=subprocess.DEVNULL))
-        calls = PortmapCalls(starter, recorder / "nft")
+        calls = PortmapCalls(Nft(starter, recorder / "nft"))
         assert calls.add(own).calls == 3
         gone = calls.delete(own)
         assert (gone.calls, gone.rules) == (12, 4)
@@ -180,26 +153,9 @@ def test_portmap_calls_nft_as_the_bench_does(stage: Stage, tmp_path: Path) -> No
         assert Held(host).rules(PORTMAP) == Held(imitated).rules(PORTMAP)
 
 
-def figures(scenario: str, out: Path) -> dict[str, dict[str, Any]]:
-    """The figures of a run that only sees that it runs, by what they are of; the machine is as it was."""
-    needs.root()
-    needs.command("cc", package="gcc")
-    before = outer_state()
-    done = subprocess.run(
-        [DPCTL, "bench", "run", scenario, "--smoke", "--json", "--out", out],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert outer_state() == before
-    return {one["what"]: one for one in json.loads(done.stdout)["scenarios"][scenario]["figures"]}
-
-
 def test_updates_are_measured_from_the_command_to_the_table(tmp_path: Path) -> None:
     """Everybody at each size, and every update and listing was proved."""
-    made = figures("rule_updates", tmp_path)
+    made = smoke(tmp_path, "rule_updates")["rule_updates"]
     for variant in shown.ROLES:
         for update in UPDATES:
             for size in (0, 100):
@@ -209,7 +165,7 @@ def test_updates_are_measured_from_the_command_to_the_table(tmp_path: Path) -> N
 
 def test_repairs_are_measured_from_the_command_to_the_table(tmp_path: Path) -> None:
     """Every damage is repaired, and how long that took is told."""
-    made = figures("repair", tmp_path)
+    made = smoke(tmp_path, "repair")["repair"]
     for what in repair.DAMAGE:
         assert made[f"{what}, 1 published: to restored"]["value"] > 0
     assert made["damage that was not repaired"]["met"] is True

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,30 +11,7 @@ from bench.place import Host
 from bench.scenarios.first_packet.verbatim import Form, compare
 from bench.scenarios.first_packet.ways import Way
 from support import needs
-from support.netns import outer_state
 from support.world import GO_PLUGINS
-
-NEWER = "DATAPLANE_TEST_PEER"
-"""A variable of the environment: the directory of plugins of which portmap has the nftables backend."""
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> Iterator[Host]:
-    """A host of the bench's; the machine outside is as it was."""
-    needs.root()
-    before = outer_state()
-    with Host("host", tmp_path) as made:
-        yield made
-    assert outer_state() == before
-
-
-@pytest.fixture
-def newer() -> Path:
-    """A portmap with the nftables backend, which Debian 12 does not have."""
-    given = os.environ.get(NEWER)
-    if given is None:
-        pytest.skip(f"missing: a portmap with the nftables backend (1.6 or later), in a directory that {NEWER} names")
-    return needs.file(Path(given) / "portmap", package="containernetworking-plugins")
 
 
 @pytest.fixture

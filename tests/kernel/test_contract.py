@@ -6,6 +6,7 @@ import errno
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -54,7 +55,7 @@ OWNER = Comment("dataplane device 10")
 
 def skeleton() -> Transaction:
     """The real skeleton, as an engine would load it."""
-    return ruleset.skeleton(ruleset.DEFAULT_MARK, ())
+    return ruleset.skeleton(ruleset.Variant(), ())
 
 
 def refused(nft: Nft, *commands: Command) -> int:
@@ -108,8 +109,8 @@ def atomicity(nft: Nft) -> None:
 
 def schema_guard(nft: Nft) -> None:
     """A guarded transaction is refused by a table of another schema, and accepted by ours."""
-    nft.run(ruleset.skeleton(1, ()))
-    guarded = ruleset.guarded(ruleset.DEFAULT_MARK, Transaction((create(WEB),)))
+    nft.run(ruleset.skeleton(ruleset.Variant(1), ()))
+    guarded = ruleset.guarded(ruleset.Variant(), Transaction((create(WEB),)))
     assert refused(nft, *guarded.commands) == errno.ENOENT
     nft.run(skeleton())
     nft.run(guarded)
@@ -147,6 +148,17 @@ def fingerprints(nft: Nft) -> None:
     assert nft.fingerprint() == before
     nft.run(Transaction((delete(),)))
     assert nft.fingerprint() == ""
+
+
+def sets_by_name(nft: Nft) -> None:
+    """Whether a set is there is told by its name, table by table; what it holds is no matter."""
+    schema = ruleset.schema(ruleset.Variant())
+    assert not nft.has_set(schema)
+    nft.run(skeleton())
+    assert nft.has_set(schema)
+    assert nft.has_set(ruleset.SETS[0])
+    assert not nft.has_set(ruleset.schema(ruleset.Variant(1)))
+    assert not nft.has_set(replace(schema, table=Table.BRIDGE))
 
 
 def groups(nft: Nft) -> None:
@@ -301,6 +313,7 @@ NFT_CASES = [
     schema_guard,
     skeleton_text_ignores_elements,
     fingerprints,
+    sets_by_name,
     groups,
     ranges,
     sets_in_use,
@@ -349,10 +362,12 @@ def links_case(links: Links, bridge: str, port: str) -> None:
     assert links.port_flags(veth.index) == PortFlags(hairpin=True, isolated=True)
     links.set_port_flags(veth.index, PortFlags(hairpin=False))
     assert links.port_flags(veth.index) == PortFlags(hairpin=False, isolated=True)
-    with pytest.raises(LinkError):
-        links.port_flags(master.index)
-    with pytest.raises(LinkError):
-        links.port_flags(IfIndex(9999))
+    for none in (master.index, IfIndex(9999)):
+        with pytest.raises(LinkError) as unread:
+            links.port_flags(none)
+        with pytest.raises(LinkError) as unchanged:
+            links.set_port_flags(none, PortFlags(hairpin=True))
+        assert unread.value.errno == unchanged.value.errno == errno.ENODEV
 
 
 def test_links_fake() -> None:

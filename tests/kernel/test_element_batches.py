@@ -46,7 +46,7 @@ ELEMENTS = (
 
 
 def skeleton() -> Transaction:
-    return ruleset.skeleton(ruleset.DEFAULT_MARK, ())
+    return ruleset.skeleton(ruleset.Variant(), ())
 
 
 def in_nfts_words(sandbox: Sandbox, transaction: Transaction) -> None:

@@ -248,7 +248,7 @@ def test_a_port_of_127_0_0_1_is_the_hosts_alone(request: pytest.FixtureRequest, 
         world = request.getfixturevalue("world")
     world.network(plan.FRONT)
     private = publish("8080:80", host="127.0.0.1"), publish("8053:53", "udp", host="127.0.0.1")
-    web = served(world, "web", *private)
+    web = served(world, "web", *private, publish("8090:80"))
     shop = world.attach("shop", plan.FRONT)
     serve(world.host, "own", "udp", 9999, "127.0.0.1")
     serve(world.host, "known", "udp", 9998, "0.0.0.0")
@@ -266,7 +266,7 @@ def test_a_port_of_127_0_0_1_is_the_hosts_alone(request: pytest.FixtureRequest, 
             place.sysctl(f"net/ipv4/conf/{name}/route_localnet", 1)
         place.ip("address", "del", "127.0.0.1/8", "dev", "lo")
         place.ip("route", "add", "127.0.0.0/8", "via", via, "src", own)
-        for port, protocol in ((8080, "tcp"), (8053, "udp"), (9999, "udp")):
+        for port, protocol in ((8080, "tcp"), (8053, "udp"), (8090, "tcp"), (9999, "udp")):
             assert ask(place, "127.0.0.1", port, protocol, timeout=0.3) is None, (place, port)
         place.ip("route", "del", "127.0.0.0/8")
         place.ip("address", "add", "127.0.0.1/8", "dev", "lo")

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 
 from dataplane.namespaces import inside
-from dataplane.netlink import DUMP, exchange
+from dataplane.netlink import DUMP, exchange, question
 from dataplane.nft.generation import generation
+from dataplane.rtnetlink import link_of
 from dataplane.wires import create_bridge, links
 from support.netns import Sandbox
 
 BOX = "/run/netns/box"
 GETLINK = 18
 EVERY_LINK = bytes(16)  # struct ifinfomsg
+THE_LOOPBACK = bytes(4) + (1).to_bytes(4, "little") + bytes(8)
 NO_LINK = bytes(4) + (4711).to_bytes(4, "little") + bytes(8)
 
 
@@ -26,6 +28,12 @@ def descriptors() -> list[str]:
     """What the sockets of this process are."""
     found = (os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink())  # noqa: PTH115
     return sorted(one for one in found if one.startswith("socket:"))
+
+
+def waiting() -> int:
+    """Bytes of messages that nobody has read, in the netlink sockets of this network namespace."""
+    _, *lines = Path("/proc/thread-self/net/netlink").read_text().splitlines()
+    return sum(int(line.split()[4]) for line in lines)
 
 
 def test_a_thread_keeps_one_socket_for_each_family(sandbox: Sandbox) -> None:
@@ -103,6 +111,26 @@ def test_a_refusal_leaves_the_socket_of_use(sandbox: Sandbox) -> None:
         return [link.name for link in links()] == ["lo"] and descriptors() == before
 
     assert sandbox.call(run)
+
+
+def test_a_question_has_one_answer_or_is_refused(sandbox: Sandbox) -> None:
+    """No acknowledgement is left in the socket for whoever asks next, neither after an answer nor after a refusal."""
+
+    def run() -> list[str]:
+        links()
+        before = descriptors()
+        for _ in range(2):
+            answer = question(socket.NETLINK_ROUTE, GETLINK, THE_LOOPBACK)
+            assert link_of(answer).name == "lo"
+            assert not waiting()
+            with pytest.raises(OSError, match="No such device") as raised:
+                question(socket.NETLINK_ROUTE, GETLINK, NO_LINK)
+            assert raised.value.errno == errno.ENODEV
+            assert not waiting()
+        assert descriptors() == before
+        return [link.name for link in links()]
+
+    assert sandbox.call(run) == ["lo"]
 
 
 def test_an_answer_that_was_not_read_is_nobodys(sandbox: Sandbox) -> None:

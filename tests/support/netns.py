@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self, TypeVar
 
+from bench.place import FIRST
 from support.needs import SYSTEM_PATH
 
 T = TypeVar("T")
@@ -39,20 +40,6 @@ NO_DROP_INS = ("--drop-in-bin", "/run/none")
 
 _NAMESPACES = ("mnt", "pid", "net")
 _LIBC = ctypes.CDLL(None, use_errno=True)
-
-# The first process of the sandbox: it mounts, says so, and waits. SIGCHLD ignored makes the kernel reap what is
-# orphaned to it, as an init would.
-_INIT = """
-set -e
-mount -t tmpfs -o mode=755 tmpfs /run
-mkdir -p /run/netns /run/lock /run/.var/upper /run/.var/work
-mount -t overlay -o lowerdir=/var/lib,upperdir=/run/.var/upper,workdir=/run/.var/work overlay /var/lib
-mount -t bpf -o mode=700 bpf /sys/fs/bpf
-ip link set lo up
-trap '' CHLD
-echo ready
-exec sleep infinity
-"""
 
 
 class CommandFailedError(AssertionError):
@@ -199,7 +186,7 @@ class Sandbox(Place):
         self._children: list[subprocess.Popen[str]] = []
         self._init = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc",
-             "--propagation", "private", "--", "sh", "-c", _INIT],
+             "--propagation", "private", "--", "sh", "-c", FIRST],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(None), text=True,
         )  # fmt: skip
         assert self._init.stdout is not None

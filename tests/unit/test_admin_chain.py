@@ -47,7 +47,7 @@ def test_a_chain_that_is_there_keeps_its_rules(nft: FakeNft) -> None:
 def test_rebuilding_our_table_leaves_the_admin_table(nft: FakeNft) -> None:
     """A resync replaces, and uninstalling removes, the one table and not the other."""
     before = nft.table_text(Table.ADMIN)
-    nft.run(ruleset.skeleton(ruleset.DEFAULT_MARK, ()))
+    nft.run(ruleset.skeleton(ruleset.Variant(), ()))
     nft.run(ruleset.removal())
     assert nft.table_text(Table.ADMIN) == before
     assert nft.table_text() == ""

@@ -10,7 +10,8 @@ from bench.figures import Histogram, Results
 from bench.figures.measure import Sample
 from bench.figures.plots import Boxes, Curves, Role
 from bench.peers.rulesets import portmap_iptables
-from bench.scenarios.first_packet import CONTROLLED, SIZES, SPREAD, WHAT, answers, figures, plots, tables
+from bench.scenarios.first_packet import SIZES
+from bench.scenarios.first_packet.drawn import CONTROLLED, SPREAD, WHAT, answers, figures, plots, tables
 from bench.scenarios.first_packet.publishing import saved
 from bench.scenarios.first_packet.ways import PROTOCOLS, Place, Seen, Way, doubts, measured, places, publishers, targets
 from bench.stage import Extent

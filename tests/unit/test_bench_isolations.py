@@ -10,6 +10,7 @@ import pytest
 
 from bench.figures import Figure, Results
 from bench.figures.measure import Sample
+from bench.peers.firewall import Network, accepts, forward, stages
 from bench.scenarios.isolation.drawn import DENIED, DENIED_FLOWS, SIZES, answers, figures, place, plots, tables
 from bench.scenarios.isolation.rules import (
     DROPS,
@@ -21,22 +22,18 @@ from bench.scenarios.isolation.rules import (
     THERE,
     THERE_NETWORK,
     Denied,
-    Network,
     Passed,
     Variant,
-    accepts,
     asleep,
     crowd,
     doubts,
     dropping,
-    forward,
     leaks,
     linear,
     programs,
     restored,
     scanning,
     sets,
-    stages,
     table,
     turn,
 )

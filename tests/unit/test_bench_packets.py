@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from ipaddress import IPv4Network, ip_address
+from ipaddress import ip_address
 
 import pytest
 
@@ -33,10 +33,9 @@ from bench.hosts.ladder import (
     Rung,
     doubts,
 )
-from bench.peers.translations import Forwarded, nft_map, portmap, portmap_nft
 from bench.scenarios import layers, published
-from bench.scenarios.published import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
-from dataplane.types import Program, Protocol
+from bench.scenarios.published.shapes import APART, FULL, MANY, QUICK, SIX, TCP, UDP, shapes
+from dataplane.types import Program
 
 TRIPS = 100
 BLOCKS = 12
@@ -78,7 +77,7 @@ def test_a_packet_that_went_its_way_leaves_no_doubt(rung: Rung) -> None:
         (ROUTED_TRACKED, {"tracked": 0}, "0 packets were tracked"),
         (ROUTED_TRACKED, {"translated": 2}, "none should have been"),
         (MAP, {"translated": 100}, "100 packets were translated in 100 round trips"),
-        (MAP, {"tables": frozenset({"inet published", "ip nat"})}, "there are the tables inet published, ip nat"),
+        (MAP, {"tables": frozenset({"ip published", "ip nat"})}, "there are the tables ip nat, ip published"),
         (TABLES_ALONE, {"runs": {Program.GUARD: 100}}, "attached are guard"),
         (OURS, {"runs": {Program.GUARD: 100}}, "attached are guard"),
         (OURS, {"runs": dict.fromkeys(PROGRAMS, 99)}, "ran 99 times in 100 round trips"),
@@ -103,18 +102,6 @@ def test_counters_are_compared_with_those_before() -> None:
     assert (between.delivered, between.forwarded, between.connections) == (2 * TRIPS, 0, 1)
     assert between.runs == dict.fromkeys(PROGRAMS, 4 * TRIPS)
     assert between.tables == TABLES[OURS.rules]
-
-
-def test_a_rule_for_each_port_or_one_for_all() -> None:
-    """The map has as many elements as portmap has rules; portmap's multiport matches hold 15 ports each."""
-    ports = [Forwarded(Protocol.TCP, 1000 + one, CONTAINER, 1 + one) for one in range(31)]
-    pure = nft_map(ports, [IPv4Network("10.77.0.0/16")])
-    assert pure.count("dnat ip to") == 2
-    assert pure.count("tcp . ") == 31
-    assert portmap_nft(ports).count("dnat ip addr . port to") == 31
-    saved = portmap(ports, IPv4Network("10.77.0.0/16"), "bench")
-    assert saved.count("-j DNAT --to-destination") == 31
-    assert saved.count("-m multiport --dports") == 3
 
 
 def test_what_is_asked_of_whom() -> None:

@@ -24,8 +24,9 @@ from bench.hosts.variants import (
     variants,
 )
 from bench.scenarios.program_cost import figures, tables
+from bench.scenarios.program_cost.cases import CONTINUE, DEVICES, Devices, cases
 from bench.scenarios.program_cost.frames import SYN, Flow, frame
-from bench.scenarios.program_cost.testruns import CONTINUE, DEVICES, FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Devices, cases
+from bench.scenarios.program_cost.testruns import FLOOR, FLOOR_AGAIN, FLOOR_BEFORE
 from control.checksums.checksum import correct_sum, is_right, partial_sum
 from control.checksums.frame import parse
 from dataplane.abi import ChecksumCounts

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from bench.cni import Container, port
-from bench.peers.rulesets import around, crowd, portmap_iptables, portmap_nft, pure_map
+from bench.peers.rulesets import around, crowd, portmap_iptables, portmap_nft, pure_map, pure_map6
 from dataplane.types import Protocol
 
 WEB = Container("web", "", "10.77.1.2/16", ports=(port(8080, 80, Protocol.TCP), port(5353, 53, Protocol.UDP)))
@@ -78,3 +78,13 @@ def test_a_map_has_an_element_a_port_and_no_rule_more() -> None:
     few, many = (pure_map(crowd(count)).partition("add element")[0] for count in (100, 1_000))
     assert few == many
     assert "tcp . 8080 : 10.77.1.2 . 80, udp . 5353 : 10.77.1.2 . 53" in pure_map([WEB])
+
+
+def test_a_map_by_ipv6_is_the_same_but_for_the_loopback() -> None:
+    """Every line of it is one of IPv4's, in IPv6's words; that of the loopback is missing."""
+    six = pure_map6([Container("web", "", "fd00:77::1:2/64", ports=WEB.ports)])
+    assert "add element ip6 published ports { tcp . 8080 : fd00:77::1:2 . 80, udp . 5353 : fd00:77::1:2 . 53 }" in six
+    four = pure_map([WEB]).replace("10.77.1.2", "fd00:77::1:2").replace("10.77.0.0/16", "fd00:77::/64")
+    four = four.replace("ip published", "ip6 published").replace("ipv4_addr", "ipv6_addr")
+    four = four.replace("dnat ip to", "dnat ip6 to").replace("ip saddr", "ip6 saddr").replace("ip daddr", "ip6 daddr")
+    assert [line for line in four.splitlines() if "127.0.0.0/8" not in line] == six.splitlines()

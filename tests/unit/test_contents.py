@@ -60,3 +60,13 @@ def test_contents_are_the_elements(one: Attachment) -> None:
     assert len(told) == len(elements)
     known = {(name, unpack(SETS[name], printed.held)) for name, printed in told if name in SETS}
     assert known == {(element.set_name, element) for element in elements if element.set_name in SETS}
+
+
+def test_contents_have_what_others_may_share() -> None:
+    """The container's address, and the one address of the host that it has a port on, each once and nobody's."""
+    ports = [PortMapping(number, 80, Protocol.TCP, ip_address("192.0.2.1")) for number in (8080, 8081)]
+    everywhere = PortMapping(8082, 80, Protocol.TCP, ip_address("0.0.0.0"))
+    told = list(contents(attachment("web", "10.11.0.2", *ports, everywhere)))
+    for name, address in (("specific4", "192.0.2.1"), ("sources4", "10.11.0.2")):
+        assert [one.held for found, one in told if found == name] == [Held(ip_address(address).packed, b"", "")]
+    assert not [name for name, _ in told if name in {"specific6", "sources6"}]

@@ -108,7 +108,7 @@ def steps(*kinds: type[Step], of: tuple[Step, ...]) -> list[Step]:
 
 def test_processes_are_led_once_the_maps_say_where() -> None:
     """All entries come first, then the programs; and no sysctl opens a device."""
-    made = plan(state(CGROUPS), state(CGROUPS, attachment("web", str(WEB4), port(8080))), 1)
+    made = plan(state(CGROUPS), state(CGROUPS, attachment("web", str(WEB4), port(8080))), CGROUPS.variant)
     kinds = [type(step) for step in made]
     last_entry = max(place for place, kind in enumerate(kinds) if kind is PutEntry)
     assert kinds.index(LoadPrograms) < last_entry < kinds.index(AttachProgram) < kinds.index(AttachLocalhost)
@@ -118,8 +118,8 @@ def test_processes_are_led_once_the_maps_say_where() -> None:
 def test_programs_of_processes_stay_when_the_last_container_leaves() -> None:
     """DEL does not wait for the cgroups, and the next ADD on the device finds them there."""
     one, other = (attachment(name, f"10.11.0.{host}", port(8000 + host)) for name, host in (("web", 2), ("db", 3)))
-    assert not steps(AttachLocalhost, DetachLocalhost, of=plan(state(CGROUPS, one), state(CGROUPS), 1))
-    assert not steps(AttachLocalhost, of=plan(state(CGROUPS, one), state(CGROUPS, one, other), 1))
+    assert not steps(AttachLocalhost, DetachLocalhost, of=plan(state(CGROUPS, one), state(CGROUPS), CGROUPS.variant))
+    assert not steps(AttachLocalhost, of=plan(state(CGROUPS, one), state(CGROUPS, one, other), CGROUPS.variant))
 
 
 def test_datagrams_wait_for_no_program_of_streams() -> None:
@@ -127,7 +127,7 @@ def test_datagrams_wait_for_no_program_of_streams() -> None:
     web = attachment("web", str(WEB4), port(8080))
     assert state(CGROUPS, web).localhost == frozenset(LOCALHOST_PROGRAMS) - DATAGRAM_PROGRAMS
     dns = attachment("dns", "10.11.0.3", port(53, 53, "udp"))
-    assert AttachLocalhost(DATAGRAM_PROGRAMS) in plan(state(CGROUPS, web), state(CGROUPS, web, dns), 1)
+    assert AttachLocalhost(DATAGRAM_PROGRAMS) in plan(state(CGROUPS, web), state(CGROUPS, web, dns), CGROUPS.variant)
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,16 @@ def test_what_is_missing_is_named_and_attached() -> None:
     doors.programs.cookie = COOKIE
     wanted = state(CGROUPS, attachment("web", str(WEB4), port(8080), options=BARE))
     kernel = doors.kernel()
-    apply([step for step in plan(state(CGROUPS), wanted, 1) if isinstance(step, LoadPrograms | PutEntry)], kernel)
+    apply(
+        [step for step in plan(state(CGROUPS), wanted, CGROUPS.variant) if isinstance(step, LoadPrograms | PutEntry)],
+        kernel,
+    )
     observed = observe(kernel, wanted, {Part.PROGRAMS})
     texts = [text for _, text in complaints(wanted, observed, {Part.PROGRAMS})]
     assert texts[0] == "program connect4 is not attached to the root of the cgroups"
     assert len(texts) == len(wanted.localhost) == len(LOCALHOST_PROGRAMS) - len(DATAGRAM_PROGRAMS)
     repair = AttachLocalhost(wanted.localhost)
-    assert plan(there(wanted, observed, {Part.PROGRAMS}), wanted, 1) == (LoadPrograms(), repair)
+    assert plan(there(wanted, observed, {Part.PROGRAMS}), wanted, CGROUPS.variant) == (LoadPrograms(), repair)
     apply([repair], kernel)
     assert not list(complaints(wanted, observe(kernel, wanted, {Part.PROGRAMS}), {Part.PROGRAMS}))
 

@@ -42,11 +42,12 @@ def segments(elf: bytes) -> list[int]:
 
 
 def test_a_wheel_without_a_compiler(tmp_path: Path) -> None:
-    """It is pure, and holds the reason in the place of the program."""
+    """It is pure, and holds the reason in the place of the program; what benches compile is in it, headers too."""
     wheel = build(tmp_path, "/nonexistent/cc")
     assert wheel.name.endswith("-py3-none-any.whl")
     with zipfile.ZipFile(wheel) as content:
         assert "plugin/native/shim" not in content.namelist()
+        assert {f"bench/native/{one.name}" for one in (ROOT / "bench" / "native").iterdir()} <= set(content.namelist())
         reason = content.read("plugin/native/not-built").decode()
     assert reason == "no C compiler (/nonexistent/cc: No such file or directory)\n"
 

@@ -6,16 +6,19 @@ from pathlib import Path
 
 import pytest
 
+from control.desired import ruleset
 from control.engine import Engine
 from control.model import IngressPolicy, Options
 from control.repair.reconciler import ALL, Outcome, merged
 from control.state import mirror
+from dataplane.nft.elements import pack
 from dataplane.types import Program
 from support.attachments import key, port
 from support.fakeworld import World, fake_world
 
 ISOLATED = Options(ingress_policy=IngressPolicy.ISOLATED)
 CONTAINERS = 4
+HOST = "192.0.2.1"
 
 
 def populated(world: World) -> Engine:
@@ -95,4 +98,35 @@ def test_what_is_broken_between_two_pieces_is_found_by_the_next_look(tmp_path: P
                     world.doors.programs.drop(name, entry)
             assert not merged(looks).failed
             engine.sync(ALL)
+            assert not engine.problems()
+
+
+def test_the_mirror_is_right_whatever_changes_between_its_pieces(tmp_path: Path) -> None:
+    """An address of the host that containers share stays for whoever has it last, though the one was packed before and
+    the other is only after it: no change is lost, and none counts twice."""
+
+    def on_host(world: World, name: str, number: int) -> None:
+        world.attach(name, "10.11.0." + str(number + 2), port(8000 + 100 * number, address=HOST), options=ISOLATED)
+
+    for before in range(CONTAINERS + 3):
+        with fake_world(tmp_path / str(before)) as world:
+            engine = populated(world)
+            on_host(world, "c0", 0)
+            world.engine = engine
+            for _ in range(before):
+                engine.mirror.read_on()
+            engine.delete(key("c0"))
+            for number in (3, 1):
+                on_host(world, f"c{number}", number)
+            engine.delete(key("c1"))
+            on_host(world, "c1", 1)
+            engine.delete(key("c3"))
+            found = {
+                (name, *one.held.packed)
+                for name, wanted in engine.mirror.sets().items()
+                for one in wanted.printed.values()
+            }
+            elements = (one for attached in engine.attachments() for one in ruleset.elements(attached))
+            assert found == {(one.set_name, *pack(one)) for one in elements}
+            assert engine.mirror.readings == 1
             assert not engine.problems()

@@ -10,6 +10,7 @@ import pytest
 
 from control.desired.hooks import HostWide, NetworkFacts, use_of
 from control.desired.planner import Desired, desired, flow_filters, plan
+from control.desired.ruleset import Variant
 from control.model import (
     Attachment,
     AttachmentKey,
@@ -39,6 +40,7 @@ from dataplane.types import ChecksumMode, GuardLevel, IfIndex, IsolationPolicy, 
 from support.attachments import attachment, port
 
 MARK = 1 << 27
+VARIANT = Variant(MARK)
 FACTS = {"front": NetworkFacts(1), "back": NetworkFacts(2)}
 BRIDGE, VETH = IfIndex(10), IfIndex(20)
 
@@ -55,7 +57,7 @@ def steps(*kinds: type[Step], of: tuple[Step, ...]) -> list[Step]:
 
 def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -> None:
     """A program never runs on a device whose network its maps do not know."""
-    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080))), MARK)
+    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080))), VARIANT)
     kinds = [type(step) for step in made]
     assert kinds.index(LoadPrograms) < kinds.index(PutEntry) < kinds.index(AttachProgram) < kinds.index(RunNft)
     assert steps(AttachProgram, of=made) == [
@@ -72,7 +74,7 @@ def test_the_first_attachment_of_a_network_fills_the_maps_before_it_attaches() -
 def test_the_second_attachment_attaches_to_its_own_veth_alone() -> None:
     """A network's programs are hooked once, and not per container."""
     first, second = attachment("web", "10.11.0.2"), attachment("db", "10.11.0.3", port(5432), veth=21)
-    made = plan(state(first), state(first, second), MARK)
+    made = plan(state(first), state(first, second), VARIANT)
     assert steps(AttachProgram, DetachProgram, of=made) == [AttachProgram(Program.GUARD, IfIndex(21))]
     assert SetPortFlags(IfIndex(21), PortFlags(hairpin=True)) in made
 
@@ -80,14 +82,14 @@ def test_the_second_attachment_attaches_to_its_own_veth_alone() -> None:
 def test_the_same_attachment_again_is_no_work() -> None:
     """A repeated ADD leaves one copy, because there is nothing to do."""
     one = state(attachment("web", "10.11.0.2", port(8080)))
-    assert plan(one, one, MARK) == ()
+    assert plan(one, one, VARIANT) == ()
 
 
 def test_the_last_detachment_takes_everything_back() -> None:
     """DEL undoes ADD: programs, entries, elements, and the sysctl that was changed for it."""
     one = state(attachment("web", "10.11.0.2", port(8080)))
     name = "net/ipv4/conf/br-front/route_localnet"
-    made = plan(one, state(), MARK, former={name: "0"})
+    made = plan(one, state(), VARIANT, former={name: "0"})
     assert steps(DetachProgram, of=made) == [
         DetachProgram(Program.ISOLATION, BRIDGE),
         DetachProgram(Program.CHECKSUM, BRIDGE),
@@ -108,8 +110,8 @@ def test_the_last_detachment_takes_everything_back() -> None:
 def test_undoing_a_transaction_is_its_opposite() -> None:
     """What RunNft undoes is what doing it the other way round would do."""
     one, nothing = state(attachment("web", "10.11.0.2", port(8080))), state()
-    (forth,) = (step for step in plan(nothing, one, MARK) if isinstance(step, RunNft))
-    (back,) = (step for step in plan(one, nothing, MARK) if isinstance(step, RunNft))
+    (forth,) = (step for step in plan(nothing, one, VARIANT) if isinstance(step, RunNft))
+    (back,) = (step for step in plan(one, nothing, VARIANT) if isinstance(step, RunNft))
     assert forth.undo == back.do
     assert forth.do == back.undo
 
@@ -117,7 +119,7 @@ def test_undoing_a_transaction_is_its_opposite() -> None:
 def test_an_open_network_without_checksums_needs_no_bpf() -> None:
     """Whoever turns all of it off needs neither bcc nor a bpffs."""
     options = Options(ingress_policy=IngressPolicy.OPEN, checksum=ChecksumPolicy.OFF, guard=GuardPolicy.OFF)
-    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080), options=options)), MARK)
+    made = plan(state(), state(attachment("web", "10.11.0.2", port(8080), options=options)), VARIANT)
     assert not steps(LoadPrograms, AttachProgram, of=made)
     assert not [step for step in made if isinstance(step, PutEntry) and step.map_name != "origins"]
 
@@ -233,7 +235,7 @@ def test_the_operators_checksum_mode_beats_the_conflists() -> None:
 def test_isolated_isolates_the_bridge_port() -> None:
     """Containers of one isolated network are kept apart by their bridge ports, without br_netfilter."""
     options = Options(ingress_policy=IngressPolicy.ISOLATED)
-    made = plan(state(), state(attachment("web", "10.11.0.2", options=options)), MARK)
+    made = plan(state(), state(attachment("web", "10.11.0.2", options=options)), VARIANT)
     assert SetPortFlags(IfIndex(20), PortFlags(hairpin=None, isolated=True)) in made
 
 
@@ -241,10 +243,10 @@ def test_a_foreign_chain_gets_our_accept_and_loses_it() -> None:
     """The accept in somebody else's chain comes with the first attachment and goes with the last."""
     options = Options(forward_chains=(ForeignChain("inet", "filter", "forward"),))
     one = state(attachment("web", "10.11.0.2", options=options))
-    (accept,) = steps(InsertRules, of=plan(state(), one, MARK))
+    (accept,) = steps(InsertRules, of=plan(state(), one, VARIANT))
     assert isinstance(accept, InsertRules)
     assert accept.rules[0] == 'iif "0000000000000010" accept'
-    assert [type(step) for step in plan(one, state(), MARK)].count(DeleteRules) == 1
+    assert [type(step) for step in plan(one, state(), VARIANT)].count(DeleteRules) == 1
 
 
 def test_a_container_port_published_twice_fills_two_slots() -> None:
@@ -260,7 +262,7 @@ def test_a_growing_list_of_origins_never_shows_a_gap_or_a_loss() -> None:
     both = attachment("web", "10.11.0.2", port(9000), port(8000))
     slots = [
         OriginKey.unpack(step.key).slot
-        for step in plan(state(one), state(both), MARK)
+        for step in plan(state(one), state(both), VARIANT)
         if isinstance(step, PutEntry) and step.map_name == "origins"
     ]
     assert slots == [1, 0]

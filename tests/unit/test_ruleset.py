@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from control.conditions import parse
 from control.desired import ruleset
-from control.desired.ruleset import DEFAULT_MARK, PLAIN, Group
+from control.desired.ruleset import PLAIN, Group, Variant
 from control.model import Options
 from support.attachments import attachment, port
 
@@ -47,7 +47,20 @@ def golden(name: str, text: str) -> None:
 
 def test_the_skeleton() -> None:
     """The table without a container is what the golden file says, word for word."""
-    golden("skeleton", ruleset.skeleton(DEFAULT_MARK, ()).text())
+    golden("skeleton", ruleset.skeleton(Variant(localnet=False), ()).text())
+
+
+def test_the_skeleton_where_nftables_serves_localhost() -> None:
+    """There it has one chain and two rules more, and another schema; nothing else differs."""
+    without = set(ruleset.skeleton(Variant(localnet=False), ()).text().splitlines())
+    more = ruleset.skeleton(Variant(), ()).text()
+    assert "".join(f"{line}\n" for line in more.splitlines() if line not in without) == (
+        f"add {ruleset.schema(Variant()).declaration()}\n"
+        "add chain inet dataplane loopback_guard { type filter hook prerouting priority -300; policy accept; }\n"
+        'add rule inet dataplane loopback_guard ip daddr 127.0.0.0/8 iif != "lo" counter drop\n'
+        "add rule inet dataplane source ip saddr 127.0.0.0/8 oif . ip daddr @snat4"
+        " ct status & (dnat | snat) == dnat masquerade\n"
+    )
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -70,18 +83,35 @@ def test_a_change_only_has_the_difference() -> None:
 
 
 def test_the_schema_follows_the_rules() -> None:
-    """Another mark is another skeleton, so that tables of two versions are never taken for each other."""
-    assert ruleset.schema(DEFAULT_MARK) != ruleset.schema(1)
+    """Another mark is another skeleton, and so is another way to serve localhost: tables of two versions or variants
+    are never taken for each other."""
+    variants = [Variant(), Variant(1), Variant(localnet=False), Variant(1, localnet=False)]
+    assert len({ruleset.schema(variant) for variant in variants}) == len(variants)
 
 
 def test_ports_with_conditions_are_looked_up_before_those_without() -> None:
     """The narrower match comes first, whoever was added first."""
     group = Group(4, parse(["iifname", "eth1"], 4))
-    rules = [
-        line for line in ruleset.skeleton(1, [group]).text().splitlines() if " publish_any " in line and "@" in line
-    ]
-    assert rules[0].startswith('add rule inet dataplane publish_any iifname "eth1" dnat')
-    assert len(rules) == 6
+    text = ruleset.skeleton(Variant(), [group]).text()
+    for chain, count in (("publish_in", 6), ("publish_out", 6), ("publish_host", 6)):
+        rules = [line for line in text.splitlines() if f" {chain} " in line and " map @" in line]
+        assert rules[0].startswith(f'add rule inet dataplane {chain} iifname "eth1" dnat')
+        assert len(rules) == count
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_one_host_address_comes_before_all(version: int) -> None:
+    """Ports on one address of the host are looked up before those on all, and only for an address that has any."""
+    lines = ruleset.skeleton(Variant(), ()).text().splitlines()
+    for chain in ("publish_in", "publish_out"):
+        rules = [line.partition(f" {chain} ")[2] for line in lines if f"rule inet dataplane {chain} " in line]
+        assert rules[0] == "fib daddr type != local accept"
+        ip = "ip" if version == 4 else "ip6"
+        jump = rules.index(f"{ip} daddr @specific{version} jump publish_host")
+        assert jump < min(place for place, rule in enumerate(rules) if f"@publish{version}" in rule)
+    assert not any(
+        " map @" in line and "_host" in line for line in lines if "rule inet dataplane publish_host" not in line
+    )
 
 
 @given(st.sets(st.integers(1, 200), max_size=120), st.sampled_from([0, 1]))

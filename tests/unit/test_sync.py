@@ -247,6 +247,21 @@ def test_two_addresses_that_add_up_to_the_same_are_no_trouble(world: World) -> N
     assert world.engine.sync(ALL) == Outcome()
 
 
+def test_the_mirror_is_not_behind_for_those_who_ask(world: World) -> None:
+    """Changes that nobody has asked about are in the answer, unless the whole state was read after them."""
+    assert not world.engine.mirror.sets().get("publish4")
+    for number in range(40):
+        world.attach(f"web{number}", f"10.11.0.{number + 2}", port(8080 + number))
+        if number % 2:
+            world.engine.delete(key(f"web{number}"))
+    assert len(world.engine.mirror.sets()["publish4"].values) == 20
+    world.attach("late", "10.11.0.99", port(9000))
+    other = Engine(world.doors.kernel(), world.directory)
+    other.delete(key("late"))
+    other.close()
+    assert len(world.engine.mirror.sets()["publish4"].values) == 20
+
+
 def test_entries_that_could_not_be_written_are_looked_at_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pins that are removed while their maps are filled leave nothing forgotten."""
     world.attach("web", "10.11.0.2", port(8080))

@@ -28,7 +28,8 @@ from contextlib import ExitStack
 from functools import partial
 
 from bench.figures.measure import Turn
-from bench.hosts.sites import EDGE, Sites, Way, doubts, watched
+from bench.hosts.sites import Sites, Way, doubts, watched
+from bench.hosts.wiring import EDGE
 from bench.instruments.precedence import first_in_line, rest
 from bench.instruments.segments import Feature, switch
 from bench.instruments.stackcounts import counted, risen

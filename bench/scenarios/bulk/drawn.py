@@ -1,4 +1,4 @@
-"""What ``scenarios/bulk.py`` measures, by name, and what is drawn from that: figures, table, plots, answers. Pure."""
+"""What is measured in bulk, by name, and what is drawn from that: figures, table, plots, answers. Pure."""
 
 from __future__ import annotations
 

@@ -15,13 +15,16 @@ from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
-from bench.cni import Container, configuration, port
-from bench.hosts.calls import VERBS, Timed, took
+from bench.cni import Container, port
+from bench.hosts.calls import VERBS, Timed, rest, took
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
-from bench.peers.plugins import NETWORK, GoPlugins, Libnftables, NftProcess, Peer
+from bench.peers.nft import Library, Nft, one_port
+from bench.peers.plugins import GoPlugins, Peer
+from bench.peers.rulesets import crowd, pure_map
 from bench.place import Host
-from bench.stage import Stage, containers
+from bench.stage import FIRST_PORT, Stage, containers
+from dataplane.types import Protocol
 
 OURS, AGAIN, ALONE = "dataplane", "dataplane again", "dataplane, the only container of its network"
 COLD, BY_ITSELF = "dataplane, agent just started", "dataplane, no agent"
@@ -30,6 +33,8 @@ NFT, LIBRARY, FLOOR = "nft -f -", "libnftables", "noop"
 _PORT = 5000
 """Below ``FIRST_PORT``: nobody else has it."""
 _CONTAINERS = 100
+_CHANGES = {"ADD": "create", "DEL": "delete"}
+"""Of an element: each fails unless it changes the map."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +118,7 @@ def portmap(stage: Stage, stack: ExitStack, size: int, number: int, peer: Peer) 
     present, own = _fleet(host, size, many=stage.many and not number)
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     go.preload(starter, [container for container in present if container.ports])
-    plugin, text = go.plugin("portmap"), _text("portmap", own, **peer.keys)
+    plugin, text = go.plugin("portmap"), go.portmap(own)
     variables = {verb: go.environment(verb, own, "portmap") for verb in VERBS}
 
     def calls() -> Iterator[Timed]:
@@ -125,21 +130,26 @@ def portmap(stage: Stage, stack: ExitStack, size: int, number: int, peer: Peer) 
 
 def nft(stage: Stage, stack: ExitStack, size: int) -> Subject:
     """One element of a map with so many others, by a process."""
-    host = stack.enter_context(stage.host(f"nft-{size}"))
-    process = NftProcess(host, size)
-    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
+    host = _with_map(stage, stack, f"nft-{size}", size)
+    process = Nft(stack.enter_context(Starter(host, stage.native, stage.cpu)))
 
     def calls() -> Iterator[Timed]:
-        for verb in ("ADD", "DEL"):
-            yield took(verb, [process.change(starter, verb, _PORT)])
+        for verb, change in _CHANGES.items():
+            yield took(verb, [process.change(one_port(change, _PORT))])
 
     return Subject(NFT, size, calls)
 
 
 def library(stage: Stage, stack: ExitStack, size: int) -> Subject:
     """The same in process."""
-    host = Libnftables(stack.enter_context(stage.host(f"library-{size}")), size)
-    return Subject(LIBRARY, size, lambda: (Timed(verb, spent) for verb, spent in host.changes(_PORT, 1)))
+    loaded = Library(_with_map(stage, stack, f"library-{size}", size))
+
+    def calls() -> Iterator[Timed]:
+        for verb, change in _CHANGES.items():
+            yield Timed(verb, loaded.change(one_port(change, _PORT)))
+            rest()
+
+    return Subject(LIBRARY, size, calls)
 
 
 def floor(stage: Stage, stack: ExitStack) -> Subject:
@@ -152,13 +162,10 @@ def floor(stage: Stage, stack: ExitStack) -> Subject:
 
 
 def _calls(starter: Starter, plugins: Ours, own: Container, agent: Agent | None) -> Callable[[], Iterator[Timed]]:
-    plugin, text = plugins.plugin("dataplane"), _text("dataplane", own)
-    variables = {verb: plugins.environment(verb, own, alone=agent is None) for verb in VERBS}
-
     def calls() -> Iterator[Timed]:
         for verb in VERBS:
             before = agent.cpu_milliseconds if agent else 0.0
-            done = starter.run(plugin, variables[verb], text)
+            done = plugins.call(starter, verb, own, alone=agent is None)
             yield took(verb, [done], agent, before)
 
     return calls
@@ -166,7 +173,15 @@ def _calls(starter: Starter, plugins: Ours, own: Container, agent: Agent | None)
 
 def _add(starter: Starter, plugins: Ours, present: list[Container]) -> None:
     for container in present:
-        starter.run(plugins.plugin("dataplane"), plugins.environment("ADD", container), _text("dataplane", container))
+        plugins.call(starter, "ADD", container)
+
+
+def _with_map(stage: Stage, stack: ExitStack, name: str, size: int) -> Host:
+    """A host with a map of so many ports."""
+    host = stack.enter_context(stage.host(name))
+    present = crowd(size, protocols=(Protocol.TCP,), first=FIRST_PORT)
+    host.run("nft", "-f", "-", text=pure_map(present))
+    return host
 
 
 def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container], Container]:
@@ -179,7 +194,3 @@ def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container
 
 def _ports(present: list[Container]) -> list[int]:
     return [int(str(one["hostPort"])) for container in present for one in container.ports]
-
-
-def _text(kind: str, container: Container, **keys: object) -> str:
-    return configuration(kind, NETWORK, container.ports, container.previous_result(), **keys)

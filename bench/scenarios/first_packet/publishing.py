@@ -6,8 +6,7 @@
         doubts = site.prove(flows)             # a few flows to each target, and what the kernel says of them
         flows.measure(site.number(Protocol.UDP, Place.LAST), milliseconds=10, least=10)
 
-The client computes its checksums itself, as what comes from a network has them. Our own ports are published by our
-plugin, at its defaults: nothing is put into our tables or maps by anybody else.
+Our own ports are published by our plugin, at its defaults: nothing is put into our tables or maps by anybody else.
 """
 
 from __future__ import annotations
@@ -17,12 +16,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 
-from bench.cni import Container, configuration, environment
-from bench.hosts.hooked import sum_in_software
+from bench.cni import Container
 from bench.hosts.ours import Ours
+from bench.hosts.wiring import BRIDGE, CLIENT, GATEWAY, HOST, edge, plugged, veth
 from bench.instruments.newflows import NewFlows, give_sources
 from bench.instruments.starter import Starter
 from bench.native import Native
+from bench.peers.plugins import NETWORK
 from bench.peers.rulesets import MAP_TABLE, PORTMAP_TABLE, portmap_iptables, portmap_nft, pure_map
 from bench.place import Host
 from bench.scenarios.first_packet.ways import ADDRESS, Place, Seen, Way, doubts, publishers, targets
@@ -32,10 +32,6 @@ from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import DEVICE_PROGRAMS, Program, Protocol
 
-NETWORK = "bench"
-
-_HOST, _CLIENT, _GATEWAY = "10.0.2.15", "10.0.2.2", "10.77.0.1"
-_BRIDGE, _UPLINK, _WEB = "br-bench", "uplink", "web"
 _NFT_ONLY = {"ingressPolicy": "open", "checksum": "off", "guard": "off"}
 _PORTS_OF_AN_ADD = 5_000
 """Of a container of ours that is only present: a configuration has a limit, and each ADD takes its time."""
@@ -66,15 +62,17 @@ class Site:
         wanted = list(self._targets.values())
         if self.way is Way.VETH:
             wanted = [replace(one, port=one.listen) for one in wanted]
-        client, server = (self.host.existing(name).path for name in ("client", _WEB))
-        return NewFlows(self.host, native, cpu, client, _HOST, server, wanted)
+        client, server = (self.host.existing(name).path for name in ("client", "web0"))
+        return NewFlows(self.host, native, cpu, client, HOST, server, wanted)
 
     def publish(self, native: Native) -> None:
         """Put client and container in their places, and have all ports in the kernel. Raises ``BenchError``."""
         if self.way is Way.VETH:
-            self._wire()
+            client, web = veth(self.host, [f"{CLIENT}/24"], [f"{HOST}/24"])
+            give_sources(client, CLIENT, web)
             return
-        self._forward()
+        client, own = edge(self.host), plugged(self.host)
+        give_sources(client, CLIENT, self.host)
         match self.way:
             case Way.MAP:
                 self.host.run("nft", "-f", "-", text=pure_map(self._containers))
@@ -84,7 +82,7 @@ class Site:
                 text = portmap_iptables(self._containers, NETWORK)
                 self.host.run(f"{_IPTABLES[self.way]}-restore", text=text)
             case Way.OURS | Way.AGAIN | Way.NFT_ONLY:
-                self._add(native)
+                self._add(native, own)
 
     def prove(self, flows: NewFlows) -> list[str]:
         """Why figures of this site would not be about what it is named for; nothing where they would. Slow.
@@ -116,7 +114,7 @@ class Site:
                 make()
                 decided = _taken(listed())
             return Seen(self.host.run("nft", "list", "map", *MAP_TABLE.split(), "ports").count(" : 10.77."), decided)
-        with _counters(self.host, TABLE, "publish_any") as listed, syscall.enable_stats():
+        with _counters(self.host, TABLE, "publish_in", behind=2) as listed, syscall.enable_stats():
             before = self.host.inside(_runs)
             make()
             runs = {program: count - before[program] for program, count in self.host.inside(_runs).items()}
@@ -124,44 +122,21 @@ class Site:
         sizes = self.host.inside(lambda: LibNftables().sizes())
         return Seen(sum(count for name, count in sizes.items() if name.startswith("publish")), decided, runs=runs)
 
-    def _add(self, native: Native) -> None:
+    def _add(self, native: Native, own: Container) -> None:
         """By the plugin itself, a container after the other: an agent would be one process more that may wake up."""
         ours, options = Ours(self.host), _NFT_ONLY if self.way is Way.NFT_ONLY else {}
-        plugin = ours.plugin("dataplane")
         with Starter(self.host, native) as starter:
-            for container in self._gathered():
-                text = configuration("dataplane", NETWORK, container.ports, container.previous_result(), **options)
-                starter.run(plugin, environment("ADD", container, str(plugin.parent), **ours.settings), text)
+            for container in self._gathered(own):
+                ours.call(starter, "ADD", container, options, alone=True)
 
-    def _gathered(self) -> Iterator[Container]:
+    def _gathered(self, own: Container) -> Iterator[Container]:
         """One container with all measured ports, and the others, each with a namespace and a link."""
         measured = [one for one in self._containers if one.address == ADDRESS]
         others = [one for one in self._containers if one.address != ADDRESS]
-        ports = tuple(mapping for one in measured for mapping in one.ports)
-        yield Container(_WEB, f"/run/netns/{_WEB}", ADDRESS, _GATEWAY, _BRIDGE, f"v{_WEB}", ports)
+        yield replace(own, ports=tuple(mapping for one in measured for mapping in one.ports))
         for one, place in zip(others, self.host.namespaces([one.name for one in others]), strict=True):
-            link = self.host.wire(_BRIDGE, place, one.address, _GATEWAY)
-            yield replace(one, gateway=_GATEWAY, bridge=_BRIDGE, link=link)
-
-    def _wire(self) -> None:
-        client, web = self.host.namespaces(["client", _WEB])
-        self.host.run("ip", "link", "add", "eth0", "netns", client.name, "type", "veth",
-                      "peer", "name", "eth0", "netns", web.name)  # fmt: skip
-        for place, address in ((client, _CLIENT), (web, _HOST)):
-            place.run("ip", "-batch", "-", text=f"address add {address}/24 dev eth0\nlink set eth0 up\n")
-        give_sources(client, _CLIENT, web)
-        sum_in_software(client.path, self.host)
-
-    def _forward(self) -> None:
-        client = self.host.join("client", _UPLINK, f"{_HOST}/24", f"{_CLIENT}/24")
-        # A bridge that snoops joins a group, and its IGMP would be one more flow that conntrack knows.
-        bridge = f"link add {_BRIDGE} type bridge forward_delay 0 mcast_snooping 0\n"
-        up = f"address add {_GATEWAY}/16 dev {_BRIDGE}\nlink set {_BRIDGE} up\n"
-        self.host.run("ip", "-batch", "-", text=bridge + up)
-        self.host.wire(_BRIDGE, self.host.namespace(_WEB), ADDRESS, _GATEWAY)
-        self.host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
-        give_sources(client, _CLIENT, self.host)
-        sum_in_software(client.path, self.host)
+            link = self.host.wire(BRIDGE, place, one.address, GATEWAY)
+            yield replace(one, gateway=GATEWAY, bridge=BRIDGE, link=link)
 
 
 def refusal(host: Host, way: Way) -> str:
@@ -181,9 +156,11 @@ def saved(text: str) -> Seen:
 
 
 @contextmanager
-def _counters(host: Host, table: str, chain: str) -> Iterator[Callable[[], str]]:
-    """A counter before all rules of a chain and one behind them, for a while; calling it lists the chain."""
-    added = f"insert rule {table} {chain} counter\nadd rule {table} {chain} counter\n"
+def _counters(host: Host, table: str, chain: str, behind: int = 0) -> Iterator[Callable[[], str]]:
+    """A counter behind the first few rules of a chain and one behind all of them, for a while; calling it lists the
+    chain."""
+    first = f"add rule {table} {chain} index {behind - 1} counter" if behind else f"insert rule {table} {chain} counter"
+    added = f"{first}\nadd rule {table} {chain} counter\n"
     handles = re.findall(r"# handle (\d+)", host.run("nft", "-e", "-a", "-f", "-", text=added))
     try:
         yield lambda: host.run("nft", "list", "chain", *table.split(), chain)

@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cni import Container, configuration, environment, port
+from bench.peers.plugins import NETWORK, knows_nftables
 from bench.peers.rulesets import PORTMAP_TABLE, portmap_iptables, portmap_nft
 from bench.place import Host
 from bench.scenarios.first_packet.ways import Way
 
-NETWORK = "bench"
-
-_KNOWS_NFTABLES = PORTMAP_TABLE.split()[1].encode()
 _MANY = 18
 """Ports of one protocol: more than one multiport match takes."""
 
@@ -42,7 +40,7 @@ class Form:
 def compare(host: Host, portmap: Path) -> Form:
     """Ask an executable. Raises ``BenchError`` where it fails. It leaves its host without tables."""
     containers = _containers(host)
-    by_nftables = _KNOWS_NFTABLES in portmap.read_bytes()
+    by_nftables = knows_nftables(portmap)
     keys = {"backend": "nftables"} if by_nftables else {}
     for one in containers:
         text = configuration("portmap", NETWORK, one.ports, one.previous_result(), **keys)

@@ -12,11 +12,12 @@ from enum import StrEnum
 
 from bench.cni import Container, port
 from bench.figures.plots import Role
+from bench.hosts.wiring import CONTAINER
 from bench.instruments.newflows import Target
 from bench.peers.rulesets import PORTS_EACH, around, crowd
 from dataplane.types import Program, Protocol
 
-ADDRESS = "10.77.1.2/16"
+ADDRESS = f"{CONTAINER}/16"
 """Of the container that answers; nobody has the others' addresses."""
 PROTOCOLS = (Protocol.UDP, Protocol.TCP)
 

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from bench.cni import Container, configuration, environment
 from bench.native import BenchError
+from bench.peers.firewall import Network, accepts, forward, stages
 from bench.place import SYSTEM_PATH, Host
-from bench.scenarios.isolation import rules as isolations
-from bench.scenarios.isolation.rules import HERE_NETWORK, THERE_NETWORK, Network
+from bench.scenarios.isolation.rules import HERE_NETWORK, THERE_NETWORK
 
 PLUGIN = "firewall"
 _PAIR = (HERE_NETWORK, THERE_NETWORK)
@@ -33,13 +33,13 @@ def backend(host: Host) -> str:
 
 def verbatim(host: Host, plugin: Path) -> bool:
     """Whether a firewall plugin that adds two networks ("same-bridge") writes, chain for chain and in this order, the
-    rules of ``bench.scenarios.isolation.rules``. Its rules stay on the host. Raises ``BenchError`` where it fails."""
+    rules of ``bench.peers.firewall``. Its rules stay on the host. Raises ``BenchError`` where it fails."""
     for network in _PAIR:
         container = _container(network)
         text = configuration(PLUGIN, network.bridge, previous=container.previous_result(), ingressPolicy="same-bridge")
         host.run(plugin, env=environment("ADD", container, str(plugin.parent), PATH=SYSTEM_PATH), text=text)
     saved = host.run("iptables-save", "-t", "filter").splitlines()
-    wanted = [*isolations.forward(), *isolations.stages(_PAIR), *isolations.accepts(_PAIR)]
+    wanted = [*forward(), *stages(_PAIR), *accepts(_PAIR)]
     return _by_chain(line for line in saved if line.startswith("-A ")) == _by_chain(wanted)
 
 

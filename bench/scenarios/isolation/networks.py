@@ -22,13 +22,14 @@ from collections.abc import Collection, Iterator, Sequence
 from types import TracebackType
 from typing import Self
 
-from bench.cni import Container, configuration, environment, port
-from bench.hosts.hooked import sum_in_software
+from bench.cni import Container, port
 from bench.hosts.ours import Ours
+from bench.hosts.wiring import CLIENT, HOST, edge
 from bench.instruments.floods import Flood
 from bench.instruments.roundtrips import Ends
 from bench.instruments.starter import Starter
 from bench.native import BenchError, Native
+from bench.peers.firewall import Network
 from bench.place import Host, Namespace
 from bench.scenarios.isolation import rules as isolations
 from bench.scenarios.isolation.rules import (
@@ -39,7 +40,6 @@ from bench.scenarios.isolation.rules import (
     ROUTED,
     THERE_NETWORK,
     Denied,
-    Network,
     Passed,
     Path,
     Variant,
@@ -51,7 +51,6 @@ from dataplane.nft.transaction import Transaction, add, delete
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import ChecksumMode, IfIndex, IsolationPolicy, Program
 
-UPLINK, HOST, OUTSIDE = "uplink", "10.0.2.15", "10.0.2.2"
 HOST_PORT, DENIED = 30000, 9009
 
 _FIRST_ID = 1000
@@ -71,8 +70,7 @@ class Scene:
     def __init__(self, host: Host, native: Native, sizes: Sequence[int], variants: Collection[Variant]) -> None:
         self.host = host
         self._networks = {size: isolations.crowd(size) for size in sizes}
-        self._outside = host.join("outside", UPLINK, f"{HOST}/24", f"{OUTSIDE}/24")
-        sum_in_software(self._outside.path, host)
+        self._outside = edge(host)
         peopled = (HERE_NETWORK, THERE_NETWORK, *OPEN_NETWORKS)
         crowd = [network for network in self._networks[max(sizes)] if network not in peopled]
         everybody = [*peopled, *crowd]
@@ -81,7 +79,6 @@ class Scene:
             zip(peopled, host.namespaces([f"c{number}" for number in range(len(peopled))]), strict=True)
         )
         links = {network: self._wire(network) for network in peopled}
-        host.run("sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward")
         self._add(native, links)
         self._write(variants)
         indexes = host.inside(lambda: {name: IfIndex(number) for number, name in socket.if_nameindex()})
@@ -112,7 +109,7 @@ class Scene:
         if path == PUBLISHED:
             return Ends(self._outside.path, HOST, HOST_PORT, here, path.listen)
         if path == ROUTED:
-            return Ends(here, OUTSIDE, path.listen, self._outside.path, path.listen)
+            return Ends(here, CLIENT, path.listen, self._outside.path, path.listen)
         return Ends(one, str(OPEN_NETWORKS[1].container), path.listen, other, path.listen)
 
     def flood(self, native: Native, cpu: int) -> Flood:
@@ -158,7 +155,6 @@ class Scene:
     def _add(self, native: Native, links: dict[Network, str]) -> None:
         """ADD the containers by the plugin itself: there is no agent, which would repair what is attached here."""
         ours = Ours(self.host)
-        plugin = ours.plugin("dataplane")
         with Starter(self.host, native) as starter:
             for network, link in links.items():
                 place, address = self._places[network], f"{network.container}/24"
@@ -166,9 +162,8 @@ class Scene:
                 container = Container(
                     place.name, place.path, address, str(network.gateway), network.bridge, link, ports
                 )
-                options = {"ingressPolicy": "open"} if network in OPEN_NETWORKS else {}
-                text = configuration("dataplane", network.bridge, ports, container.previous_result(), **options)
-                starter.run(plugin, environment("ADD", container, str(plugin.parent), **ours.settings), text)
+                keys = {"ingressPolicy": "open"} if network in OPEN_NETWORKS else {}
+                ours.call(starter, "ADD", container, keys, network=network.bridge, alone=True)
 
     def _write(self, variants: Collection[Variant]) -> None:
         """Have everybody's rules, all asleep."""

@@ -5,9 +5,7 @@
     linear(given), sets(given)                       # tables of nft, asleep
     turn((Variant.SETS, 2), (Variant.LINEAR, 1000))  # nft commands that put one to sleep, and wake another
 
-The firewall plugin (ingressPolicy "same-bridge") prepends a rule a network to each of two stages: what comes from a
-bridge and is not for it goes to the second stage, and what is for any of the bridges is dropped there. A packet that
-may pass meets all rules of the first stage, and, where it is from one of the networks, all of the second.
+Those of the firewall plugin are in ``bench.peers.firewall``, which says what a packet meets there.
 
 Be aware: tables of all sizes are there at once. Those that are not asked about are dormant, which takes their chains
 off their hooks; of iptables' one table the chain FORWARD is written anew, without the comment that the plugin's jump
@@ -22,6 +20,7 @@ from enum import StrEnum
 from ipaddress import IPv4Address
 
 from bench.figures.plots import Role
+from bench.peers.firewall import ACCEPTS, ADMIN, FIRST, SECOND, Network, accepts, stages
 from dataplane.nft.objects import Table
 from dataplane.types import Program
 
@@ -31,8 +30,6 @@ HERE, THERE = "br-here", "br-there"
 FILTER = "ip filter"
 DROPS = "isolation_drops"
 """The map in which the isolation program counts."""
-_COMMENT = '-m comment --comment "CNI firewall plugin rules (ingressPolicy: same-bridge)"'
-_FIRST, _SECOND, _ACCEPTS = "CNI-ISOLATION-STAGE-1", "CNI-ISOLATION-STAGE-2", "CNI-FORWARD"
 _CROWD = IPv4Address("10.80.0.0")
 _ASLEEP = "{ flags dormant; }"
 
@@ -80,19 +77,6 @@ _ROLES = {
     Variant.AGAIN: Role.OURS,
     Variant.DEFAULTS: Role.OURS_TOO,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A bridge, and the address of the container on it."""
-
-    bridge: str
-    container: IPv4Address
-
-    @property
-    def gateway(self) -> IPv4Address:
-        """The bridge's own address."""
-        return self.container - 1
 
 
 HERE_NETWORK = Network(HERE, IPv4Address("10.77.0.2"))
@@ -145,44 +129,14 @@ def crowd(size: int) -> list[Network]:
     return [*others[:half], HERE_NETWORK, THERE_NETWORK, *others[half:]]
 
 
-def stages(networks: Sequence[Network], suffix: str = "") -> list[str]:
-    """The rules that ``ingressPolicy`` writes for these networks, as iptables-save prints them."""
-    first, second = _FIRST + suffix, _SECOND + suffix
-    newest = [network.bridge for network in reversed(networks)]
-    return [
-        *(f"-A {first} -i {bridge} ! -o {bridge} {_COMMENT} -j {second}" for bridge in newest),
-        f"-A {first} {_COMMENT} -j RETURN",
-        *(f"-A {second} -o {bridge} {_COMMENT} -j DROP" for bridge in newest),
-        f"-A {second} {_COMMENT} -j RETURN",
-    ]
-
-
-def accepts(networks: Sequence[Network], suffix: str = "") -> list[str]:
-    """What else the plugin writes: an administrator's chain, and two rules a container."""
-    chain = _ACCEPTS + suffix
-    rules = [f'-A {chain} -m comment --comment "CNI firewall plugin admin overrides" -j CNI-ADMIN']
-    for network in networks:
-        rules.append(f"-A {chain} -d {network.container}/32 -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT")
-        rules.append(f"-A {chain} -s {network.container}/32 -j ACCEPT")
-    return rules
-
-
-def forward() -> list[str]:
-    """How the plugin leads forwarded packets to its rules, as iptables-save prints it."""
-    return [
-        f"-A FORWARD {_COMMENT} -j {_FIRST}",
-        f'-A FORWARD -m comment --comment "CNI firewall plugin rules" -j {_ACCEPTS}',
-    ]
-
-
 def restored(sizes: Mapping[int, Sequence[Network]]) -> str:
     """The plugin's rules for each size, for iptables-restore; FORWARD leads to none of them.
 
     A container of an open network is one of the plugin's, too: it is in CNI-FORWARD, and in no stage.
     """
-    lines = ["*filter", ":FORWARD ACCEPT [0:0]", ":CNI-ADMIN - [0:0]"]
+    lines = ["*filter", ":FORWARD ACCEPT [0:0]", f":{ADMIN} - [0:0]"]
     for size in sizes:
-        lines += [f":{chain}-{size} - [0:0]" for chain in (_FIRST, _SECOND, _ACCEPTS)]
+        lines += [f":{chain}-{size} - [0:0]" for chain in (FIRST, SECOND, ACCEPTS)]
     for size, networks in sizes.items():
         half = len(networks) // 2
         lines += stages(networks, f"-{size}")
@@ -230,7 +184,7 @@ def turn(before: tuple[Variant, int] | None, after: tuple[Variant, int]) -> str:
     variant, size = after
     lines = []
     if variant.of_iptables:
-        chains = (_FIRST, _ACCEPTS) if variant is Variant.PLUGIN else (_FIRST,)
+        chains = (FIRST, ACCEPTS) if variant is Variant.PLUGIN else (FIRST,)
         lines.append(f"flush chain {FILTER} FORWARD")
         lines += [f"add rule {FILTER} FORWARD counter jump {chain}-{size}" for chain in chains]
     if sleeping != awake:
@@ -252,7 +206,7 @@ def asleep(tables: Iterable[str]) -> str:
 def dropping(variant: Variant, size: int) -> str:
     """What counts datagrams from there to here that it drops: a chain with its table, our map, or "" for nobody."""
     if variant.of_iptables:
-        return f"{FILTER} {_SECOND}-{size}"
+        return f"{FILTER} {SECOND}-{size}"
     match variant:
         case Variant.NOTHING:
             return ""
@@ -267,7 +221,7 @@ def dropping(variant: Variant, size: int) -> str:
 def scanning(variant: Variant, size: int) -> str:
     """The chain whose last rule counts packets that met all of the others; "" where none does."""
     if variant.of_iptables:
-        return f"{FILTER} {_FIRST}-{size}"
+        return f"{FILTER} {FIRST}-{size}"
     return f"{table(variant, size)} stage1" if variant is Variant.LINEAR else ""
 
 

@@ -53,19 +53,8 @@ from bench.hosts.variants import (
 )
 from bench.instruments.roundtrips import RoundTrips
 from bench.scenarios.program_cost import connects
-from bench.scenarios.program_cost.testruns import (
-    CROWD,
-    DEVICES,
-    FLOOR,
-    FLOOR_AGAIN,
-    FLOOR_BEFORE,
-    Case,
-    Devices,
-    Runner,
-    Unproved,
-    cases,
-    ready,
-)
+from bench.scenarios.program_cost.cases import CROWD, DEVICES, Case, Devices, cases, ready
+from bench.scenarios.program_cost.testruns import FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, Runner, Unproved
 from bench.stage import Stage
 from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms

@@ -17,8 +17,9 @@ from pathlib import Path
 
 from bench.figures import Figure, Results, control_figure, median_figure, ratio_figure
 from bench.hosts.cgroups import attach, cgroup_root, own_cgroup, serve
-from bench.hosts.hooked import CONTAINER, Scene
+from bench.hosts.hooked import Scene
 from bench.hosts.variants import HOST_PORTS
+from bench.hosts.wiring import CONTAINER
 from bench.instruments.roundtrips import Ends, Mode, RoundTrips
 from bench.native import BenchError
 from bench.stage import Stage

@@ -1,6 +1,6 @@
 """The processes by which portmap 1.9.1 publishes ports with its nftables backend: the same calls of nft, in its order.
 
-    calls = PortmapCalls(starter, nft)
+    calls = PortmapCalls(Nft(starter))
     calls.add(container).milliseconds          # nft --version; nft --check; nft -f - with a rule a port
     calls.delete(container).milliseconds       # for ip and ip6 each: those two, three listings as JSON, nft -f -
 
@@ -16,15 +16,14 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_interface
-from pathlib import Path
 
 from bench.cni import Container
-from bench.instruments.starter import Done, Starter
-from bench.place import SYSTEM_PATH
+from bench.instruments.starter import Done
+from bench.peers.nft import Nft
+from bench.peers.rulesets import PORTMAP_TABLE, portmap_nft_rules
 
 FAMILIES = ("ip", "ip6")
-TABLE = "cni_hostport"
+TABLE = PORTMAP_TABLE.split()[1]
 CHAINS = ("hostports", "hostip_hostports", "masquerading")
 """Those that rules of a container may be in."""
 
@@ -63,13 +62,13 @@ class Spent:
 class PortmapCalls:
     """See the module."""
 
-    def __init__(self, starter: Starter, nft: Path) -> None:
-        self._nft, self._starter = nft, starter
+    def __init__(self, nft: Nft) -> None:
+        self._nft = nft
 
     def add(self, container: Container) -> Spent:
         """What an ADD calls. Raises ``BenchError``."""
         text = added(container)
-        done = [*self._begin("ip"), self._call(("-f", "-"), text)]
+        done = [*self._begin("ip"), self._nft.change(text)]
         return _spent(done, text.count(_comment(container.name)))
 
     def delete(self, container: Container) -> Spent:
@@ -80,36 +79,28 @@ class PortmapCalls:
             lines = ""
             for chain in CHAINS:
                 # A chain that is not there is no failure: IPv6 was never published.
-                listed = self._call(("--json", "list", "chain", family, TABLE, chain), check=False)
+                listed = self._nft.run("--json", "list", "chain", family, TABLE, chain, check=False)
                 done.append(listed)
                 if not listed.status:
                     lines += deleted(family, chain, handles(listed.output, container.name))
             rules += lines.count("\n")
-            done.append(self._call(("-f", "-"), lines))
+            done.append(self._nft.change(lines))
         return _spent(done, rules)
 
     def _begin(self, family: str) -> list[Done]:
         """What knftables asks before anything else: which nft, and whether it may."""
         test = f'add table {family} {TABLE} {{ comment "test" ; }}\n'
-        return [self._call(("--version",)), self._call(("--check", "-f", "-"), test)]
-
-    def _call(self, words: tuple[str, ...], text: str = "", *, check: bool = True) -> Done:
-        return self._starter.run(self._nft, {"PATH": SYSTEM_PATH}, text, words, check=check)
+        return [self._nft.run("--version"), self._nft.change(test, "--check")]
 
 
 def added(container: Container) -> str:
     """What an ADD hands to nft. Pure."""
-    own, comment = ip_interface(container.address).ip, _comment(container.name)
-    ports = [
-        f"add rule ip cni_hostport hostports {one['protocol']} dport {one['hostPort']}"
-        f" dnat to {own}:{one['containerPort']} {comment}\n"
-        for one in container.ports
-    ]
-    sources = [
-        f"add rule ip cni_hostport masquerading ip saddr {source} ip daddr {own} masquerade {comment}\n"
-        for source in (own, "127.0.0.1")
-    ]
-    return "".join([_SKELETON, *ports, *sources])
+    rules = (
+        f"add rule {PORTMAP_TABLE} {chain} {rule}\n"
+        for chain, rules in portmap_nft_rules(container).items()
+        for rule in rules
+    )
+    return "".join([_SKELETON, *rules])
 
 
 def handles(listed: str, name: str) -> list[int]:

@@ -15,28 +15,22 @@ value, what was to go is gone, and whether there were as many transactions as th
 
 from __future__ import annotations
 
-import shutil
 import subprocess
-import time
 from abc import ABC, abstractmethod
 from contextlib import ExitStack
 from dataclasses import replace
-from pathlib import Path
 
-from bench.cni import Container, configuration
+from bench.cni import Container
 from bench.hosts.ours import Ours
 from bench.instruments.held import OURS, PORTMAP, PURE, Held
 from bench.instruments.starter import Starter
-from bench.native import BenchError
-from bench.peers.plugins import NETWORK
+from bench.peers.nft import Library, Nft
 from bench.peers.rulesets import CONTAINERS, PORTS_EACH, crowd, portmap_nft, pure_map
-from bench.place import SYSTEM_PATH, Host
+from bench.place import Host
 from bench.scenarios.rule_updates.portmap import PortmapCalls
 from bench.scenarios.rule_updates.resident import Resident
 from bench.scenarios.rule_updates.updates import RANGES, Update, Verb, elements, in_map
 from bench.stage import Stage, containers
-from dataplane.namespaces import inside
-from dataplane.nft.client import command, new_library
 
 MOST_CONTAINERS = 20
 """Of those that publish what is present: each costs a host a namespace, and peers two rules."""
@@ -49,14 +43,6 @@ _SINGLE, _RANGED = "publish4", "ranges4"
 def present(count: int) -> list[Container]:
     """The containers that publish so many ports, for everybody the same."""
     return crowd(count, max(PORTS_EACH, -(-count // MOST_CONTAINERS)))
-
-
-def nft() -> Path:
-    """The system's. Raises ``BenchError``."""
-    found = shutil.which("nft", path=SYSTEM_PATH)
-    if found is None:
-        raise BenchError("could not find nft: install the package nftables")
-    return Path(found)
 
 
 class Publisher(ABC):
@@ -111,9 +97,7 @@ class EndToEnd(Publisher):
         return self._unless_held(update, OURS, _SINGLE, _RANGED)
 
     def _call(self, verb: str, container: Container) -> float:
-        text = configuration("dataplane", NETWORK, container.ports, container.previous_result())
-        plugin, environment = self.ours.plugin("dataplane"), self.ours.environment(verb, container)
-        return self._starter.run(plugin, environment, text).milliseconds
+        return self.ours.call(self._starter, verb, container).milliseconds
 
 
 class InProcess(Publisher):
@@ -151,11 +135,10 @@ class NftMap(_PureMap):
 
     def __init__(self, stage: Stage, stack: ExitStack, count: int) -> None:
         super().__init__(stage, stack, count, "nft")
-        self._nft, self._starter = nft(), stack.enter_context(Starter(self.host, stage.native, stage.cpu))
+        self._nft = Nft(stack.enter_context(Starter(self.host, stage.native, stage.cpu)))
 
     def _make(self, update: Update) -> float:
-        text = in_map(update, self._own)
-        return self._starter.run(self._nft, {"PATH": SYSTEM_PATH}, text, ("-f", "-")).milliseconds
+        return self._nft.change(in_map(update, self._own)).milliseconds
 
 
 class LibraryMap(_PureMap):
@@ -163,15 +146,10 @@ class LibraryMap(_PureMap):
 
     def __init__(self, stage: Stage, stack: ExitStack, count: int) -> None:
         super().__init__(stage, stack, count, "library")
-        with self.host.netns.open("rb") as netns:
-            # Its socket stays in the namespace that it was opened in.
-            self._library = inside(netns.fileno(), new_library)
+        self._library = Library(self.host)
 
     def _make(self, update: Update) -> float:
-        text = in_map(update, self._own)
-        began = time.perf_counter_ns()
-        command(self._library, text, "change", "the map")
-        return (time.perf_counter_ns() - began) / 1e6
+        return self._library.change(in_map(update, self._own))
 
 
 class PortmapRules(Publisher):
@@ -182,7 +160,7 @@ class PortmapRules(Publisher):
         super().__init__(host, Container(_OWN, "", _ADDRESS))
         host.run("nft", "-f", "-", text=portmap_nft(present(count)))
         starter = stack.enter_context(Starter(host, stage.native, stage.cpu, stderr=subprocess.DEVNULL))
-        self._calls = PortmapCalls(starter, nft())
+        self._calls = PortmapCalls(Nft(starter))
         self._before = self._held.rules(PORTMAP)
         self._found = ""
 

@@ -11,7 +11,6 @@ thread only hands over the jobs.
 from __future__ import annotations
 
 import re
-import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -24,8 +23,8 @@ from bench.cni import Container
 from bench.hosts.sites import OurSite
 from bench.instruments.starter import Starter
 from bench.native import BenchError
-from bench.peers.rulesets import MAP_TABLE, PORTMAP_TABLE
-from bench.place import SYSTEM_PATH
+from bench.peers.nft import Nft, one_port
+from bench.peers.rulesets import PORTMAP_TABLE
 
 PORT = 61_000
 """Of what is added and deleted; nobody else publishes it."""
@@ -33,7 +32,6 @@ PORT = 61_000
 Change = Callable[[], None]
 
 _HANDLE = re.compile(r"# handle (\d+)")
-_PATH = {"PATH": "/usr/sbin:/usr/bin"}
 _TARGET = "10.77.1.99"
 
 
@@ -82,19 +80,16 @@ def by_noop(starter: Starter, noop: Path) -> Change:
 def by_ours(site: OurSite, network: Container) -> Change:
     """Another container comes to the network of this one and goes: ADD, then DEL, then ADD, by plugin and agent."""
     container = site.neighbour(network)
-    call = site.call(container, {})
     verbs = cycle(("ADD", "DEL"))
-    return lambda: site.run(call, next(verbs))
+    return lambda: site.call(next(verbs), container)
 
 
 def by_element(starter: Starter) -> Change:
     """One element into a map, then out of it, by ``nft -f -``."""
-    element = f"element {MAP_TABLE} ports {{ tcp . {PORT} : {_TARGET} . 80 }}\n"
-    verbs = cycle(("add", "delete"))
-    nft = _nft()
+    nft, verbs = Nft(starter), cycle(("add", "delete"))
 
     def change() -> None:
-        starter.run(nft, _PATH, f"{next(verbs)} {element}", ("-f", "-"))
+        nft.change(one_port(next(verbs), PORT))
 
     return change
 
@@ -104,26 +99,19 @@ def by_rule(starter: Starter) -> Change:
 
     portmap finds a rule to delete by listing all of them; here its handle is what nft printed when it was added.
     """
-    steps = _rule_steps(starter, _nft())
+    steps = _rule_steps(Nft(starter))
     return lambda: next(steps)
 
 
-def _rule_steps(starter: Starter, nft: Path) -> Iterator[None]:
+def _rule_steps(nft: Nft) -> Iterator[None]:
     rule = f"{PORTMAP_TABLE} hostports tcp dport {PORT} dnat to {_TARGET}:80"
     while True:
-        said = starter.run(nft, _PATH, f"add rule {rule}\n", ("--echo", "--handle", "-f", "-")).output
+        said = nft.change(f"add rule {rule}\n", "--echo", "--handle").output
         yield
         handle = _HANDLE.search(said)
         if handle is None:
             raise BenchError(
                 f"could not delete the rule of port {PORT}: nft did not say its handle, but {said[:200]!r}"
             )
-        starter.run(nft, _PATH, f"delete rule {PORTMAP_TABLE} hostports handle {handle[1]}\n", ("-f", "-"))
+        nft.change(f"delete rule {PORTMAP_TABLE} hostports handle {handle[1]}\n")
         yield
-
-
-def _nft() -> Path:
-    found = shutil.which("nft", path=SYSTEM_PATH)
-    if found is None:
-        raise BenchError("could not find nft: install the package nftables")
-    return Path(found)

@@ -28,31 +28,18 @@ from functools import partial
 from threading import Barrier
 
 from bench.cni import Container, port
-from bench.figures import (
-    Figure,
-    Results,
-    control_figure,
-    count_figure,
-    median_figure,
-    percentile_figure,
-    ratio_figure,
-)
-from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import block_medians, interval, paired, percentile
-from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
-from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
+from bench.hosts.chains import Called, Chain, go_chain, single
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
 from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
 from bench.place import Host
+from bench.scenarios.concurrency.drawn import AGAIN, answers, cpu, figures, plots, rate
 from bench.stage import Stage
+
+__all__ = ["AGAIN", "answers", "duplicates", "figures", "plots", "run"]
 
 AT_ONCE = (1, 2, 4, 8, 16, 32)
 QUICK_AT_ONCE = (1, 4, 16)
-AGAIN = f"{SINGLE} again"
-VERBS = ("ADD", "DEL")
-NEAR = 0.1
-"""How surely a run must be as fast as itself: what is told here are multiples."""
 SECONDS = (180, 8)
 
 _FIRST_PORT = 5000
@@ -117,88 +104,6 @@ def run(stage: Stage) -> None:
             _round(stage, by_name[name], name, pool, level, turn.block)
         for network in networks:
             stage.log.sample("left behind", network.chain.name, network.left())
-
-
-def figures(results: Results) -> list[Figure]:
-    """The rows of the table."""
-    rows = list[Figure]()
-    names = (SINGLE, *_chains(results))
-    for verb in VERBS:
-        for level in results.sizes(verb, SINGLE):
-            where = f"{verb}, {level} at once"
-            for name in names:
-                calls = results.of(verb, name, level)
-                rows.append(median_figure(f"{name}: {where}", calls, "ms"))
-                rows.append(percentile_figure(f"{name}: {where}, p99", calls, 0.99, "ms"))
-                rows.append(median_figure(f"{name}: {where}, rate", results.of(_rate(verb), name, level), "calls/s"))
-                rows.append(median_figure(f"{name}: {where}, CPU a call", results.of(_cpu(verb), name, level), "ms"))
-            for name in names[1:]:
-                ratio = f"{name} / {SINGLE}: {where}"
-                rows.append(ratio_figure(ratio, results.of(verb, name, level), results.of(verb, SINGLE, level)))
-        rows.append(_control(results, verb))
-    for name in names:
-        judged = 0 if name == SINGLE else None
-        for what in ("failures", "duplicates", "not published", "not freed", "left behind"):
-            seen = results.of(what, name) + (results.of(what, AGAIN) if name == SINGLE else [])
-            rows.append(
-                count_figure(f"{name}: {what}", sum(one.value for one in seen) if seen else None, at_most=judged)
-            )
-    return rows
-
-
-def plots(results: Results) -> list[Plot]:
-    """An ADD among so many: its median, and the slowest of a hundred; and how many a second."""
-    roles = {SINGLE: Role.OURS, **_roles(results)}
-    medians, slowest, rates = list[Line](), list[Line](), list[Line]()
-    for name, role in roles.items():
-        levels = results.sizes("ADD", name)
-        if not levels:
-            continue
-        by_level = {level: results.of("ADD", name, level) for level in levels}
-        medians.append(line(name, role, by_level))
-        points = (Point(level, percentile([one.value for one in calls], 0.99)) for level, calls in by_level.items())
-        slowest.append(Line(name, role, tuple(points)))
-        rates.append(line(name, role, {level: results.of(_rate("ADD"), name, level) for level in levels}))
-    if not medians:
-        return []
-    x = Axis("ADDs at once", log=True)
-    title = "CNI ADD of a whole network among others at once"
-    return [
-        Curves("concurrency_p50", f"{title}: p50", x, Axis("p50, ms", log=True), tuple(medians)),
-        Curves("concurrency_p99", f"{title}: p99", x, Axis("p99, ms", log=True), tuple(slowest)),
-        Curves("concurrency_rate", "CNI ADDs of whole networks", x, Axis("calls a second", log=True), tuple(rates)),
-    ]
-
-
-def answers(results: Results) -> list[Answer]:
-    """An ADD among most at once."""
-    levels = results.sizes("ADD", SINGLE)
-    own = results.of("ADD", SINGLE, levels[-1]) if levels else []
-    besides = tuple(
-        Beside(role, name, interval(ratios), _growth(results, name))
-        for name, role in _roles(results).items()
-        if own and (ratios := paired(own, results.of("ADD", name, levels[-1])))
-    )
-    if not besides:
-        return []
-    wrong = any(
-        one.value
-        for what in ("failures", "duplicates", "not published", "not freed", "left behind")
-        for name in (SINGLE, AGAIN)
-        for one in results.of(what, name)
-    )
-    doubts = (_control(results, "ADD").note, "calls failed, or did not do what they should" if wrong else "")
-    return [
-        Answer(
-            Kind.UPDATE,
-            f"CNI ADD of a whole network, {levels[-1]} at once, p50",
-            "ms",
-            interval(list(block_medians(own).values())),
-            besides,
-            _growth(results, SINGLE),
-            ". ".join(doubt for doubt in doubts if doubt),
-        )
-    ]
 
 
 def duplicates(called: Sequence[Called]) -> int:
@@ -280,34 +185,7 @@ def _together(
     level = len(containers)
     for each in called:
         stage.log.sample(verb, name, each.milliseconds, size=level, block=block)
-    stage.log.sample(_rate(verb), name, level / seconds, size=level, block=block)
-    cpu = sum(each.cpu_milliseconds for each in called) + agents
-    stage.log.sample(_cpu(verb), name, cpu / level, size=level, block=block)
+    stage.log.sample(rate(verb), name, level / seconds, size=level, block=block)
+    spent_on = sum(each.cpu_milliseconds for each in called) + agents
+    stage.log.sample(cpu(verb), name, spent_on / level, size=level, block=block)
     return called
-
-
-def _rate(verb: str) -> str:
-    return f"{verb}, calls a second"
-
-
-def _cpu(verb: str) -> str:
-    return f"{verb}, CPU a call"
-
-
-def _chains(results: Results) -> list[str]:
-    return sorted({one.variant for one in results.samples if one.variant.startswith("Go chain ")})
-
-
-def _roles(results: Results) -> dict[str, Role]:
-    return {name: Role.TODAY_TOO if place else Role.TODAY for place, name in enumerate(_chains(results))}
-
-
-def _control(results: Results, verb: str) -> Figure:
-    above, below = results.of(verb, AGAIN), results.of(verb, SINGLE)
-    return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
-
-
-def _growth(results: Results, name: str) -> Growth | None:
-    levels = results.sizes("ADD", name)
-    ratios = paired(results.of("ADD", name, levels[-1]), results.of("ADD", name, levels[0])) if levels[1:] else []
-    return Growth(interval(ratios), levels[0], levels[-1], "ADDs at once") if ratios else None
