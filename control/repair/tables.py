@@ -91,6 +91,8 @@ class Tables:
             try:
                 with self._skeleton.untouched_by(1):
                     self._nft.run(ruleset.guarded(self._variant, gone + come))
+                for name, value in self._skeleton.passed().items():
+                    self._store.keep_fact(name, value)
             except NftError as error:
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
                     raise

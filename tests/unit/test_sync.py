@@ -6,6 +6,7 @@ import errno
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -245,6 +246,16 @@ def test_two_addresses_that_add_up_to_the_same_are_no_trouble(world: World) -> N
         world.engine.check(one)
     assert not world.engine.problems()
     assert world.engine.sync(ALL) == Outcome()
+
+
+def test_elements_that_were_put_back_are_no_reason_to_look_at_the_chains(world: World) -> None:
+    """What a look repairs by one transaction of our own, no request after it takes for somebody else's."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.doors.nft.run(Transaction((delete(PORT_8080),)))
+    assert world.engine.sync(ALL).found
+    with patch.object(world.doors.nft, "fingerprint", wraps=world.doors.nft.fingerprint) as asked:
+        world.attach("late", "10.11.0.3", port(8081))
+        assert asked.call_count == 0
 
 
 def test_the_mirror_is_not_behind_for_those_who_ask(world: World) -> None:
