@@ -101,9 +101,13 @@ def test_what_is_broken_between_two_pieces_is_found_by_the_next_look(tmp_path: P
             assert not engine.problems()
 
 
-def test_the_mirror_is_right_whatever_changes_between_its_pieces(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_most_behind", [0, 3, 32])
+def test_the_mirror_is_right_whatever_changes_between_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, at_most_behind: int
+) -> None:
     """An address of the host that containers share stays for whoever has it last, though the one was packed before and
     the other is only after it: no change is lost, and none counts twice."""
+    monkeypatch.setattr(mirror, "_MAX_BEHIND", at_most_behind)
 
     def on_host(world: World, name: str, number: int) -> None:
         world.attach(name, "10.11.0." + str(number + 2), port(8000 + 100 * number, address=HOST), options=ISOLATED)
