@@ -157,7 +157,7 @@ class Engine:
     def stale(self) -> list[Attachment]:
         """Attachments whose network namespace or device is gone: their runtime never sent a DEL."""
         with self._held():
-            return [one for one in self.store.attachments() if vanished(self.kernel, one)]
+            return [one for one in self.mirror.attachments() if vanished(self.kernel, one)]
 
     def collect_stale(self) -> list[Attachment]:
         """Remove what ``stale`` finds, with the leases of its addresses, and return it. Raises an ``ExceptionGroup``
@@ -172,20 +172,43 @@ class Engine:
 
     def sync(self, parts: frozenset[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
         """Look at these parts of the kernel, and put right what is wrong about them. What fails is in the outcome.
-        ``veths``: which of the containers' host veths to look at; see ``Repair.sync``."""
-        outcomes = []
+        ``veths``: which of the containers' host veths to look at; see ``Repair.looks``."""
+        return merged(self.looks(parts, veths))
+
+    def looks(self, parts: frozenset[Part], veths: frozenset[IfIndex] | None = None) -> Iterator[Outcome]:
+        """The same in pieces, each of which takes the lock for itself: between two of them any request may be served,
+        here or in another process. None of these relies on what was looked at: each sees for itself that no change was
+        interrupted, and compares what it touches."""
+        left = dict.fromkeys(parts, "")
         try:
+            yield from self._readings()
             if Part.LINKS in parts:
-                outcomes.append(self._follow_devices())
-            with self._held():
-                outcomes.append(self._repair.sync(parts, veths))
-                if parts >= EVERYTHING and not outcomes[-1].failed:
+                yield self._follow_devices()
+            failed = False
+            for part, look in self._repair.looks(parts, veths):
+                with self._held():
+                    outcome = look()
+                left.pop(part, None)
+                failed |= bool(outcome.failed)
+                yield outcome
+            if parts >= EVERYTHING and not failed:
+                left[Part.PROGRAMS] = ""
+                with self._held():
                     self.kernel.programs.prune()
         except (DataplaneError, OSError) as error:
-            return Outcome(failed=dict.fromkeys(parts, str(error)))
+            yield Outcome(failed=dict.fromkeys(left, str(error)))
+            return
         if Part.CONTAINERS in parts:
-            outcomes.append(self._collect_abandoned())
-        return merged(outcomes)
+            yield self._collect_abandoned()
+
+    def _readings(self) -> Iterator[Outcome]:
+        """Have the mirror complete, a few attachments at a time."""
+        complete = False
+        while not complete:
+            with self._held():
+                complete = self.mirror.read_on()
+            if not complete:
+                yield Outcome()
 
     def _follow_devices(self) -> Outcome:
         lost: tuple[str, ...] = ()
@@ -216,8 +239,6 @@ class Engine:
                 return None
             wanted = self._repair.of_devices()
             self.kernel.programs.hold({device for _, device in wanted.hooks}, self.mirror.veths())
-            # Now, and not when it is needed within milliseconds.
-            self.mirror.sets()
             return Watched(
                 version,
                 self.mirror.readings,
@@ -266,7 +287,7 @@ class Engine:
             unusable = [] if self._unusable is None else [str(self._unusable)]
             stale = [
                 f"attachment {one.key} is of a container that is gone; dpctl gc removes it"
-                for one in self.store.attachments()
+                for one in self.mirror.attachments()
                 if vanished(self.kernel, one)
             ]
             return [*unusable, *stale, *self._repair.problems()]
@@ -284,9 +305,9 @@ class Engine:
         return before, self.problems()
 
     def attachments(self) -> list[Attachment]:
-        """All attachments."""
+        """All attachments, ordered by key."""
         with self._held():
-            return list(self.store.attachments())
+            return sorted(self.mirror.attachments(), key=lambda one: one.key)
 
     def networks(self) -> dict[str, NetworkFacts]:
         """All networks and what the state keeps about them."""
@@ -373,7 +394,7 @@ class Engine:
         """Remove attachments of containers that are gone, with their leases. Raises an ``ExceptionGroup``."""
         errors: list[Exception] = []
         with self._settled(removing=True):
-            found = [one for one in self.store.attachments() if is_gone(self.kernel, one)]
+            found = [one for one in self.mirror.attachments() if is_gone(self.kernel, one)]
             try:
                 self._delete_all(one.key for one in found)
             except ExceptionGroup as group:

@@ -259,11 +259,8 @@ class Attachment:
 
     def published(self, version: int) -> tuple[PortMapping, ...]:
         """The ports that lead to the container's address of this IP version."""
-        return tuple(
-            mapping
-            for mapping in self.request.mappings
-            if mapping.serves(version) and (mapping, version) not in self.yielded
-        )
+        served = [one for one in self.request.mappings if one.serves(version)]
+        return tuple(one for one in served if (one, version) not in self.yielded) if self.yielded else tuple(served)
 
     @property
     def key(self) -> AttachmentKey:

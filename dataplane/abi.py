@@ -74,7 +74,8 @@ def folded(address: Address) -> int:
     return total
 
 
-def _pack_port(port: int) -> bytes:
+def pack_port(port: int) -> bytes:
+    """A port, as packets have it."""
     return port.to_bytes(2, "big")
 
 
@@ -126,7 +127,7 @@ class OriginKey:
     slot: int
 
     def pack(self) -> bytes:
-        return ORIGIN_KEY.pack(pack_address(self.address), _pack_port(self.port), self.protocol, self.slot)
+        return ORIGIN_KEY.pack(pack_address(self.address), pack_port(self.port), self.protocol, self.slot)
 
     @classmethod
     def unpack(cls, raw: bytes) -> OriginKey:
@@ -143,7 +144,7 @@ class Origin:
     port: int
 
     def pack(self) -> bytes:
-        return ORIGIN.pack(pack_address(self.address), _pack_port(self.port))
+        return ORIGIN.pack(pack_address(self.address), pack_port(self.port))
 
     @classmethod
     def unpack(cls, raw: bytes) -> Origin:
@@ -162,7 +163,7 @@ class PublishedKey:
     port: int
 
     def pack(self) -> bytes:
-        return PUBLISHED_KEY.pack(pack_address(self.address), _pack_port(self.port), self.protocol, self.family)
+        return PUBLISHED_KEY.pack(pack_address(self.address), pack_port(self.port), self.protocol, self.family)
 
     @classmethod
     def unpack(cls, raw: bytes) -> PublishedKey:
@@ -180,7 +181,7 @@ class Target:
     """Processes of the host reach it by a loopback address."""
 
     def pack(self) -> bytes:
-        return TARGET.pack(pack_address(self.address), _pack_port(self.port), self.localhost)
+        return TARGET.pack(pack_address(self.address), pack_port(self.port), self.localhost)
 
     @classmethod
     def unpack(cls, raw: bytes) -> Target:
@@ -236,7 +237,7 @@ def unpack_port_address_key(raw: bytes) -> tuple[IfIndex, Address]:
 
 def fill_key(network: int, port: int) -> bytes:
     """``struct fill_key``."""
-    return FILL_KEY.pack(network, _pack_port(port))
+    return FILL_KEY.pack(network, pack_port(port))
 
 
 def unpack_fill_key(raw: bytes) -> tuple[int, int]:

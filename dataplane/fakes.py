@@ -11,12 +11,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from itertools import pairwise
 from typing import Any
 
 from dataplane.doors import FlowFilter, Hooked, Kernel, Link, MapSize, PortFlags
 from dataplane.errors import BpfError, FirewalldError, ForeignChainError, KernelError, LinkError, NftError
-from dataplane.nft.elements import Held, pack
+from dataplane.nft.elements import Held, pack, unpack
 from dataplane.nft.objects import TABLE, Chain, ChainRef, Comment, Element, PortRange, Rule, Set, Table
 from dataplane.nft.transaction import Batch, Command, OwnedTable, Transaction
 from dataplane.types import LOCALHOST_PROGRAMS, Address, AttachMode, IfIndex, Interface, Program
@@ -92,6 +93,13 @@ class FakeNft:
         lines = [f"table {table}", *(declared.declaration() for declared in held.sets.values())]
         return "\n".join([*lines, *self._chain_lines(held)])
 
+    def fingerprint(self, table: Table = TABLE) -> str:
+        text = self.skeleton_text(table)
+        return sha256(text.encode()).hexdigest() if text else ""
+
+    def has_set(self, declared: Set) -> bool:
+        return declared.name in self._tables.get(declared.table, _Table()).sets
+
     def sizes(self) -> dict[str, int]:
         held = self._tables.get(TABLE)
         return {name: len(elements) for name, elements in held.elements.items()} if held else {}
@@ -105,6 +113,9 @@ class FakeNft:
             Held(*pack(element), element.comment.text if element.comment else "")
             for element in table.elements.get(declared.name, {}).values()
         )
+
+    def values(self, declared: Set) -> dict[bytes, bytes]:
+        return {one.key: one.value for one in self.held(declared)}
 
     def chains(self, table: Table = TABLE) -> dict[str, int]:
         held = self._tables.get(table)
@@ -181,9 +192,11 @@ def _apply(tables: dict[Table, _Table], command: Command) -> None:
             table.rules[chain_name].append(text)
         case Element() as element:
             _apply_element(table, command.verb, element)
-        case Batch(elements=elements):
+        case Batch(set_name=set_name, elements=elements):
+            if set_name not in table.sets:
+                raise _nft_error(errno.ENOENT)
             for printed in elements:
-                _apply_element(table, command.verb, printed.element)
+                _apply_element(table, command.verb, unpack(table.sets[set_name], printed.held))
 
 
 def _apply_set(table: _Table, verb: str, declared: Set) -> None:

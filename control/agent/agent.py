@@ -5,8 +5,8 @@ r"""The agent: hosts one engine, answers calls on a unix socket, and repairs wha
     kernel -> monitors -> this loop (control.agent.watch) -----/
 
 Calls are served by a thread each, so that a slow peer, an address server or duplicate address detection hold up nobody;
-the engine works in one thread of its own, a request or a sync at a time. What a call means is a *frontend's* affair
-("cni" is the plugin's), found by entry point: this module moves text and a file descriptor.
+the engine works in one thread of its own, a request or a piece of a sync at a time. What a call means is a
+*frontend's* affair ("cni" is the plugin's), found by entry point: this module moves text and a file descriptor.
 
 Be aware: only root may call (SO_PEERCRED, checked by uid); the directory is 0750 and the socket 0600 besides.
 """
@@ -32,6 +32,7 @@ from control.agent.attention import Events
 from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
 from control.agent.reception import BACKLOG, Reception
+from control.agent.turns import Turns
 from control.agent.watch import Watch
 from control.engine import Engine
 from control.errors import AbandonedError, EngineError
@@ -72,8 +73,8 @@ class AgentRunningError(EngineError):
 class CallersEngine:
     """The engine as one caller's thread has it: its requests are run in the engine's own thread, in turn."""
 
-    def __init__(self, engine: Engine, thread: ThreadPoolExecutor, connection: socket.socket | None) -> None:
-        self._engine, self._thread, self._connection = engine, thread, connection
+    def __init__(self, engine: Engine, turns: Turns, connection: socket.socket | None) -> None:
+        self._engine, self._turns, self._connection = engine, turns, connection
 
     def heed(self) -> None:
         if self._connection is not None and _hung_up(self._connection):
@@ -95,11 +96,11 @@ class CallersEngine:
         self._run(lambda: self._engine.status(network))
 
     def _run(self, request: Callable[[], T]) -> T:
-        return self._thread.submit(self._unless_abandoned, request).result()
+        def unless_abandoned() -> T:
+            self.heed()
+            return request()
 
-    def _unless_abandoned(self, request: Callable[[], T]) -> T:
-        self.heed()
-        return request()
+        return self._turns.submit(unless_abandoned).result()
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +148,7 @@ class Agent:
         self._engine, self._frontend, self._path = engine, frontend, path
         self._history, self._metrics, self._every_turn = history, metrics, every_turn
         self._only = _be_the_only_one(path)
-        self._engine_thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
+        self._turns = Turns("engine")
         self._callers = ThreadPoolExecutor(max_workers=MAX_CALLS, thread_name_prefix="caller")
         self._followers = threading.BoundedSemaphore(MAX_FOLLOWERS)
         self._wake, self._waker = socket.socketpair()
@@ -156,7 +157,7 @@ class Agent:
         self._stopping = False
         self._watch = Watch(
             engine,
-            self._engine_thread.submit,
+            self._turns,
             history,
             metrics,
             self.wake,
@@ -229,14 +230,14 @@ class Agent:
         self._listener.close()
         self._history.close()
         self._callers.shutdown(wait=True)
-        self._engine_thread.shutdown(wait=True)
+        self._turns.close()
         self._events.close()
         self._watch.close()
         os.close(self._only)
 
     def _replay(self) -> None:
         try:
-            self.queued = self._frontend.replay(CallersEngine(self._engine, self._engine_thread, None))
+            self.queued = self._frontend.replay(CallersEngine(self._engine, self._turns, None))
         except OSError as error:
             self._history.tell(Kind.PROBLEM, f"could not read the queue of DELs: {error}")
         except Exception as error:  # noqa: BLE001 - nobody asks for this thread's result: it would vanish
@@ -253,7 +254,7 @@ class Agent:
                     case EventsCall():
                         self._tell(connection, call)
                     case ReconcileCall():
-                        send_answer(connection, self._engine_thread.submit(self._reconcile).result())
+                        send_answer(connection, self._turns.submit(self._reconcile).result())
                     case CniCall():
                         self._serve(connection, call, netns)
         except (OSError, WireError):
@@ -269,7 +270,7 @@ class Agent:
         if _hung_up(connection):
             return
         began, call = time.monotonic(), call.named(os.urandom(4).hex())
-        answer = self._frontend.serve(call, netns, CallersEngine(self._engine, self._engine_thread, connection))
+        answer = self._frontend.serve(call, netns, CallersEngine(self._engine, self._turns, connection))
         send_answer(connection, answer)
         if answer.exit_code == DECLINED:
             return

@@ -1,12 +1,13 @@
 """The agent's eyes: what the kernel tells goes to the reconciler, what is due to the engine, what came of it is told.
 
-    watch = Watch(engine, run, history, metrics, wake)
+    watch = Watch(engine, turns, history, metrics, wake)
     loop:  select(watch.readers(), watch.timeout()) -> watch.read(reader); watch.turn()
 
     monitors --events--> Reconciler --Sync--> engine's thread --Outcome--> history, metrics
     BPF ring --findings--------------------------------------------------> history
 
-Everything here runs in the thread of the agent's loop, except the sync itself; ``wake`` is called when one has ended.
+Everything here runs in the thread of the agent's loop, except the sync itself; ``wake`` is called when one has ended,
+or has stopped between two of its looks, because a request waits: it goes on when that was served.
 """
 
 from __future__ import annotations
@@ -18,14 +19,15 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from control.agent.history import History, Kind
 from control.agent.metrics import Metrics
 from control.agent.sightings import fields, grouped, of_checksum, sentence
+from control.agent.turns import Turns
 from control.engine import Engine, Watched
-from control.repair.reconciler import EVERYTHING, Outcome, Part, Reconciler, Sync
+from control.repair.reconciler import EVERYTHING, Outcome, Part, Reconciler, Sync, merged
 from dataplane.errors import BpfError, DataplaneError
 from dataplane.events import NamespaceGone, NotificationsLost, RulesetChanged
 from dataplane.monitors import Monitor, kernel_monitors
@@ -56,7 +58,12 @@ class _Running:
 
     sync: Sync
     began: float
-    ended: Future[tuple[Outcome, Watched | None]]
+    looks: Iterator[Outcome]
+    """Those to come."""
+    outcomes: list[Outcome] = field(default_factory=list)
+    watched: Watched | None = None
+    stopped: Future[bool] = field(default_factory=Future)
+    """Whether it has ended."""
 
 
 class Watch:
@@ -65,13 +72,13 @@ class Watch:
     def __init__(
         self,
         engine: Engine,
-        run: Callable[[Callable[[], tuple[Outcome, Watched | None]]], Future[tuple[Outcome, Watched | None]]],
+        turns: Turns,
         history: History,
         metrics: Metrics,
         wake: Callable[[], None],
         collect_after: float,
     ) -> None:
-        self._engine, self._run, self._history, self._metrics, self._wake = engine, run, history, metrics, wake
+        self._engine, self._turns, self._history, self._metrics, self._wake = engine, turns, history, metrics, wake
         self._reconciler = Reconciler(
             engine.mirror,
             time.monotonic(),
@@ -121,14 +128,17 @@ class Watch:
                 self._read_monitor(monitor)
 
     def turn(self) -> None:
-        """Take in a sync that has ended, and start the one that is due."""
-        if self._running is not None and self._running.ended.done():
+        """Take in a sync that has ended, let one go on that has stopped, and start the one that is due."""
+        if self._running is not None and self._running.stopped.done():
+            if not self._running.stopped.result():
+                self._go_on(self._running)
+                return
             running, self._running = self._running, None
             self._take_in(running)
         sync = self._reconciler.next(time.monotonic())
         if sync is not None:
-            self._running = _Running(sync, time.monotonic(), self._run(lambda: self._look(sync)))
-            self._running.ended.add_done_callback(lambda _: self._wake())
+            self._running = _Running(sync, time.monotonic(), self._engine.looks(sync.parts, sync.veths))
+            self._go_on(self._running)
 
     def close(self) -> None:
         """Watch no more."""
@@ -138,19 +148,29 @@ class Watch:
 
     # -- syncs --------------------------------------------------------------------------------------------------------
 
-    def _look(self, sync: Sync) -> tuple[Outcome, Watched | None]:
-        """In the engine's thread."""
+    def _go_on(self, running: _Running) -> None:
+        running.stopped = self._turns.submit(lambda: self._look_on(running))
+        running.stopped.add_done_callback(lambda _: self._wake())
+
+    def _look_on(self, running: _Running) -> bool:
+        """In the engine's thread: look until all was looked at, or somebody waits; whether it was all."""
         try:
-            return self._engine.sync(sync.parts, sync.veths), self._engine.watched(self._watched)
+            for outcome in running.looks:
+                running.outcomes.append(outcome)
+                if self._turns.is_awaited:
+                    return False
+            running.watched = self._engine.watched(self._watched)
         except Exception as error:  # noqa: BLE001 - a fault of ours must not end what repairs faults of others
-            return Outcome(failed=dict.fromkeys(sync.parts, f"a fault of ours: {error!r}")), None
+            fault = f"a fault of ours: {error!r}"
+            running.outcomes.append(Outcome(failed=dict.fromkeys(running.sync.parts, fault)))
         finally:
             # It is the one that this thread's requests use, too; until it is known their events are a stranger's.
             self._reconciler.own_port = own_port(socket.NETLINK_ROUTE)
+        return True
 
     def _take_in(self, running: _Running) -> None:
         now = time.monotonic()
-        outcome, watched = running.ended.result()
+        outcome = merged(running.outcomes)
         milliseconds = (now - running.began) * 1000
         for fight in self._reconciler.ended(running.sync, outcome, now):
             text = f"{fight.part} is being changed as fast as it is repaired: the next repair waits {fight.pause:g} s"
@@ -162,8 +182,8 @@ class Watch:
         self._tell_found(running.sync, outcome, milliseconds)
         if running.sync.parts >= EVERYTHING:
             self._settled.set()
-        if watched is not None:
-            self._follow(watched, now)
+        if running.watched is not None:
+            self._follow(running.watched, now)
         self._follow_ring()
 
     def _follow(self, watched: Watched, now: float) -> None:

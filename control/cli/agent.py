@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import time
 from contextlib import ExitStack
 from pathlib import Path
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
     from control.agent.notify import Supervisor
     from dataplane.doors import Kernel
 
+_SWITCH_EVERY = 0.0005
+"""Seconds after which a thread that computes lets another go on that has something to do (the interpreter's 5 ms are
+waited for at each system call of a call that is served during a look at everything)."""
 _LEVELS = {
     Kind.REPAIRED: Level.WARNING,
     Kind.PROBLEM: Level.WARNING,
@@ -55,6 +59,7 @@ def agent(as_json: bool) -> None:
     from dataplane.nft.anchor import anchored  # noqa: PLC0415
 
     share_one_arena()
+    sys.setswitchinterval(_SWITCH_EVERY)
     log, metrics, supervisor = Log.of_environment(as_json=as_json), Metrics(), Supervisor.of_environment()
     history = History(lambda record: _log(record, log))
     listener = take_listener(Path(SOCKET_PATH))

@@ -62,12 +62,13 @@ def status(need_agent: bool, as_json: bool) -> int:
         notes = [*_unreachable(attachments, engine.kernel.sysctls), *_notes()]
     interfaces = {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
     sizes = Counter(network for network, _, _ in interfaces)
+    published = sum(len(one.published(target.version)) for one in attachments for target in targets(one))
     if as_json:
         print_json(
             {
                 "agent": agent,
                 "attachments": len(interfaces),
-                "ports": sum(1 for one in attachments for _ in _ports(one)),
+                "ports": published,
                 "programs": {"hooked": len(hooked), "by": sorted(ways), "on_cgroups": led},
                 "localhost": {"by": localhost.means, "why": localhost.why},
                 "networks": [
@@ -87,7 +88,7 @@ def status(need_agent: bool, as_json: bool) -> int:
     running = f"running (pid {agent['pid']})" if agent else "not running: plugins do its work in their own process"
     click.echo(f"agent        {running}")
     click.echo(f"attachments  {len(interfaces)} on {len(networks)} networks")
-    click.echo(f"ports        {sum(1 for one in attachments for _ in _ports(one))} published")
+    click.echo(f"ports        {published} published")
     places = [
         *(f"{count} by {way}" for way, count in sorted(ways.items())),
         *([f"{led} on the cgroups"] if led else []),

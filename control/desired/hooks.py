@@ -24,14 +24,17 @@ from dataplane import abi
 from dataplane.abi import (
     MANUAL_NETWORK,
     MAX_ORIGIN_SLOTS,
+    NO_ADDRESS,
+    ORIGIN,
+    ORIGIN_KEY,
+    PUBLISHED_KEY,
+    TARGET,
     U32,
     HostSettings,
     NetworkEntry,
-    Origin,
-    OriginKey,
     Port,
-    PublishedKey,
-    Target,
+    pack_address,
+    pack_port,
 )
 from dataplane.types import (
     DATAGRAM_PROGRAMS,
@@ -65,6 +68,8 @@ GUARDS = {
     GuardPolicy.FULL: GuardLevel.FULL,
 }
 
+CONTAINER_MAPS = frozenset({"containers", "origins", "published"})
+"""The maps that are about containers and their ports, as the programs on networks' devices know them."""
 PORT_MAPS = frozenset({"ports", "port_addresses"})
 """The maps that are about single host veths."""
 
@@ -72,7 +77,7 @@ _PRESENT = U32.pack(1)
 """The value of an entry that is a member of a set."""
 _ELSEWHERE = U32.pack(2)
 """That of an address of the container that another interface of it has."""
-_EVERY_IPV4 = IPv4Address("0.0.0.0")
+_EVERY_IPV4 = pack_address(IPv4Address("0.0.0.0"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,27 +259,42 @@ def attachment_entries(
 ) -> dict[tuple[str, bytes], bytes]:
     """The entries of every map that is about containers."""
     attachments = tuple(attachments)
-    watched = [one for one in attachments if mode_for(one, facts) is not ChecksumMode.OFF]
-    reached = [one for one in attachments if host.cookie and use_of(one).localhost]
-    return (
-        _origin_entries(watched)
-        | _published_entries(dict.fromkeys([*watched, *reached]))
-        | _container_entries(watched, facts)
-        | port_entries(attachments, facts)
-    )
+    return {**container_entries(attachments, facts, host), **port_entries(attachments, facts)}
+
+
+def container_entries(
+    attachments: Iterable[Attachment],
+    facts: Mapping[str, NetworkFacts],
+    host: HostWide,
+    maps: frozenset[str] = CONTAINER_MAPS,
+) -> dict[tuple[str, bytes], bytes]:
+    """The entries of these maps."""
+    watched: list[Attachment] = []
+    others: list[Attachment] = []
+    for one in attachments:
+        (others if mode_for(one, facts) is ChecksumMode.OFF else watched).append(one)
+    # In this order: of two that have published the same port, the last entry counts.
+    reached = [one for one in others if host.cookie and use_of(one).localhost]
+    return {
+        **(_origin_entries(watched) if "origins" in maps else {}),
+        **(_published_entries([*watched, *reached]) if "published" in maps else {}),
+        **(_container_entries(watched, facts) if "containers" in maps else {}),
+    }
 
 
 def _origin_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, bytes], bytes]:
     """``origins`` of TCP and UDP ports. Slots are given in a fixed order; a port published more often than there are
     slots keeps the first ones."""
-    origins: defaultdict[tuple[Address, int, int], dict[bytes, None]] = defaultdict(dict)
+    # Packed by hand, here and below: of tens of thousands of ports an object for each would take twice as long.
+    origins: defaultdict[tuple[bytes, int, int], dict[bytes, None]] = defaultdict(dict)
     for attachment in attachments:
         for target in targets(attachment):
+            address = pack_address(target)
             for mapping in _summed(attachment, target):
-                port = (target, mapping.protocol.number, mapping.container_port)
-                origins[port][Origin(_host_address(mapping), mapping.host_port).pack()] = None
+                port = (address, mapping.protocol.number, mapping.container_port)
+                origins[port][ORIGIN.pack(_host_address(mapping), pack_port(mapping.host_port))] = None
     return {
-        ("origins", OriginKey(address, protocol, port, slot).pack()): origin
+        ("origins", ORIGIN_KEY.pack(address, pack_port(port), protocol, slot)): origin
         for (address, protocol, port), known in origins.items()
         for slot, origin in enumerate(sorted(known)[:MAX_ORIGIN_SLOTS])
     }
@@ -284,19 +304,20 @@ def _published_entries(attachments: Iterable[Attachment]) -> dict[tuple[str, byt
     """``published``, without ports under conditions, which may be published more than once."""
     entries: dict[tuple[str, bytes], bytes] = {}
     for attachment in attachments:
-        found = targets(attachment)
+        found, localhost = targets(attachment), attachment.options.snat
+        of_ipv4 = all(one.version == 4 for one in found)
         for target in found:
             if group_of(attachment, target.version) not in PLAIN:
                 continue
+            address = pack_address(target)
             for mapping in _summed(attachment, target):
-                entry = Target(target, mapping.container_port, localhost=attachment.options.snat).pack()
-                host, number = _host_address(mapping), mapping.protocol.number
-                entries["published", PublishedKey(host, target.version, number, mapping.host_port).pack()] = entry
-                if mapping.host_address is None and all(one.version == 4 for one in found):
+                entry = TARGET.pack(address, pack_port(mapping.container_port), localhost)
+                port, number = pack_port(mapping.host_port), mapping.protocol.number
+                entries["published", PUBLISHED_KEY.pack(_host_address(mapping), port, number, target.version)] = entry
+                if of_ipv4 and mapping.host_address is None:
                     # Published on both families, and there is no IPv6 to lead to: a socket of IPv6 reaches IPv4, too.
                     # Under a key of its own, for another container may have the port of IPv6.
-                    mapped = PublishedKey(_EVERY_IPV4, 6, number, mapping.host_port)
-                    entries["published", mapped.pack()] = entry
+                    entries["published", PUBLISHED_KEY.pack(_EVERY_IPV4, port, number, 6)] = entry
     return entries
 
 
@@ -349,9 +370,10 @@ def _summed(attachment: Attachment, target: Address) -> Iterable[PortMapping]:
     return (one for one in attachment.published(target.version) if one.protocol is not Protocol.SCTP)
 
 
-def _host_address(mapping: PortMapping) -> Address | None:
-    """None is every local address."""
-    return None if mapping.wildcard else mapping.host_address
+def _host_address(mapping: PortMapping) -> bytes:
+    """``struct address``: none is every local address."""
+    host = mapping.host_address
+    return NO_ADDRESS if host is None or host.is_unspecified else pack_address(host)
 
 
 def host_address_entries(addresses: Iterable[Address]) -> dict[bytes, bytes]:

@@ -90,11 +90,26 @@ def desired(
     ``facts`` must know every network that ``attachments`` and ``uses`` name. Of links that are ``gone`` nothing is
     asked but elements, and the maps that these are in.
     """
+    attachments = tuple(attachments)
+    return replace(
+        around_elements(attachments, uses, facts, host, gone),
+        elements=frozenset(chain.from_iterable(ruleset.elements(attachment) for attachment in attachments)),
+    )
+
+
+def around_elements(
+    attachments: Iterable[Attachment],
+    uses: Iterable[Use],
+    facts: Mapping[str, NetworkFacts],
+    host: HostWide,
+    gone: frozenset[IfIndex] = frozenset(),
+) -> Desired:
+    """The same without elements: of all attachments these are tens of thousands, and kept elsewhere (``contents``)."""
     attachments, everybodys = tuple(attachments), tuple(uses)
     uses = tuple(use for use in everybodys if use.device not in gone)
     ported = tuple(one for one in attachments if hooks.port_of(one) not in gone)
     return Desired(
-        elements=frozenset(chain.from_iterable(ruleset.elements(attachment) for attachment in attachments)),
+        elements=frozenset(),
         groups=frozenset(chain.from_iterable(use.groups for use in everybodys)),
         accepts=frozenset((foreign, use.device) for use in uses for foreign in use.forward_chains),
         hooks=hooks.programs(uses, facts) | hooks.port_programs(ported, facts),
@@ -149,12 +164,10 @@ def told_in_full(wanted: Desired, veths: Collection[IfIndex], addresses: Collect
     return replace(wanted, entries={entry: value for entry, value in wanted.entries.items() if is_told(*entry)})
 
 
-def without_veths(wanted: Desired) -> Desired:
-    """The same, without what is about single host veths."""
+def of_map(name: str, attachments: Iterable[Attachment], facts: Mapping[str, NetworkFacts], host: HostWide) -> Desired:
+    """What attachments ask of one of the maps about containers (``hooks.CONTAINER_MAPS``) alone."""
     return replace(
-        wanted,
-        hooks=frozenset(hook for hook in wanted.hooks if not hook[0].of_port),
-        entries={entry: value for entry, value in wanted.entries.items() if entry[0] not in hooks.PORT_MAPS},
+        desired((), (), {}, HostWide(0)), entries=hooks.container_entries(attachments, facts, host, frozenset({name}))
     )
 
 

@@ -263,8 +263,23 @@ def _exchange(gone: Iterable[Element], new: Iterable[Element]) -> Transaction:
 
 def elements(attachment: Attachment) -> Iterator[Element]:
     """What an attachment adds to the sets and maps."""
+    yield from around_ports(attachment)
+    owner = owner_of(attachment)
+    for address in targets(attachment):
+        group = group_of(attachment, address.version)
+        for run in runs(attachment.published(address.version)):
+            yield published(run, address, group, owner)
+
+
+def owner_of(attachment: Attachment) -> Comment:
+    """The comment that its elements carry."""
+    return comment_of(attachment.key)
+
+
+def around_ports(attachment: Attachment) -> Iterator[Element]:
+    """The same, but for the published ports themselves."""
     request, options = attachment.request, attachment.options
-    device, owner = LinkIndex(attachment.device.index), comment_of(attachment.key)
+    device, owner = LinkIndex(attachment.device.index), owner_of(attachment)
     for address in request.addresses:
         on_device = (device, address)
         yield Element(f"members{address.version}", on_device, comment=owner)
@@ -279,9 +294,6 @@ def elements(attachment: Attachment) -> Iterator[Element]:
             yield Element(f"masq_all{address.version}", (device, address), comment=owner)
         elif served and options.snat:
             yield Element(f"snat{address.version}", (device, address), comment=owner)
-        group = group_of(attachment, address.version)
-        for run in runs(served):
-            yield published(run, address, group, owner)
     yield from map(specific, host_addresses(attachment))
 
 

@@ -2,7 +2,7 @@
 
     repair.is_due()       whether kernel and state are known to differ: a change was interrupted, chains were altered
     repair.resync()       they agree again, whatever is there
-    repair.sync(parts)    look at these parts, and change only what is wrong about them
+    repair.looks(parts)   a look at each of these parts, which changes only what is wrong about it
     repair.problems()     what a sync would find, a sentence each
 
 A single request compares and changes only what it touches (``control.changes``); this is for everything else.
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address
 
 from control.desired import hooks, planner, zones
@@ -19,7 +20,7 @@ from control.desired.hooks import HostWide, NetworkFacts, Use, port_of, use_of
 from control.desired.planner import Desired
 from control.model import Attachment
 from control.repair.observation import Observed, complaints, observe, there
-from control.repair.reconciler import ALL, EVERYTHING, Outcome, Part
+from control.repair.reconciler import EVERYTHING, Outcome, Part
 from control.repair.skeleton import Skeleton
 from control.repair.tables import Tables
 from control.state.database import Version
@@ -57,8 +58,9 @@ class Repair:
         self._kernel, self._store, self._skeleton, self._mirror, self._host = kernel, store, skeleton, mirror, host
         self._tables = Tables(kernel.nft, store, skeleton, mirror, host.variant)
         self._told_addresses: tuple[Address, ...] | None = None
-        self._entries_due = False
-        """Whether the next look at the programs is at all entries of their maps, and not only at those of devices."""
+        self._maps_due: frozenset[str] = frozenset()
+        """The maps about containers at all entries of which the next look at the programs is, and not only at those of
+        devices."""
         self._uses: tuple[Version, tuple[Use, ...], dict[str, NetworkFacts]] | None = None
         self._looked_at = IfIndex(0)
         """The last host veth that was looked at in turn."""
@@ -68,18 +70,18 @@ class Repair:
         return planner.desired((), (), {}, self._host)
 
     def everything(self, besides: Iterable[Attachment] = (), *, living: bool = True) -> Desired:
-        """What the whole state, and attachments besides, ask of the kernel.
+        """What the whole state, and attachments besides, ask of the kernel; but for elements, which the mirror has.
 
         Of devices that are gone only elements and their maps, which are deleted with their attachment; unless all is
         asked for (``living=False``), to take it away.
         """
         besides = tuple(besides)
         attachments = (*self._mirror.attachments(), *besides)
-        uses = {*self._store.all_uses(), *map(use_of, besides)}
+        uses = {*self._known_uses()[1], *map(use_of, besides)}
         links = (*(use.device for use in uses), *map(port_of, attachments))
         gone = self._gone(links) if living else frozenset()
         facts = self._store.facts({use.network for use in uses})
-        return planner.desired(attachments, uses, facts, self._host, gone=gone)
+        return planner.around_elements(attachments, uses, facts, self._host, gone)
 
     def own(self) -> bool:
         """Let nobody else change our main table; False where that cannot be had. Raises ``NftError``."""
@@ -127,27 +129,22 @@ class Repair:
         self.remove_former()
         self._store.settle()
 
-    def sync(self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None) -> Outcome:
-        """Look at these parts of the kernel, and change what is wrong about them, and nothing else.
+    def looks(
+        self, parts: Collection[Part], veths: frozenset[IfIndex] | None = None
+    ) -> Iterator[tuple[Part, Callable[[], Outcome]]]:
+        """A look at each of these parts of the kernel, to be called in this order: it changes what is wrong about its
+        part, and nothing else; some parts take several. Requests may come between two of them.
 
         ``veths``: which of the containers' host veths to look at. None is all, and an empty set the next few in turn.
         """
-        self._entries_due |= frozenset(parts) >= EVERYTHING
-        found: dict[Part, tuple[str, ...]] = {}
-        failed: dict[Part, str] = {}
-        left: list[str] = []
+        if frozenset(parts) >= EVERYTHING:
+            self._maps_due = hooks.CONTAINER_MAPS
         for part, look in self._looks(veths).items():
-            if part not in parts:
-                continue
-            try:
-                wrong, still = look()
-            except DataplaneError as error:
-                failed[part] = str(error)
-                continue
-            if wrong:
-                found[part] = wrong
-            left += still
-        return Outcome(found, tuple(left), failed)
+            if part in parts:
+                yield part, partial(_outcome, part, look)
+            if part is Part.PROGRAMS and part in parts:
+                for name in sorted(self._maps_due):
+                    yield part, partial(_outcome, part, partial(self._sync_map, name))
 
     def problems(self) -> Iterator[str]:
         """What the kernel lacks of all that the attachments ask for, and what it has besides; a sentence each."""
@@ -247,13 +244,13 @@ class Repair:
             return ()
         # New maps are empty: they get everything, before a program that reads them runs. Until they have, nothing that
         # changes a part of them will do, whoever serves the next request.
-        wanted, self._told_addresses, self._entries_due = self.everything(), None, True
+        wanted, self._told_addresses, self._maps_due = self.everything(), None, hooks.CONTAINER_MAPS
         note = self._store.begin(())
         self._kernel.programs.load()
         self._put_right(Part.PROGRAMS, wanted, observe(self._kernel, wanted, {Part.PROGRAMS}))
         self._run(self.host_addresses(wanted))
         self._store.end(note)
-        self._entries_due = False
+        self._maps_due = frozenset()
         return ("the BPF programs are not loaded: their pins are gone, or of another version",)
 
     def _sync_programs(self) -> _Looked:
@@ -261,14 +258,18 @@ class Repair:
             return (), ()
         if lost := self.load_lost():
             return lost, ()
-        outcome: _Looked = ((), ())
-        if not self._entries_due:
-            outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
-        # Where something was taken away, more may have been.
-        if self._entries_due or any(outcome):
-            more, left = self._sync_by_steps(Part.PROGRAMS, self._of_networks)
-            outcome = (*outcome[0], *more), left
-        self._entries_due = False
+        outcome = self._sync_by_steps(Part.PROGRAMS, self.of_devices)
+        if any(outcome):
+            # Where something was taken away, more may have been.
+            self._maps_due = hooks.CONTAINER_MAPS
+        return outcome
+
+    def _sync_map(self, name: str) -> _Looked:
+        """Look at all entries of one of the maps about containers, unless that has been done."""
+        if name not in self._maps_due or not self._needs_programs():
+            return (), ()
+        outcome = self._sync_by_steps(Part.PROGRAMS, lambda: self._of_map(name))
+        self._maps_due -= {name}
         return outcome
 
     def _sync_veths(self, veths: frozenset[IfIndex] | None) -> _Looked:
@@ -296,7 +297,7 @@ class Repair:
         # Most news are of link-local addresses, one for each new veth.
         if watched and self._kernel.links.host_addresses() != self._told_addresses:
             lost = self.load_lost()
-            self._run(self.host_addresses(self.everything()))
+            self._run(self.host_addresses(self.of_devices()))
             return lost, ()
         return (), ()
 
@@ -341,9 +342,10 @@ class Repair:
         _, uses, facts = self._known_uses()
         return hooks.needs_programs(uses, facts) or bool(hooks.localhost_programs(uses, self._host))
 
-    def _of_networks(self) -> Desired:
-        """What the whole state asks for, but for single host veths."""
-        return planner.without_veths(self.everything())
+    def _of_map(self, name: str) -> Desired:
+        """What the whole state asks of one of the maps about containers."""
+        _, _, facts = self._known_uses()
+        return planner.of_map(name, self._mirror.attachments(), facts, self._host)
 
     def _of_veths(self, veths: Collection[IfIndex]) -> Desired:
         """What attachments ask of these host veths, as far as they are there."""
@@ -381,8 +383,9 @@ class Repair:
         manual_ports = {key for key, value in ports if hooks.is_manual("ports", value)}
         for map_name in _NETWORK_MAPS:
             for key, value in self._kernel.programs.entries(map_name):
-                by_hand = hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports)
-                if by_hand or (map_name, key) in everything.entries:
+                if (map_name, key) in everything.entries:
+                    continue
+                if hooks.is_manual(map_name, value) or hooks.is_of_manual(map_name, key, manual_ports):
                     continue
                 if map_name in _PROGRAMS_OF:
                     device = IfIndex(U32.unpack(key)[0])
@@ -390,5 +393,10 @@ class Repair:
                 yield DropEntry(map_name, key)
 
 
-EVERY_PART = ALL - {Part.CONTAINERS}
-"""What ``Repair.sync`` can look at."""
+def _outcome(part: Part, look: Callable[[], _Looked]) -> Outcome:
+    """What a look at one part came to."""
+    try:
+        wrong, still = look()
+    except DataplaneError as error:
+        return Outcome(failed={part: str(error)})
+    return Outcome({part: wrong} if wrong else {}, still)

@@ -18,17 +18,20 @@ from control.desired import adminchain, ruleset
 from control.desired.hooks import Use
 from control.desired.ruleset import PLAIN, Variant
 from control.repair.skeleton import Chains, Skeleton
-from control.state.mirror import Mirror
+from control.state.mirror import Contents, Mirror
 from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
 from dataplane.errors import NftError
-from dataplane.nft.elements import unpack
+from dataplane.nft.elements import Held, unpack
 from dataplane.nft.objects import Element, Set, Table
-from dataplane.nft.transaction import Batch, Printed, Transaction, add, create, delete
+from dataplane.nft.transaction import Batch, Transaction, add, create, delete
 
 _ASKED_ALONE = 256
 """Missing elements that are asked for one by one before they are written."""
+
+
+_NOTHING = Contents()
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,7 @@ class Lack:
 
     skeleton: str = ""
     """The main table has to be replaced, and why."""
-    missing: tuple[Printed, ...] = ()
+    missing: tuple[Element, ...] = ()
     surplus: tuple[Element, ...] = ()
     """Elements that nobody asks for, or that lead elsewhere than they should."""
     admin: tuple[str, ...] = ()
@@ -46,9 +49,7 @@ class Lack:
     def texts(self) -> tuple[str, ...]:
         """A sentence for each thing that is wrong."""
         skeleton = (self.skeleton,) if self.skeleton else ()
-        missing = (
-            f"element {one.element.set_name} {{ {one.element.body(comment=False)} }} is missing" for one in self.missing
-        )
+        missing = (f"element {one.set_name} {{ {one.body(comment=False)} }} is missing" for one in self.missing)
         surplus = (
             f"no attachment asks for element {one.set_name} {{ {one.body(comment=False)} }}" for one in self.surplus
         )
@@ -86,12 +87,12 @@ class Tables:
             self.replace()
         elif lack.missing or lack.surplus:
             gone = Transaction(tuple(delete(element) for element in lack.surplus))
-            come = Transaction(
-                tuple(create(one.element) if one.element.value else add(one.element) for one in lack.missing)
-            )
+            come = Transaction(tuple(create(one) if one.value else add(one) for one in lack.missing))
             try:
                 with self._skeleton.untouched_by(1):
                     self._nft.run(ruleset.guarded(self._variant, gone + come))
+                for name, value in self._skeleton.passed().items():
+                    self._store.keep_fact(name, value)
             except NftError as error:
                 if error.errno not in {errno.ENOENT, errno.EEXIST}:
                     raise
@@ -107,9 +108,9 @@ class Tables:
         uses = self._store.all_uses()
         groups = {group for use in uses for group in use.groups}
         fill = (
-            Batch(Table.MAIN, name, tuple(printed for _, printed in packed.values()))
-            for name, packed in sorted(self._mirror.sets().items())
-            if packed
+            Batch(Table.MAIN, name, tuple(wanted.printed.values()))
+            for name, wanted in sorted(self._mirror.sets().items())
+            if wanted.values
         )
         self._run_anew(
             ruleset.skeleton(self._variant, groups, owned=self._owned)
@@ -142,21 +143,24 @@ class Tables:
         if chains is not Chains.INTACT:
             # The table of a host on which nobody is attached is in nobody's way.
             return Lack(chains if attached else "")
-        missing: list[Printed] = []
+        missing: list[Element] = []
         surplus: list[Element] = []
         for declared in self._declared(uses):
-            wanted = self._mirror.sets().get(declared.name, {})
-            held = {one.key: one for one in self._nft.held(declared)}
-            missing += [one for key, (value, one) in wanted.items() if key not in held or held[key].value != value]
-            strange = [one for key, one in held.items() if key not in wanted or wanted[key][0] != one.value]
+            wanted = self._mirror.sets().get(declared.name, _NOTHING)
+            held = self._nft.values(declared)
+            if held == wanted.values:
+                continue
+            lost = [one for key, one in wanted.printed.items() if held.get(key) != one.held.value]
+            missing += [unpack(declared, one.held) for one in lost]
+            strange = [(key, value) for key, value in held.items() if wanted.values.get(key) != value]
             try:
-                surplus += [unpack(declared, one) for one in strange]
+                surplus += [unpack(declared, Held(key, value, "")) for key, value in strange]
             except ValueError:
                 # Nothing of ours could be written so, not even to delete it.
                 return Lack(f"set {declared.name} of table {Table.MAIN} holds what is none of ours")
         if len(missing) <= _ASKED_ALONE:
             # A listing may lack what is there, while the kernel makes the set larger or smaller.
-            missing = [one for one in missing if not self._nft.contains(one.element)]
+            missing = [one for one in missing if not self._nft.contains(one)]
         return Lack("", tuple(missing), tuple(surplus))
 
     @staticmethod

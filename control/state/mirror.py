@@ -1,5 +1,8 @@
 """The state in memory: every attachment, and what the sets of our table should hold, printed and packed.
 
+    while not mirror.read_on():      a piece at a time, for who must let others go before the next
+        ...
+
 What an agent needs within milliseconds when somebody flushed the ruleset: it is read from the state once, and follows
 each change. Another process that changes the state makes it stale; it is read again then.
 
@@ -10,9 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, KeysView, Mapping, ValuesView
+from dataclasses import dataclass, field
 from typing import TypeVar
 
-from control.desired import ruleset
+from control.desired.contents import contents, printed
 from control.desired.hooks import port_of
 from control.model import Attachment, AttachmentKey
 from control.state.database import Version
@@ -24,11 +28,19 @@ from dataplane.types import IfIndex
 
 T = TypeVar("T")
 
-Packed = dict[bytes, tuple[bytes, Printed]]
-"""packed key -> packed value and the element."""
-
+_AT_ONCE = 2_000
+"""Published ports that are packed in one piece; of one attachment always all."""
 _MAX_BEHIND = 32
-"""Changes that the sets may be behind: whoever asks for these wants them within a millisecond or two."""
+"""Changes that the sets may be behind before each change has a part in making up for it: whoever asks for these wants
+them within a millisecond or two."""
+
+
+@dataclass(slots=True)
+class Contents:
+    """What one set should hold, by packed keys."""
+
+    values: dict[bytes, bytes] = field(default_factory=dict)
+    printed: dict[bytes, Printed] = field(default_factory=dict)
 
 
 class Mirror:
@@ -38,10 +50,13 @@ class Mirror:
         self._store = store
         self._version: Version | None = None
         self._attachments: dict[AttachmentKey, Attachment] = {}
-        self._sets: dict[str, Packed] | None = None
+        self._sets: dict[str, Contents] = {}
+        self._unpacked: dict[AttachmentKey, Attachment] = {}
+        """The attachments whose elements are not in there yet, as they were when the first of them was packed."""
         self._behind: list[tuple[frozenset[Element], frozenset[Element]]] = []
-        """What changes took away and brought that the sets do not show yet: nobody who changes one container waits
-        until its elements are printed."""
+        """What changes since then took away and brought that the sets do not show yet: nobody who changes one container
+        waits until its elements are printed. Attachments share elements, so these follow when all are packed, in turn.
+        """
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
@@ -65,19 +80,26 @@ class Mirror:
         containers = {key.container for veth in veths for key in self._veths.get(veth, ())}
         return [self._attachments[key] for container in containers for key in self._containers.get(container, ())]
 
-    def sets(self) -> Mapping[str, Packed]:
+    def sets(self) -> Mapping[str, Contents]:
         """What each set of our table should hold; those that should be empty may be missing."""
-        self._follow()
-        if self._sets is None:
-            self._sets = {}
-            for one in self._attachments.values():
-                _add(self._sets, ruleset.elements(one))
-        for gone, come in self._behind:
-            for element in gone:
-                self._sets.get(element.set_name, {}).pop(pack(element).key, None)
-            _add(self._sets, come)
-        self._behind.clear()
+        while not self.read_on():
+            continue
         return self._sets
+
+    def read_on(self) -> bool:
+        """Read the state, where that has not been done, or pack the elements of a few attachments more; whether nothing
+        is left to be done."""
+        if self._follow():
+            return False
+        ports = 0
+        while self._unpacked and ports < _AT_ONCE:
+            one = self._unpacked.pop(next(iter(self._unpacked)))
+            _add(self._sets, contents(one))
+            ports += len(one.request.mappings)
+        if self._unpacked:
+            return False
+        self._catch_up()
+        return True
 
     def changed(
         self, key: AttachmentKey, new: Attachment | None, gone: frozenset[Element], come: frozenset[Element]
@@ -92,10 +114,15 @@ class Mirror:
             self.forget()
             return
         self._put(key, new)
-        if self._sets is not None:
-            self._behind.append((gone, come))
-            if len(self._behind) > _MAX_BEHIND:
-                self.sets()
+        if not self._sets:
+            # Nothing is packed that could be behind.
+            self._unpacked.pop(key, None)
+            if new is not None:
+                self._unpacked[key] = new
+            return
+        self._behind.append((gone, come))
+        if len(self._behind) > _MAX_BEHIND:
+            self.read_on()
 
     def forget(self) -> None:
         """Read the state again before the next answer."""
@@ -109,10 +136,11 @@ class Mirror:
         """Whether a link is the host veth of an attachment."""
         return index in self._veths
 
-    def _follow(self) -> None:
+    def _follow(self) -> bool:
+        """Whether the state had to be read."""
         version = self._store.version
         if self._version == version:
-            return
+            return False
         read = {one.key: one for one in self._store.attachments()}
         # At once, because who asks about links does not wait for the lock.
         self._devices = Counter(one.device.index for one in read.values())
@@ -124,9 +152,21 @@ class Mirror:
             if veth := port_of(one):
                 veths.setdefault(veth, {})[one.key] = None
         self._veths = veths
-        self._attachments, self._sets, self._version = read, None, version
+        self._attachments, self._version = read, version
+        self._sets, self._unpacked = {}, dict(read)
         self._behind.clear()
         self.readings += 1
+        return True
+
+    def _catch_up(self) -> None:
+        for gone, come in self._behind:
+            for element in gone:
+                if held := self._sets.get(element.set_name):
+                    packed = pack(element).key
+                    held.values.pop(packed, None)
+                    held.printed.pop(packed, None)
+            _add(self._sets, ((element.set_name, printed(element)) for element in come))
+        self._behind.clear()
 
     def _put(self, key: AttachmentKey, new: Attachment | None) -> None:
         former = self._attachments.pop(key, None)
@@ -148,12 +188,15 @@ class Mirror:
         _add_to(self._names, one.device.name, by)
 
 
-def _add(sets: dict[str, Packed], elements: Iterable[Element]) -> None:
-    for element in elements:
-        packed = pack(element)
+def _add(sets: dict[str, Contents], elements: Iterable[tuple[str, Printed]]) -> None:
+    for name, one in elements:
+        wanted = sets.get(name)
+        if wanted is None:
+            wanted = sets[name] = Contents()
         # Whoever came first is the element's owner, as in the kernel.
-        held = sets.setdefault(element.set_name, {})
-        held.setdefault(packed.key, (packed.value, Printed(element, element.body())))
+        if one.held.key not in wanted.values:
+            wanted.values[one.held.key] = one.held.value
+            wanted.printed[one.held.key] = one
 
 
 def _take(index: dict[T, dict[AttachmentKey, None]], place: T, key: AttachmentKey) -> None:

@@ -54,6 +54,10 @@ _NESTED = 2 * _ATTRIBUTE.size
 """Bytes before the value of an NFTA_SET_ELEM_KEY, in which it is an NFTA_DATA_VALUE."""
 _TYPE_MASK = 0x3FFF
 _KEY, _DATA, _USERDATA, _KEY_END = 1, 2, 6, 10  # NFTA_SET_ELEM_*
+_KEY_AT = _ATTRIBUTE.size
+"""Where the first part of an NFTA_LIST_ELEM begins."""
+_COMMENT_FOLLOWS = struct.pack("=H", _USERDATA)
+"""The type in the header of an element's last part."""
 _COMMENT = 0  # NFTNL_UDATA_SET_ELEM_COMMENT of libnftnl
 
 _PADDING = (b"", bytes(3), bytes(2), bytes(1))  # by the length modulo 4
@@ -115,6 +119,55 @@ def each_held(elements: bytes) -> Iterator[Held]:
         if key:
             yield Held(key + last if last and last != key else key, value, comment.decode(errors="replace"))
         at += max(length + 3 & ~3, _ATTRIBUTE.size)
+
+
+class _Layout(NamedTuple):
+    """Where key and value of an element are, by the headers before them: mostly those of the element before it."""
+
+    key_header: bytes
+    value_header: bytes
+    """Empty where there is no value."""
+    value_at: int
+    """Of this header; or the end."""
+    end: int
+    """Where nothing follows but a comment."""
+
+
+def each_pair(elements: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Keys and values alone. One after the other is laid out alike, so most are cut out without a look at the parts of
+    each; what is not, such as a range, is read as ``each_held`` does."""
+    unpack_from, at, total, comment = _ATTRIBUTE.unpack_from, 0, len(elements) - _ATTRIBUTE.size, _COMMENT_FOLLOWS
+    header, value_header, value_at, done = unlike = _Layout(b"", b"", 0, 0)
+    while at <= total:
+        length, _ = unpack_from(elements, at)
+        if (
+            elements[at + _KEY_AT : at + _KEY_AT + _NESTED] == header
+            and elements[at + value_at : at + value_at + len(value_header)] == value_header
+            and (length == done or elements[at + done + 2 : at + done + 4] == comment)
+            and at + length <= len(elements)
+        ):
+            value = elements[at + value_at + _NESTED : at + done] if value_header else b""
+            yield elements[at + _KEY_AT + _NESTED : at + value_at], value
+        else:
+            raw = elements[at : at + max(length, _ATTRIBUTE.size)]
+            for held in each_held(raw):
+                yield held.key, held.value
+                header, value_header, value_at, done = _layout(raw, held) or unlike
+        at += max(length + 3 & ~3, _ATTRIBUTE.size)
+
+
+def _layout(raw: bytes, held: Held) -> _Layout | None:
+    """How an element is laid out; None where that is not key, value and comment, each of whole words."""
+    begin = _KEY_AT + _NESTED
+    value_at = end = begin + len(held.key)
+    if held.value:
+        end += _NESTED + len(held.value)
+    plain = len(held.key) % 4 == len(held.value) % 4 == 0
+    found = raw[begin:value_at], raw[value_at + _NESTED : end] if held.value else b""
+    follows = len(raw) == end or raw[end + 2 : end + 4] == _COMMENT_FOLLOWS
+    if not (plain and follows and found == (held.key, held.value)):
+        return None
+    return _Layout(raw[_KEY_AT:begin], raw[value_at : value_at + _NESTED] if held.value else b"", value_at, end)
 
 
 def _value(raw: bytes, at: int) -> bytes:

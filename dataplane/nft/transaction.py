@@ -10,8 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Literal
+from typing import Literal, NamedTuple
 
+from dataplane.nft.elements import Held
 from dataplane.nft.objects import TABLE, Chain, Element, Rule, Set, Table
 
 Verb = Literal["add", "create", "delete", "flush"]
@@ -20,11 +21,11 @@ Verb = Literal["add", "create", "delete", "flush"]
 _ELEMENTS_PER_COMMAND = 500
 
 
-@dataclass(frozen=True, slots=True)
-class Printed:
-    """An element, and what stands between the braces for it: printing many of them takes longer than nft does."""
+class Printed(NamedTuple):
+    """An element as the kernel holds it, and what stands between the braces for it: printing many of them takes longer
+    than nft does. A tuple, because there may be tens of thousands."""
 
-    element: Element
+    held: Held
     body: str
 
 

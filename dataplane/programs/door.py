@@ -203,8 +203,12 @@ class KernelPrograms:
         """All entries of a map. Per-CPU values come summed as 64-bit counters."""
         used = self._used()
         info = used.described(map_name)
-        for key, value in syscall.map_entries(used[map_name], info):
-            yield key, _summed(value, info.value_size) if info.per_cpu else value
+        entries = syscall.map_entries(used[map_name], info)
+        if not info.per_cpu:
+            yield from entries
+            return
+        for key, value in entries:
+            yield key, _summed(value, info.value_size)
 
     def size(self, map_name: str) -> MapSize:
         """How many entries a map holds, and can hold. Raises ``BpfError``."""

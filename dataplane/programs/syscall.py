@@ -402,9 +402,13 @@ def map_entries(fd: int, info: MapInfo) -> Iterator[tuple[bytes, bytes]]:
                 raise
             last = True
         (found,) = struct.unpack_from("=I", attributes, 32)
-        for at in range(found):
-            yield keys.raw[at * info.key_size : (at + 1) * info.key_size], values.raw[at * size : (at + 1) * size]
+        yield from zip(_cut(keys.raw, info.key_size, found), _cut(values.raw, size, found), strict=True)
         place, following, first = following, place, False
+
+
+def _cut(raw: bytes, size: int, count: int) -> list[bytes]:
+    """The first so many pieces of this size."""
+    return [raw[at : at + size] for at in range(0, count * size, size)]
 
 
 def _key(info: MapInfo, key: bytes) -> ctypes.Array[ctypes.c_char]:

@@ -6,6 +6,7 @@ import errno
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest
@@ -22,12 +23,14 @@ from dataplane.nft.client import LibNftables
 from dataplane.nft.elements import Held, pack, unpack
 from dataplane.nft.objects import (
     Atom,
+    Chain,
     ChainRef,
     Comment,
     Element,
     LinkIndex,
     Port,
     PortRange,
+    Rule,
     Set,
     Table,
 )
@@ -64,7 +67,7 @@ def refused(nft: Nft, *commands: Command) -> int:
 
 def no_table(nft: Nft) -> None:
     """Without our table nothing is there, and changing it is ENOENT."""
-    assert nft.table_text() == nft.skeleton_text() == ""
+    assert nft.table_text() == nft.skeleton_text() == nft.fingerprint() == ""
     assert not nft.contains(WEB)
     assert refused(nft, create(WEB)) == errno.ENOENT
     assert refused(nft, delete()) == errno.ENOENT
@@ -122,6 +125,40 @@ def skeleton_text_ignores_elements(nft: Nft) -> None:
     assert nft.skeleton_text() == before
     nft.run(Transaction((flush(ruleset.CHAINS[0]),)))
     assert nft.skeleton_text() != before
+
+
+def fingerprints(nft: Nft) -> None:
+    """A fingerprint changes with chains, rules and sets, not with elements; who writes the same again has the same."""
+    nft.run(skeleton())
+    before = nft.fingerprint()
+    nft.run(Transaction((create(WEB),)))
+    assert nft.fingerprint() == before
+    changes = (
+        flush(ruleset.CHAINS[0]),
+        add(Set("another", ("mark",))),
+        add(Chain("another")),
+        add(Rule("forward", "accept")),
+    )
+    seen = {before}
+    for change in changes:
+        nft.run(Transaction((change,)))
+        assert nft.fingerprint() not in seen
+        seen.add(nft.fingerprint())
+    nft.run(skeleton())
+    assert nft.fingerprint() == before
+    nft.run(Transaction((delete(),)))
+    assert nft.fingerprint() == ""
+
+
+def sets_by_name(nft: Nft) -> None:
+    """Whether a set is there is told by its name, table by table; what it holds is no matter."""
+    schema = ruleset.schema(ruleset.Variant())
+    assert not nft.has_set(schema)
+    nft.run(skeleton())
+    assert nft.has_set(schema)
+    assert nft.has_set(ruleset.SETS[0])
+    assert not nft.has_set(ruleset.schema(ruleset.Variant(1)))
+    assert not nft.has_set(replace(schema, table=Table.BRIDGE))
 
 
 def groups(nft: Nft) -> None:
@@ -238,6 +275,7 @@ def held(nft: Nft) -> None:
         wanted = {element: element.comment.text if element.comment else "" for element in filled(declared)}
         there = nft.held(declared)
         assert sorted(there) == sorted(Held(*pack(element), comment) for element, comment in wanted.items())
+        assert nft.values(declared) == dict(map(pack, wanted))
         read = [unpack(declared, one) for one in there]
         assert {element: element.comment.text if element.comment else "" for element in read} == wanted
         assert {one.packed for one in there} == {pack(element) for element in wanted}
@@ -274,6 +312,8 @@ NFT_CASES = [
     atomicity,
     schema_guard,
     skeleton_text_ignores_elements,
+    fingerprints,
+    sets_by_name,
     groups,
     ranges,
     sets_in_use,

@@ -30,7 +30,8 @@ def as_before() -> None:
     subprocess.run(["nft", "-f", "-"], input=text, check=True, text=True)
     with sqlite3.connect(STATE) as state:
         for fact, value in (("skeleton", nft.skeleton_text()), ("generation", str(nft.generation()))):
-            state.execute("UPDATE facts SET value = ? WHERE name = ?", (value, fact))
+            state.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (fact, value))
+        state.execute("DELETE FROM facts WHERE name = 'fingerprint'")
     state.close()
 
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dataplane.netlink import NESTED, attribute
-from dataplane.nft.elements import Held, each_held, pack, unpack
+from dataplane.nft.elements import Held, each_held, each_pair, pack, unpack
 from dataplane.nft.objects import Atom, Comment, Element, LinkIndex, Port, PortRange, Set
 from dataplane.types import IfIndex, Protocol
 
@@ -121,6 +121,15 @@ def test_a_comment_that_cannot_be_ours_is_left_out() -> None:
     assert unpack(PUBLISH, Held(*pack(WEB), 'a"; flush ruleset')).comment is None
 
 
+@given(st.lists(elements(), max_size=8), st.lists(st.binary(max_size=6), min_size=1, max_size=3))
+def test_pairs_are_the_keys_and_values_of_all(cases: list[tuple[Set, Element]], userdata: list[bytes]) -> None:
+    """Whatever follows on whatever, without comments it is read as with them."""
+    raw = b"".join(
+        listed(element, userdata[place % len(userdata)]) for place, (_, element) in enumerate(cases + cases[::-1])
+    )
+    assert list(each_pair(raw)) == [one.packed for one in each_held(raw)]
+
+
 @given(st.binary(max_size=200), st.integers(0, 10_000), st.integers(1, 255))
 def test_no_bytes_break_the_reader(raw: bytes, place: int, flip: int) -> None:
     """Whatever comes ends, and gives no more than there is."""
@@ -128,3 +137,4 @@ def test_no_bytes_break_the_reader(raw: bytes, place: int, flip: int) -> None:
     good[place % len(good)] ^= flip
     for damaged in (raw, bytes(good), bytes(good[: place % len(good)])):
         assert all(len(held.key) + len(held.value) <= 2 * len(damaged) for held in each_held(damaged))
+        assert all(len(key) + len(value) <= 2 * len(damaged) for key, value in each_pair(damaged))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 from unittest.mock import patch
 
@@ -9,6 +10,7 @@ import pytest
 
 from control.engine import Engine
 from control.model import IngressPolicy, Options, Request
+from control.repair.reconciler import ALL, Outcome
 from control.settings import SettingsError
 from dataplane.abi import U32
 from dataplane.doors import PortFlags
@@ -107,10 +109,10 @@ def test_an_add_notices_rules_that_were_flushed(world: World) -> None:
     world.engine.check(late)
 
 
-def test_an_add_among_strangers_lists_the_table_once(world: World) -> None:
-    """The table is read after somebody else's transaction, and not after our own."""
+def test_an_add_among_strangers_looks_at_the_table_once(world: World) -> None:
+    """The table is looked at after somebody else's transaction, and not after our own."""
     world.attach("web", "10.11.0.2", port(8080))
-    with patch.object(world.doors.nft, "skeleton_text", wraps=world.doors.nft.skeleton_text) as listed:
+    with patch.object(world.doors.nft, "fingerprint", wraps=world.doors.nft.fingerprint) as listed:
         world.attach("b", "10.11.0.3", port(8081))
         world.engine.delete(key("b"))
         world.attach("c", "10.11.0.4", port(8082))
@@ -119,6 +121,19 @@ def test_an_add_among_strangers_lists_the_table_once(world: World) -> None:
         world.attach("d", "10.11.0.5", port(8083))
         world.attach("e", "10.11.0.6", port(8084))
         assert listed.call_count == 1
+
+
+def test_the_state_of_an_earlier_version_is_no_reason_to_replace_the_table(world: World) -> None:
+    """Where only the table's text was kept, that is compared, once."""
+    world.attach("web", "10.11.0.2", port(8080))
+    world.engine.store.keep_fact("skeleton", world.doors.nft.skeleton_text())
+    with sqlite3.connect(world.directory / "state.db") as state:
+        state.execute("DELETE FROM facts WHERE name = 'fingerprint'")
+    world.doors.nft.stranger()
+    before = len(world.doors.nft.log)
+    assert world.engine.sync(ALL) == Outcome()
+    assert len(world.doors.nft.log) == before
+    assert world.engine.store.fact("fingerprint") == world.doors.nft.fingerprint()
 
 
 def test_reconcile_puts_back_and_says_what(world: World) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from ipaddress import IPv4Address
@@ -87,19 +88,39 @@ def delete(world: World) -> None:
     assert not world.published(8081, "10.11.0.3")
 
 
+def by_text(world: World) -> None:
+    """As the state of a version that kept the skeleton's text, and a generation alone."""
+    world.engine.store.keep_fact("skeleton", world.doors.nft.skeleton_text())
+    world.engine.store.keep_fact("generation", str(world.doors.nft.generation()))
+    with sqlite3.connect(world.directory / "state.db") as state:
+        state.execute("DELETE FROM facts WHERE name = 'fingerprint'")
+    state.close()
+
+
+def by_fingerprint(world: World) -> None:
+    """As the state of another version that keeps fingerprints, too."""
+    other = ruleset.schema(Variant(1)).name
+    world.engine.store.keep_fact("fingerprint", world.doors.nft.fingerprint())
+    world.engine.store.keep_fact("generation", f"{world.doors.nft.generation()} {other}")
+
+
+@pytest.mark.parametrize("kept", [by_text, by_fingerprint])
 @pytest.mark.parametrize("request_of", [add, sync, delete])
-def test_a_table_of_another_version_is_replaced(world: World, request_of: Callable[[World], None]) -> None:
-    """Whatever comes first, though the state says that the table is as it was written: nothing published is lost."""
+def test_a_table_of_another_version_is_replaced(
+    world: World, request_of: Callable[[World], None], kept: Callable[[World], None]
+) -> None:
+    """Whatever comes first, though the state says that the table is as it was written: nothing published is lost. In
+    one transaction, and once."""
     world.attach("web", "10.11.0.2", port(8080))
-    store = world.engine.store
     other = ruleset.schema(Variant(1)).name
     world.doors.nft.run(ruleset.skeleton(Variant(1), ()))
-    store.keep_fact("skeleton", world.doors.nft.skeleton_text())
-    store.keep_fact("generation", str(world.doors.nft.generation()))
+    kept(world)
+    before = len(world.doors.nft.log)
     request_of(world)
     assert other not in world.doors.nft.table_text()
     assert world.published(8080, "10.11.0.2")
     assert world.engine.problems() == []
+    assert sum("delete table inet dataplane\n" in text for text in world.doors.nft.log[before:]) == 1
 
 
 def test_an_address_is_asked_for_as_long_as_anybody_publishes_on_it(world: World) -> None:
