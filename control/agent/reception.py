@@ -111,6 +111,9 @@ class Reception:
             peer.waited_for = True
 
     def _hear(self, peer: _Peer) -> None:
+        if peer not in self._peers:
+            # It made room for one who came before it in the same turn; the selector had told of both.
+            return
         try:
             whole = _read_header(peer) and _read_body(peer)
         except BlockingIOError:

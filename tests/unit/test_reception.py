@@ -155,6 +155,18 @@ def test_silent_peers_are_replaced(host: Host) -> None:
     assert [heard for _, heard, _ in host.delivered] == [b"{}", b"[]"]
 
 
+def test_a_peer_that_made_room_speaks_too_late(host: Host) -> None:
+    """What it says in the very turn in which it is closed is nobody's, and ends nothing but its connection."""
+    silent = [host.peer() for _ in range(MAX_PEERS)]
+    host.turn()
+    late = host.peer()
+    late.sendall(framed(b"{}"))
+    silent[0].sendall(b"\0\0")  # after the newcomer: the loop is told of both at once, in this order
+    host.turn()
+    assert hung_up(silent[0])
+    assert [heard for _, heard, _ in host.delivered] == [b"{}"]
+
+
 def test_slow_peers_are_closed(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """The time is for the whole frame, however often a byte comes; without peers there is nothing to wait for."""
     assert host.reception.patience() == inf
