@@ -33,10 +33,10 @@ class Rules(StrEnum):
     NONE = "no rules"
     TRACKED = "a rule that asks conntrack"
     MAP = "nft map"
-    PORTMAP_NFT = "portmap 1.9, nft"
+    PORTMAP_NFT = "portmap, nftables"
     PORTMAP = "portmap, iptables"
     CHAIN = "portmap and firewall, iptables"
-    TABLES = "dataplane, programs off"
+    TABLES = "dataplane, nft only"
     DATAPLANE = "dataplane"
 
     @property

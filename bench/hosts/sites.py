@@ -63,9 +63,9 @@ class Publisher:
 
 VETH = Publisher("raw veth", Role.FLOOR)
 MAP = Publisher("nft map", Role.PURE, MAP_TABLE)
-RULE = Publisher("portmap (nft), 1 port", Role.TODAY, PORTMAP_TABLE)
-RULES = Publisher(f"portmap (nft), {OTHERS:,} ports", Role.TODAY_TOO, PORTMAP_TABLE, others=OTHERS)
-NFT = Publisher("dataplane, nft alone", Role.OURS_TOO, _OUR_TABLE)
+RULE = Publisher("portmap, nftables, 1 port", Role.TODAY, PORTMAP_TABLE)
+RULES = Publisher(f"portmap, nftables, {OTHERS:,} ports", Role.TODAY_TOO, PORTMAP_TABLE, others=OTHERS)
+NFT = Publisher("dataplane, nft only", Role.OURS_TOO, _OUR_TABLE)
 OURS = Publisher("dataplane", Role.OURS, _OUR_TABLE, frozenset(DEVICE_PROGRAMS) - {Program.FILL})
 AGAIN = Publisher("dataplane again", Role.OURS, _OUR_TABLE, OURS.programs)
 PUBLISHERS = (VETH, MAP, RULE, RULES, NFT, OURS, AGAIN)

@@ -74,7 +74,7 @@ def found(directories: Sequence[Path]) -> list[Peer]:
         backends = [*([installed] if installed else []), *newer]
         if not backends:
             raise BenchError(f"could not compare with {directory}/portmap: it needs iptables; install that package")
-        version = _version(directory)
+        version = version_of(directory)
         if any(peer.version == version for peer in peers):
             version = f"{version} of {directory}"
         peers += [Peer(directory, version, backend) for backend in backends]
@@ -84,6 +84,21 @@ def found(directories: Sequence[Path]) -> list[Peer]:
 def knows_nftables(portmap: Path) -> bool:
     """Whether an executable has the nftables backend: the name of its table is in it."""
     return PORTMAP_TABLE.split()[1].encode() in portmap.read_bytes()
+
+
+def version_of(directory: Path) -> str:
+    """Of the plugins: as they say it, or as the package that they are from does; else where they are."""
+    asked = subprocess.run(
+        [directory / "portmap"], capture_output=True, text=True, env={}, stdin=subprocess.DEVNULL, check=False
+    )
+    if said := re.search(r"plugin v(\d\S*)", asked.stderr + asked.stdout):
+        return said[1]
+    changelog = directory / _DOCUMENTS
+    if changelog.exists():
+        with gzip.open(changelog, "rt", encoding="utf-8") as text:
+            if newest := re.search(r"\((?:\d+:)?([\d.]+)", text.readline()):
+                return newest[1]
+    return f"of {directory}"
 
 
 class GoPlugins:
@@ -158,21 +173,6 @@ def _installed_iptables() -> Backend | None:
         return None
     said = subprocess.run([iptables, "-V"], capture_output=True, text=True, check=True).stdout
     return Backend.IPTABLES_NFT if "nf_tables" in said else Backend.IPTABLES_LEGACY
-
-
-def _version(directory: Path) -> str:
-    """Of the plugins: as they say it, or as the package that they are from does; else where they are."""
-    asked = subprocess.run(
-        [directory / "portmap"], capture_output=True, text=True, env={}, stdin=subprocess.DEVNULL, check=False
-    )
-    if said := re.search(r"plugin v(\d\S*)", asked.stderr + asked.stdout):
-        return said[1]
-    changelog = directory / _DOCUMENTS
-    if changelog.exists():
-        with gzip.open(changelog, "rt", encoding="utf-8") as text:
-            if newest := re.search(r"\((?:\d+:)?([\d.]+)", text.readline()):
-                return newest[1]
-    return f"of {directory}"
 
 
 def _lines(rules: str) -> list[str]:

@@ -159,7 +159,7 @@ def answers(results: Results) -> list[Answer]:
             if (ratios := paired(own, results.of(name, rung.name)))
         )
         if own and besides:
-            what = f"{name.upper()} round trip, established, published port, programs off"
+            what = f"{name.upper()} round trip, established, published port, nft only"
             middle = interval([one.value for one in own])
             made.append(Answer(Kind.PACKET, what, "us", middle, besides, doubt=_doubt(results, name)))
     return made

@@ -81,7 +81,7 @@ def test_costs_are_compared_within_a_block() -> None:
     assert veth.unit == "Gb/s"
     assert veth.value is not None
     assert fastest / BLOCKS < veth.value < fastest
-    assert rows[f"{packet(PACES[0])}: processor time, dataplane / portmap (nft), 1 port"].value == pytest.approx(
+    assert rows[f"{packet(PACES[0])}: processor time, dataplane / portmap, nftables, 1 port"].value == pytest.approx(
         2500 / 2100
     )
     assert rows[f"{packet(PACES[0])}: 50 % of them came within, dataplane"].value == 20.0

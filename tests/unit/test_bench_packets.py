@@ -207,7 +207,7 @@ def test_the_answers_are_ours_beside_others_and_how_both_grow() -> None:
     assert udp.what == "UDP round trip, established, published port"
     assert udp.ours.middle == 10.0
     assert {one.name: one.ratio.middle for one in udp.besides} == {
-        "raw veth": 2.0, "nft map": 1.25, "portmap 1.9, nft": 1.25, "portmap and firewall, iptables": 1.25,
+        "raw veth": 2.0, "nft map": 1.25, "portmap, nftables": 1.25, "portmap and firewall, iptables": 1.25,
     }  # fmt: skip
     assert udp.growth is not None
     assert udp.growth.ratio.middle == pytest.approx(1.1)

@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.cni import Container, configuration, environment
 from bench.native import BenchError
 from bench.peers.firewall import Network, accepts, forward, stages
+from bench.peers.plugins import version_of
 from bench.place import SYSTEM_PATH, Host
 from bench.scenarios.isolation.rules import HERE_NETWORK, THERE_NETWORK
 
@@ -64,7 +65,7 @@ def compared(host: Host, directories: Sequence[Path]) -> tuple[bool, list[str]]:
         except BenchError as error:
             said = f"are not known: {error}"
         host.run("nft", "flush", "ruleset")
-        notes.append(f"the rules of {plugin} {said}")
+        notes.append(f"the rules of {PLUGIN} {version_of(plugin.parent)} {said}")
     return any(same), notes
 
 
