@@ -2,10 +2,12 @@
 
     fingerprint(Table.MAIN)    -> "3f9c..."; empty where the table is not there
 
-By netlink, as the kernel has them, and without elements: libnftables (1.0.6) reads every element of a table to list its
-chains, a second for 60,000. Handles, counters and comments are left out: who writes the same again has the same.
+By netlink, as the kernel has them, and without the elements of sets: libnftables (1.0.6) reads every element of a table
+to list its chains, a second for 60,000. Handles, counters and comments are left out: who writes the same again has the
+same.
 
-Be aware: of a set only its declaration counts, and objects that no rule refers to do not.
+Be aware: of a set with a name only its declaration counts, and objects that no rule refers to do not. The elements of a
+set without one, such as ``{ 10.0.0.0/8, 192.0.2.1 }``, are part of the rule that it is written in.
 
 Source: include/uapi/linux/netfilter/{nfnetlink,nf_tables}.h.
 """
@@ -16,7 +18,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 
 from dataplane.errors import NftError
-from dataplane.netlink import DUMP, attributes, each_attribute, exchange, text, text_attribute
+from dataplane.netlink import DUMP, attribute, attributes, each_attribute, exchange, text, text_attribute
 from dataplane.nft.objects import Table
 
 _NETFILTER = 12  # NETLINK_NETFILTER
@@ -26,6 +28,8 @@ _OF = 1  # NFTA_{TABLE_NAME,CHAIN_TABLE,RULE_TABLE,SET_TABLE}
 _TABLE = (2,)  # NFTA_TABLE_FLAGS: dormant, owner ...
 _CHAIN = (3, 4, 5, 7, 10)  # NFTA_CHAIN_{NAME,HOOK,POLICY,TYPE,FLAGS}
 _SET = (2, 3, 4, 5, 6, 7, 8, 9, 11, 12)  # NFTA_SET_{NAME,FLAGS,KEY_*,DATA_*,POLICY,DESC,TIMEOUT,GC_INTERVAL}
+_SET_NAME, _SET_FLAGS, _ANONYMOUS = 2, 3, 1  # NFTA_SET_{NAME,FLAGS}, NFT_SET_ANONYMOUS
+_GETSETELEM, _ELEMENTS = 10 << 8 | 13, 3  # NFT_MSG_GETSETELEM, NFTA_SET_ELEM_LIST_ELEMENTS
 _RULE_CHAIN, _EXPRESSIONS = 2, 4  # NFTA_RULE_*
 _NAME, _DATA = 1, 2  # NFTA_EXPR_*
 _COUNTING = frozenset({b"counter\0", b"last\0"})
@@ -47,6 +51,8 @@ def _pieces(table: Table) -> Iterator[tuple[object, ...]]:
         for raw in _objects(kind, table):
             found = attributes(raw)
             yield kind, *(found.get(one, b"") for one in counts)
+            if kind == _GETSET and int.from_bytes(found.get(_SET_FLAGS, b""), "big") & _ANONYMOUS:
+                yield tuple(_elements(table, found[_SET_NAME]))
     for raw in _objects(_GETRULE, table):
         found = attributes(raw)
         yield found.get(_RULE_CHAIN), *_expressions(found.get(_EXPRESSIONS, b""))
@@ -64,6 +70,15 @@ def _objects(kind: int, table: Table) -> Iterator[bytes]:
         raw = answer[_GENMSG:]
         if answer[0] == family and text(attributes(raw).get(_OF, b"")) == name:
             yield raw
+
+
+def _elements(table: Table, name: bytes) -> list[bytes]:
+    """The elements of a set, in an order that does not depend on how the kernel keeps them. Raises ``OSError``."""
+    family, of = table.identity
+    body = bytes([family, 0, 0, 0]) + text_attribute(_OF, of) + attribute(_SET_NAME, name)
+    answers = exchange(_NETFILTER, _GETSETELEM, DUMP, body)
+    lists = (raw for answer in answers for kind, raw in each_attribute(answer[_GENMSG:]) if kind == _ELEMENTS)
+    return sorted(raw for one in lists for _, raw in each_attribute(one))
 
 
 def _expressions(raw: bytes) -> Iterator[tuple[bytes, bytes]]:

@@ -128,7 +128,8 @@ def skeleton_text_ignores_elements(nft: Nft) -> None:
 
 
 def fingerprints(nft: Nft) -> None:
-    """A fingerprint changes with chains, rules and sets, not with elements; who writes the same again has the same."""
+    """A fingerprint changes with chains, rules and sets, and with what a rule lists by itself, not with elements; who
+    writes the same again has the same."""
     nft.run(skeleton())
     before = nft.fingerprint()
     nft.run(Transaction((create(WEB),)))
@@ -138,12 +139,21 @@ def fingerprints(nft: Nft) -> None:
         add(Set("another", ("mark",))),
         add(Chain("another")),
         add(Rule("forward", "accept")),
+        add(Rule("another", "ip saddr { 192.0.2.1, 198.51.100.0/24 } accept")),
     )
     seen = {before}
     for change in changes:
         nft.run(Transaction((change,)))
         assert nft.fingerprint() not in seen
         seen.add(nft.fingerprint())
+    for listed in ("192.0.2.1, 198.51.100.0/24", "192.0.2.1, 203.0.113.0/24", "192.0.2.2, 198.51.100.0/24"):
+        anew = flush(Chain("another")), add(Rule("another", f"ip saddr {{ {listed} }} accept"))
+        nft.run(Transaction(anew))
+        found = nft.fingerprint()
+        nft.run(Transaction(anew))
+        assert nft.fingerprint() == found
+        seen.add(found)
+    assert len(seen) == 1 + len(changes) + 2
     nft.run(skeleton())
     assert nft.fingerprint() == before
     nft.run(Transaction((delete(),)))
