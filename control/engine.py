@@ -166,7 +166,7 @@ class Engine:
 
     def own_table(self) -> bool:
         """Have the kernel refuse changes of our table by anybody else for as long as this process lives; False where
-        kernel or libnftables cannot. Raises ``NftError``."""
+        kernel or libnftables cannot. Raises ``DataplaneError``."""
         with self._held():
             return self._repair.own()
 
@@ -186,9 +186,10 @@ class Engine:
                 yield self._follow_devices()
             failed = False
             for part, look in self._repair.looks(parts, veths):
+                left[part] = ""  # a part may take several
                 with self._held():
                     outcome = look()
-                left.pop(part, None)
+                del left[part]
                 failed |= bool(outcome.failed)
                 yield outcome
             if parts >= EVERYTHING and not failed:

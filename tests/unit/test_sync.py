@@ -12,6 +12,7 @@ import pytest
 
 from control.desired.ruleset import chain_ref
 from control.engine import Engine
+from control.errors import BusyError
 from control.model import ForeignChain, IngressPolicy, Options, Request
 from control.repair.reconciler import ALL, EVERYTHING, UNANNOUNCED, Outcome, Part
 from dataplane.abi import U32
@@ -449,3 +450,17 @@ def test_a_bridge_of_ours_without_any_port_stays_removed(world: World) -> None:
     outcome = world.engine.sync(frozenset({Part.LINKS}))
     assert links.find("br-front") is None
     assert outcome.left == ("device br-front of network front is gone: its next ADD makes it",)
+
+
+def test_a_part_that_takes_several_looks_fails_in_any_of_them(world: World) -> None:
+    """Where a later one cannot even begin, the part has failed, and is looked at again."""
+    world.attach("web", "10.11.0.2", port(8080))
+    looks = world.engine.looks(frozenset({Part.PROGRAMS}))
+    world.doors.programs.drop("origins", next(iter(dict(world.doors.programs.entries("origins")))))
+    world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
+    found = next(looks)
+    while Part.PROGRAMS not in found.found:
+        found = next(looks)
+    with patch.object(world.engine, "_held", side_effect=BusyError("the state is locked")):
+        (last,) = looks
+    assert last.failed == {Part.PROGRAMS: "the state is locked"}
