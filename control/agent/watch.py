@@ -57,11 +57,12 @@ class _Running:
     """A sync under way."""
 
     sync: Sync
-    began: float
     looks: Iterator[Outcome]
     """Those to come."""
     outcomes: list[Outcome] = field(default_factory=list)
     watched: Watched | None = None
+    seconds: float = 0.0
+    """Spent looking and repairing, without the requests in between."""
     stopped: Future[bool] = field(default_factory=Future)
     """Whether it has ended."""
 
@@ -137,7 +138,7 @@ class Watch:
             self._take_in(running)
         sync = self._reconciler.next(time.monotonic())
         if sync is not None:
-            self._running = _Running(sync, time.monotonic(), self._engine.looks(sync.parts, sync.veths))
+            self._running = _Running(sync, self._engine.looks(sync.parts, sync.veths))
             self._go_on(self._running)
 
     def close(self) -> None:
@@ -154,6 +155,7 @@ class Watch:
 
     def _look_on(self, running: _Running) -> bool:
         """In the engine's thread: look until all was looked at, or somebody waits; whether it was all."""
+        began = time.monotonic()
         try:
             for outcome in running.looks:
                 running.outcomes.append(outcome)
@@ -166,17 +168,18 @@ class Watch:
         finally:
             # It is the one that this thread's requests use, too; until it is known their events are a stranger's.
             self._reconciler.own_port = own_port(socket.NETLINK_ROUTE)
+            running.seconds += time.monotonic() - began
         return True
 
     def _take_in(self, running: _Running) -> None:
         now = time.monotonic()
         outcome = merged(running.outcomes)
-        milliseconds = (now - running.began) * 1000
+        milliseconds = running.seconds * 1000
         for fight in self._reconciler.ended(running.sync, outcome, now):
             text = f"{fight.part} is being changed as fast as it is repaired: the next repair waits {fight.pause:g} s"
             self._history.tell(Kind.FIGHT, text, by=fight.opponents)
         if not running.sync.quiet or outcome.found:
-            self._metrics.reconciled(milliseconds / 1000)
+            self._metrics.reconciled(running.seconds)
         for text in sorted(set(outcome.failed.values())):
             self._history.tell(Kind.FAILED, text, by=running.sync.causes, milliseconds=milliseconds)
         self._tell_found(running.sync, outcome, milliseconds)
