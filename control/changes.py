@@ -159,8 +159,8 @@ class Changes:
             error.add_note(f"while undoing: {resisted}")
 
     def _commit(self, change: Change, batch: int) -> None:
-        if change.regroups:
-            self._skeleton.keep()
+        if change.regroups and not self._skeleton.keep():
+            self._skeleton.doubt()
         restored = change.before.device_sysctls.keys() - change.after.device_sysctls.keys()
         self._store.commit(change.key, change.new, batch, restored, self._skeleton.passed())
         gone, come = change.before.elements - change.after.elements, change.after.elements - change.before.elements

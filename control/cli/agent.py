@@ -17,12 +17,14 @@ from control.cli.log import Level, Log
 from control.cli.output import json_option
 from control.protocol.client import SOCKET_PATH
 from dataplane.crashpoints import Point, reached
+from dataplane.errors import DataplaneError
 
 if TYPE_CHECKING:
     from control.agent.agent import Agent
     from control.agent.history import Record
     from control.agent.metrics import Metrics
     from control.agent.notify import Supervisor
+    from control.engine import Engine
     from dataplane.doors import Kernel
 
 _SWITCH_EVERY = 0.0005
@@ -74,9 +76,8 @@ def agent(as_json: bool) -> None:
             # It serves what it can, a DEL above all: where systemd holds the socket, an agent that does not come keeps
             # every caller waiting. Programs are tried again as any repair that fails; settings are read once.
             history.tell(Kind.PROBLEM, f"{error}; what needs it fails, and other settings need another start")
-        if settings.owned and not engine.own_table():
-            text = "ownership is on in the settings, and needs Linux 6.9 and libnftables 1.1: the table has no owner"
-            history.tell(Kind.PROBLEM, text)
+        if settings.owned and (why := _unowned(engine)):
+            history.tell(Kind.PROBLEM, why)
         beat = _Heartbeat(supervisor)
         running = Agent(
             engine,
@@ -105,6 +106,16 @@ def agent(as_json: bool) -> None:
             exposition.close()
     history.tell(Kind.STOPPING, "stopped; the dataplane stays in place", details={"pid": os.getpid()})
     log.close()
+
+
+def _unowned(engine: Engine) -> str:
+    """Why the kernel lets others change our table; nothing where it does not."""
+    try:
+        if engine.own_table():
+            return ""
+    except DataplaneError as error:
+        return f"{error}; it is tried again"
+    return "ownership is on in the settings, and needs Linux 6.9 and libnftables 1.1: the table has no owner"
 
 
 class _Heartbeat:

@@ -56,7 +56,7 @@ class Repair:
 
     def __init__(self, kernel: Kernel, store: Store, skeleton: Skeleton, mirror: Mirror, host: HostWide) -> None:
         self._kernel, self._store, self._skeleton, self._mirror, self._host = kernel, store, skeleton, mirror, host
-        self._tables = Tables(kernel.nft, store, skeleton, mirror, host.variant)
+        self._tables = Tables(kernel.nft, store, skeleton, mirror, host.variant, self._put_sysctls_back)
         self._told_addresses: tuple[Address, ...] | None = None
         self._maps_due: frozenset[str] = frozenset()
         """The maps about containers at all entries of which the next look at the programs is, and not only at those of
@@ -84,7 +84,7 @@ class Repair:
         return planner.around_elements(attachments, uses, facts, self._host, gone)
 
     def own(self) -> bool:
-        """Let nobody else change our main table; False where that cannot be had. Raises ``NftError``."""
+        """Let nobody else change our main table; False where that cannot be had. Raises ``DataplaneError``."""
         owned = self._tables.own()
         if owned and Table.MAIN in self._kernel.nft.tables():
             # The kernel gives no owner to a table that was made without.
@@ -110,11 +110,6 @@ class Repair:
         if everything.entries or everything.hooks or everything.localhost:
             self._kernel.programs.load()  # it may be due for something else, and the pins be gone as well
         left = self.everything(self._store.touched(), living=False)
-        former = self._store.former_sysctls()
-        stale = former.keys() - everything.device_sysctls.keys()
-        # Of what nobody wants any more, such as route_localnet once localhost is served by other means: before the
-        # table goes that kept others from using it.
-        self._run(SetSysctl(name, former[name], optional=True) for name in sorted(stale))
         self._tables.replace()
         self._remember_sysctls(everything)
         former = self._store.former_sysctls()
@@ -124,7 +119,7 @@ class Repair:
         steps = [step for step in (*away, *again) if not isinstance(step, RunNft)]
         flows = planner.flush_flows(self.flow_filters(self._store.touched()))
         self._run([*self._surplus(everything), *steps, *self.host_addresses(everything), *flows])
-        self._store.forget_sysctls((left.device_sysctls.keys() - everything.device_sysctls.keys()) | stale)
+        self._store.forget_sysctls(left.device_sysctls.keys() - everything.device_sysctls.keys())
         self._store.keep_fact(LOCALHOST_FACT, self._host.localhost)
         self.remove_former()
         self._store.settle()
@@ -162,6 +157,14 @@ class Repair:
                 yield f"BPF map {step.map_name}: no attachment asks for entry {step.key.hex()}"
             elif isinstance(step, DetachLocalhost):
                 yield "programs on the root of the cgroups lead to published ports, and the settings say otherwise"
+
+    def _put_sysctls_back(self) -> None:
+        """What nobody wants any more, such as route_localnet once localhost is served by other means, before the table
+        goes that kept others from using it. Raises ``DataplaneError``."""
+        former = self._store.former_sysctls()
+        if stale := former.keys() - self.of_devices().device_sysctls.keys():
+            self._run(SetSysctl(name, former[name], optional=True) for name in sorted(stale))
+            self._store.forget_sysctls(stale)
 
     def _remember_sysctls(self, wanted: Desired) -> None:
         """Keep what device sysctls are before they are set, where nobody has yet."""

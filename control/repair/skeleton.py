@@ -2,8 +2,7 @@
 
 The state keeps the skeleton's fingerprint, and the generation of the ruleset at which it was last found right, with the
 name of the schema that it was right by. As long as the kernel answers with that generation nobody has changed anything,
-and where it does not, the fingerprint costs the same however many elements there are. (Earlier versions kept the text,
-which takes a hundred milliseconds to list for ten thousand elements, whoever changed whatever.)
+and where it does not, the fingerprint costs the same however many elements there are.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
 from dataplane.errors import DataplaneError
 
-_TEXT, _FINGERPRINT, _GENERATION = "skeleton", "fingerprint", "generation"
+_FINGERPRINT, _GENERATION = "fingerprint", "generation"
 
 
 class Chains(StrEnum):
@@ -39,15 +38,21 @@ class Skeleton:
         self.own: deque[int] = deque(maxlen=64)
         """The last generations that were certainly our own doing, the newest last."""
         self._passed: dict[str, str] = {}
+        self._written = 0
 
-    def keep(self) -> None:
-        """Take what is there now for right: it was just written."""
-        # In this order, so that a change by somebody else in between is found by the next look, and not missed.
-        generation = self._nft.generation()
+    def keep(self) -> bool:
+        """Take what is there for right: it was just written, ``untouched_by`` others; whether it certainly is, because
+        nobody else wrote anything to any table since."""
         self._passed.clear()
         self._store.keep_fact(_FINGERPRINT, self._nft.fingerprint())
-        self._store.keep_fact(_GENERATION, self._seen(generation))
+        self._store.keep_fact(_GENERATION, self._seen(self._written))
         reached(Point.SKELETON_KEPT)
+        return self._nft.generation() == self._written
+
+    def doubt(self) -> None:
+        """Take what is there for altered, whatever it is."""
+        self._store.keep_fact(_FINGERPRINT, "")
+        self._store.keep_fact(_GENERATION, "")
 
     def intact(self) -> bool:
         """Whether the skeleton is as it was last written. Never written is not intact."""
@@ -63,9 +68,6 @@ class Skeleton:
             return Chains.MISSING
         if not self._nft.has_set(self._schema):
             return Chains.OTHER
-        if known is None and self._nft.skeleton_text() == self._store.fact(_TEXT):
-            known = found
-            self._store.keep_fact(_FINGERPRINT, found)
         if found != known:
             return Chains.ALTERED
         self._store.keep_fact(_GENERATION, generation)
@@ -84,6 +86,7 @@ class Skeleton:
         self._passed.clear()
         yield errors
         after = self._nft.generation()
+        self._written = before + transactions
         if after - before != transactions or errors:
             return
         if transactions == 1:

@@ -11,8 +11,8 @@ half of it. Where only elements are wrong, only those are deleted and created.
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from control.desired import adminchain, ruleset
 from control.desired.hooks import Use
@@ -22,14 +22,14 @@ from control.state.mirror import Contents, Mirror
 from control.state.store import Store
 from dataplane.crashpoints import Point, reached
 from dataplane.doors import Nft
-from dataplane.errors import NftError
+from dataplane.errors import DataplaneError, NftError
 from dataplane.nft.elements import Held, unpack
 from dataplane.nft.objects import Element, Set, Table
 from dataplane.nft.transaction import Batch, Transaction, add, create, delete
 
 _ASKED_ALONE = 256
 """Missing elements that are asked for one by one before they are written."""
-
+_ATTEMPTS = 3
 
 _NOTHING = Contents()
 
@@ -59,8 +59,12 @@ class Lack:
 class Tables:
     """See the module. The caller holds the state's lock."""
 
-    def __init__(self, nft: Nft, store: Store, skeleton: Skeleton, mirror: Mirror, variant: Variant) -> None:
+    def __init__(
+        self, nft: Nft, store: Store, skeleton: Skeleton, mirror: Mirror, variant: Variant, prepare: Callable[[], None]
+    ) -> None:
+        """``prepare`` puts sysctls back that only a guard of the former table made safe. Raises ``DataplaneError``."""
         self._nft, self._store, self._skeleton, self._mirror, self._variant = nft, store, skeleton, mirror, variant
+        self._prepare = prepare
         self._owned = False
 
     def own(self) -> bool:
@@ -104,7 +108,16 @@ class Tables:
             reached(Point.ADMIN_CHAINS_REPAIRED)
 
     def replace(self) -> None:
-        """Write the main table anew, and have the admin chains, in one transaction. Raises ``NftError``."""
+        """Write the main table anew, and have the admin chains, in one transaction. Raises ``DataplaneError``."""
+        try:
+            self._prepare()
+        except DataplaneError:
+            # Ports are published all the same, and behind the guard.
+            self._write(replace(self._variant, localnet=True))
+            raise
+        self._write(self._variant)
+
+    def _write(self, variant: Variant) -> None:
         uses = self._store.all_uses()
         groups = {group for use in uses for group in use.groups}
         fill = (
@@ -112,13 +125,19 @@ class Tables:
             for name, wanted in sorted(self._mirror.sets().items())
             if wanted.values
         )
-        self._run_anew(
-            ruleset.skeleton(self._variant, groups, owned=self._owned)
+        whole = (
+            ruleset.skeleton(variant, groups, owned=self._owned)
             + Transaction(tuple(add(batch) for batch in fill))
             + adminchain.transaction(_admin_chains(uses))
         )
-        reached(Point.TABLE_REPLACED)
-        self._skeleton.keep()
+        # Where others write just then, nobody knows whether what is there is what was written; once more, it is. They
+        # may write all the time, and to tables of their own: that must not keep us here.
+        for _ in range(_ATTEMPTS):
+            with self._skeleton.untouched_by(1):
+                self._run_anew(whole)
+            reached(Point.TABLE_REPLACED)
+            if self._skeleton.keep():
+                return
 
     def _run_anew(self, transaction: Transaction) -> None:
         try:

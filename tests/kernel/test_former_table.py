@@ -29,8 +29,7 @@ def as_before() -> None:
     text = FORMER.read_text() + Transaction(tuple(map(add, held))).text()
     subprocess.run(["nft", "-f", "-"], input=text, check=True, text=True)
     with sqlite3.connect(STATE) as state:
-        for fact, value in (("skeleton", nft.skeleton_text()), ("generation", str(nft.generation()))):
-            state.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?, ?)", (fact, value))
+        state.execute("INSERT OR REPLACE INTO facts (name, value) VALUES ('generation', ?)", (str(nft.generation()),))
         state.execute("DELETE FROM facts WHERE name = 'fingerprint'")
     state.close()
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 
+from control.desired import ruleset
 from control.engine import Engine
 from control.model import IngressPolicy, Options, Request
 from control.repair.reconciler import ALL, Outcome
 from control.settings import SettingsError
 from dataplane.abi import U32
 from dataplane.doors import PortFlags
+from dataplane.nft.objects import Table
+from dataplane.nft.transaction import Transaction, flush
 from dataplane.types import IfIndex, Program
 from support.attachments import key, port, request
 from support.fakeworld import World
@@ -123,17 +125,40 @@ def test_an_add_among_strangers_looks_at_the_table_once(world: World) -> None:
         assert listed.call_count == 1
 
 
-def test_the_state_of_an_earlier_version_is_no_reason_to_replace_the_table(world: World) -> None:
-    """Where only the table's text was kept, that is compared, once."""
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_stranger_who_writes_right_after_us_is_not_taken_for_us(world: World, times: int) -> None:
+    """What he altered before our table was looked at is written once more, or as often as it takes."""
+    fingerprint, nft, left = world.doors.nft.fingerprint, world.doors.nft, [times]
+
+    def late(table: Table = Table.MAIN) -> str:
+        if left[0] and nft.tables():
+            left[0] -= 1
+            nft.run(Transaction((flush(ruleset.CHAINS[0]),)))
+        return fingerprint(table)
+
     world.attach("web", "10.11.0.2", port(8080))
-    world.engine.store.keep_fact("skeleton", world.doors.nft.skeleton_text())
-    with sqlite3.connect(world.directory / "state.db") as state:
-        state.execute("DELETE FROM facts WHERE name = 'fingerprint'")
+    written = nft.skeleton_text()
+    nft.flush_ruleset()
+    with patch.object(nft, "fingerprint", side_effect=late):
+        world.attach("late", "10.11.0.3", port(8081))
+    assert left == [0]
     world.doors.nft.stranger()
-    before = len(world.doors.nft.log)
     assert world.engine.sync(ALL) == Outcome()
-    assert len(world.doors.nft.log) == before
-    assert world.engine.store.fact("fingerprint") == world.doors.nft.fingerprint()
+    assert nft.skeleton_text() == written
+
+
+def test_who_writes_all_the_time_does_not_keep_us_writing(world: World) -> None:
+    """The table is written a few times, and then it is as good as it gets."""
+    fingerprint, nft = world.doors.nft.fingerprint, world.doors.nft
+
+    def busy(table: Table = Table.MAIN) -> str:
+        nft.stranger()
+        return fingerprint(table)
+
+    with patch.object(nft, "fingerprint", side_effect=busy):
+        world.attach("web", "10.11.0.2", port(8080))
+    assert world.published(8080, "10.11.0.2")
+    assert sum("add table" in text for text in world.doors.nft.log) <= 3
 
 
 def test_reconcile_puts_back_and_says_what(world: World) -> None:
