@@ -39,8 +39,9 @@ def ends(protocol: Protocol = Protocol.UDP, mode: Mode = Mode.ONE) -> Ends:
 
 def scheduled(host: Host, name: str) -> set[int]:
     """How processes of a name are scheduled on a host."""
-    numbers = host.run("pgrep", "-x", name).split()
-    stats = [host.run("cat", f"/proc/{number}/stat") for number in numbers]
+    named = host.run("sh", "-c", f"grep -lxs {name} /proc/[0-9]*/comm", check=False).split()
+    assert named
+    stats = [host.run("cat", path.replace("comm", "stat")) for path in named]
     return {int(stat.rpartition(")")[2].split()[38]) for stat in stats}
 
 
