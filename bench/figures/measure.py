@@ -72,6 +72,8 @@ class Control:
 
     interval: Interval
     tolerance: float = CONTROL_TOLERANCE
+    slight: float = SLIGHT
+    """By how much the interval may miss 1: by all of the tolerance, where what is alike does differ a little."""
 
     @property
     def valid(self) -> bool:
@@ -80,7 +82,7 @@ class Control:
         if self.interval.count < CONTROL_BLOCKS:
             return False
         near = self.interval.low >= 1 - self.tolerance and self.interval.high <= 1 + self.tolerance
-        return near and self.interval.low <= 1 + SLIGHT and self.interval.high >= 1 - SLIGHT
+        return near and self.interval.low <= 1 + self.slight and self.interval.high >= 1 - self.slight
 
 
 def schedule(variants: Sequence[str], blocks: int, seed: int, first: int = 0) -> Iterator[Turn]:

@@ -15,6 +15,7 @@ from bench.figures.measure import (
     CONFIDENCE,
     CONTROL_BLOCKS,
     CONTROL_TOLERANCE,
+    SLIGHT,
     Control,
     Interval,
     Sample,
@@ -192,8 +193,10 @@ def control_figure(
     *,
     of: int = 1,
     within: float = CONTROL_TOLERANCE,
+    slight: float = SLIGHT,
 ) -> Figure:
-    """A variant against itself: where this is not met, the run is invalid, and says so.
+    """A variant against itself: where this is not met, the run is invalid, and says so. ``slight``: by how much its
+    interval may miss 1.
 
     Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
     interval (Bonferroni), that all of them together are as sure as one alone.
@@ -202,7 +205,7 @@ def control_figure(
     if not ratios:
         return Figure(what, None, "x", note="not measured", control=True)
     spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
-    valid = Control(spread, within).valid
+    valid = Control(spread, within, slight).valid
     apart = max(abs(spread.low - 1), abs(spread.high - 1))
     few = spread.count < CONTROL_BLOCKS
     why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {_share(apart)}"

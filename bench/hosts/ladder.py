@@ -3,8 +3,8 @@
     for rung in RUNGS: ...                          # loopback, veth, bridge ... published by dataplane
     doubts(rung, trips, passed)                     # nothing where packets went as far as the rung's name says
 
-The rungs of one way differ in their rules alone: from ``ROUTED`` on, all have a client on another machine, a host that
-forwards, a bridge and a container.
+Each rung has one layer more than the one before. From ``ROUTED`` on they differ in their rules alone: all have a client
+on another machine, a host that forwards, a bridge and a container.
 """
 
 from __future__ import annotations
@@ -73,6 +73,13 @@ class Rung:
     role: Role
     way: Way = Way.ROUTED
     rules: Rules = Rules.NONE
+    filtered: bool = False
+    """Of a bridge: it shows the hooks of IP what it forwards (br_netfilter)."""
+
+    @property
+    def hooked(self) -> bool:
+        """Whether packets pass the forward hook of IP."""
+        return self.way is Way.ROUTED or self.filtered
 
     @property
     def tracked(self) -> bool:
@@ -87,7 +94,8 @@ def _published(rules: Rules, role: Role) -> Rung:
 LOOPBACK = Rung("loopback", Role.FLOOR, Way.LOOPBACK)
 VETH = Rung("raw veth", Role.FLOOR, Way.VETH)
 BRIDGE = Rung("bridge", Role.FLOOR, Way.BRIDGED)
-BRIDGE_TRACKED = Rung("bridge, br_netfilter, conntrack", Role.FLOOR, Way.BRIDGED, Rules.TRACKED)
+BRIDGE_FILTERED = Rung("bridge, br_netfilter", Role.FLOOR, Way.BRIDGED, filtered=True)
+BRIDGE_TRACKED = Rung("bridge, br_netfilter, conntrack", Role.FLOOR, Way.BRIDGED, Rules.TRACKED, filtered=True)
 ROUTED = Rung("routed", Role.FLOOR)
 ROUTED_TRACKED = Rung("routed, conntrack", Role.FLOOR, rules=Rules.TRACKED)
 MAP = _published(Rules.MAP, Role.PURE)
@@ -99,10 +107,13 @@ OURS = _published(Rules.DATAPLANE, Role.OURS)
 AGAIN = f"{OURS.name}, again"
 """The control: the host of ``OURS``, once more in each block."""
 TWIN = Rung(f"{OURS.name}, another host", Role.OURS, rules=Rules.DATAPLANE)
-"""Another host like that of ``OURS``: what memory they happen to have is all that differs."""
+"""The other control: a host like that of ``OURS``. What memory they happen to have is all that differs."""
+TWINS = 0.05
+"""How far hosts that are alike may be from each other. Some percent are no fault of the machine: ratios of two hosts
+are read with as much (``bench.figures.words``)."""
 
 PUBLISHED = (MAP, PORTMAP_NFT, PORTMAP, CHAIN, TABLES_ALONE, OURS)
-RUNGS = (LOOPBACK, VETH, BRIDGE, BRIDGE_TRACKED, ROUTED, ROUTED_TRACKED, *PUBLISHED)
+RUNGS = (LOOPBACK, VETH, BRIDGE, BRIDGE_FILTERED, BRIDGE_TRACKED, ROUTED, ROUTED_TRACKED, *PUBLISHED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,9 +166,8 @@ def doubts(rung: Rung, trips: int, passed: Passed, protocol: Protocol = Protocol
         yield f"there are the tables {', '.join(sorted(passed.tables)) or 'none'}"
     if rung.way is Way.BRIDGED and passed.bridged < both:
         yield f"the bridge forwarded {passed.bridged:,} frames in {trips:,} round trips"
-    hooks = rung.way is Way.ROUTED or (rung.way is Way.BRIDGED and rung.tracked)
     seen = (
-        ("seen when forwarded", passed.forwarded, hooks),
+        ("seen when forwarded", passed.forwarded, rung.hooked),
         ("tracked as established", passed.tracked, rung.tracked),
         ("translated", passed.translated, rung.rules.publish),
     )

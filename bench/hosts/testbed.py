@@ -70,7 +70,7 @@ class Testbed:
         """With so many further ports published; then by IPv4 alone."""
         self.rung, self.present = rung, present
         self._stack, self._native = stack, stage.native
-        suffix = "-twin" if rung is TWIN else ""
+        suffix = "-twin" if rung is TWIN else "-filtered" if rung.filtered else ""
         name = f"{rung.way.name}-{rung.rules.name}-{present}{suffix}".lower().replace("_", "-")
         self.host = stack.enter_context(stage.host(name))
         self._cgroup: Path | None = None
@@ -118,7 +118,7 @@ class Testbed:
 
     def _bridged(self) -> None:
         for family in ("ip", "ip6"):
-            self._set(f"bridge/bridge-nf-call-{family}tables", int(self.rung.tracked))
+            self._set(f"bridge/bridge-nf-call-{family}tables", int(self.rung.filtered))
         self._plug_in()
         client = self.host.namespace("client")
         self.host.wire(BRIDGE, client, "10.77.1.3/16", GATEWAY)

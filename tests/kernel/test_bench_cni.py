@@ -39,6 +39,15 @@ def test_a_round_of_ours_is_believed_and_one_without_its_rules_is_not(stage: Sta
         assert "after ADD 101 ports are published that are not the 100" in oneport.prove(fewer).doubt
 
 
+def test_each_port_can_be_an_attachment_of_its_own(stage: Stage) -> None:
+    """Two to a container, under ids, addresses and ports of their own: we know of as many, and a round beside them is
+    believed."""
+    with ExitStack() as stack:
+        crowd = oneport.crowded(stage, stack, 200)
+        assert oneport.prove(crowd).doubt == ""
+        assert len(set(crowd.others)) == 200
+
+
 def test_a_portmap_that_publishes_nothing_is_found_out(stage: Stage) -> None:
     """Its rules are asked of the backend that its name says, with those that were put in place for the others."""
     for place, peer in enumerate(go_peers()):

@@ -110,6 +110,25 @@ def test_every_portmap_is_held_against_ours_at_each_size() -> None:
     assert named[f"{OLD}: ADD, 10,000 ports / none"].value == pytest.approx(20)
 
 
+def test_attachments_are_held_against_none_and_against_as_many_ports() -> None:
+    """A fifth more at 10,000 attachments than at none is not flat; where none were made, there is no row."""
+    crowd = samples("ADD", {(oneport.CROWDED, 10_000): 2.5})
+    named = rows(cni_latency.figures(measured(*crowd)))
+    assert named["dataplane ADD, 10,000 attachments present"].met is True
+    assert named["dataplane ADD, 10,000 attachments present / none"].met is False
+    alike = named["dataplane ADD, 10,000 attachments present / as many ports of 100"]
+    assert alike.value == pytest.approx(2.5 / 2.2)
+    assert alike.better is Better.LESS
+    assert not [what for what in rows(cni_latency.figures(measured())) if "attachments" in what]
+
+
+def test_who_was_left_out_has_no_row() -> None:
+    """With a container for each port, some are measured at no more than 100."""
+    named = rows(cni_latency.figures(measured(*samples("DEL", {(oneport.BY_ITSELF, 0): 5.0, (oneport.OURS, 0): 2.0}))))
+    assert named[f"{oneport.BY_ITSELF}: DEL, 0 ports present"].value == 5.0
+    assert not [what for what in named if what.startswith(oneport.BY_ITSELF) and "10,000" in what]
+
+
 def test_the_answer_is_ours_beside_each_at_the_most_ports() -> None:
     """Ratios are ours to theirs, what grows is told of both, and a pure nft that is quicker is in the row."""
     (answer,) = cni_latency.answers(measured())

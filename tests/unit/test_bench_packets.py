@@ -15,6 +15,7 @@ from bench.figures.plots import Bars, Boxes, Role
 from bench.hosts.ladder import (
     AGAIN,
     BRIDGE,
+    BRIDGE_FILTERED,
     BRIDGE_TRACKED,
     CHAIN,
     LOOPBACK,
@@ -45,10 +46,10 @@ CONTAINER = ip_address("10.77.1.2")
 def passed(rung: Rung, **others: object) -> Passed:
     """What is seen where packets of ``TRIPS`` round trips went as far as the rung's name says."""
     both = 2 * TRIPS
-    hooks = rung.name.startswith(("routed", "published")) or rung is BRIDGE_TRACKED
+    hooks = rung.name.startswith(("routed", "published")) or rung in {BRIDGE_FILTERED, BRIDGE_TRACKED}
     seen = Passed(
         delivered=TRIPS,
-        bridged=both if rung in {BRIDGE, BRIDGE_TRACKED} else 0,
+        bridged=both if rung in {BRIDGE, BRIDGE_FILTERED, BRIDGE_TRACKED} else 0,
         forwarded=both if hooks else 0,
         tracked=both if rung.tracked else 0,
         translated=both if rung.rules.publish else 0,
@@ -73,6 +74,8 @@ def test_a_packet_that_went_its_way_leaves_no_doubt(rung: Rung) -> None:
         (LOOPBACK, {"delivered": 99}, "device received 99 packets"),
         (BRIDGE, {"bridged": 0}, "the bridge forwarded 0"),
         (BRIDGE, {"forwarded": 1}, "none should have been"),
+        (BRIDGE_FILTERED, {"forwarded": 0}, "0 packets were seen when forwarded"),
+        (BRIDGE_FILTERED, {"connections": 1}, "conntrack knows 1 connections"),
         (ROUTED, {"connections": 1}, "conntrack knows 1 connections"),
         (ROUTED_TRACKED, {"tracked": 0}, "0 packets were tracked"),
         (ROUTED_TRACKED, {"translated": 2}, "none should have been"),
@@ -120,9 +123,9 @@ def samples(measure: str, variant: str, value: float, size: int = 0) -> list[Sam
     return [Sample(measure, variant, value, size, block) for block in range(BLOCKS)]
 
 
-def ladder_run(again: float = 10.0, unproved: tuple[str, ...] = (), lost: int = 0) -> Results:
+def ladder_run(again: float = 10.0, unproved: tuple[str, ...] = (), lost: int = 0, twin: float = 10.2) -> Results:
     """Ours takes 10 us, a veth pair 5, everybody else 8."""
-    values = {rung.name: 8.0 for rung in RUNGS} | {VETH.name: 5.0, OURS.name: 10.0, AGAIN: again}
+    values = {rung.name: 8.0 for rung in RUNGS} | {VETH.name: 5.0, OURS.name: 10.0, AGAIN: again, TWIN.name: twin}
     made = [one for name, value in values.items() for one in samples("udp", name, value)]
     made += [Sample("unproved", rung.name, float(rung.name in unproved)) for rung in RUNGS]
     made += [Sample("round trips", OURS.name, 1000.0), Sample("lost", OURS.name, lost)]
@@ -142,7 +145,12 @@ def test_the_ladder_stands_beside_veth_and_the_map() -> None:
     assert rows["UDP, published: nft map / raw veth"].value == pytest.approx(1.6)
     assert rows["UDP, published: dataplane, p99"].value == pytest.approx(20.0)
     assert rows["control: UDP, the same twice"].met is True
-    assert "UDP, two hosts of ours, alike" not in rows
+    alike = rows["control: UDP, two hosts of ours, alike"]
+    assert alike.value == pytest.approx(1.02)
+    assert alike.control
+    assert alike.met
+    assert rows["UDP, bridge, br_netfilter, conntrack / bridge, br_netfilter"].value == pytest.approx(1.0)
+    assert rows["UDP, bridge, br_netfilter / bridge"].better is None
     assert not any(what.startswith("TCP") for what in rows)
     assert "UDP, raw veth / raw veth" not in rows
 
@@ -156,7 +164,9 @@ def test_the_ladder_says_what_it_is_not_sure_of() -> None:
     (answer,) = layers.answers(ladder_run(unproved=("bridge",)))
     assert answer.doubt == "not proved: bridge"
     (answer,) = layers.answers(ladder_run(again=10.5))
-    assert "RUN INVALID" in answer.doubt
+    assert answer.doubt.startswith("control: UDP, the same twice: RUN INVALID")
+    (answer,) = layers.answers(ladder_run(twin=10.6))
+    assert answer.doubt.startswith("control: UDP, two hosts of ours, alike: RUN INVALID")
     (answer,) = layers.answers(ladder_run())
     assert answer.doubt == ""
     assert (answer.kind, answer.unit) == (Kind.PACKET, "us")
@@ -176,7 +186,7 @@ def test_the_ladder_is_drawn_with_each_rung() -> None:
     assert (layers.plots(empty), layers.answers(empty), layers.tables(empty)) == ([], [], [])
 
 
-def published_run(crowded: float = 10.0, again: float = 10.0) -> Results:
+def published_run(crowded: float = 10.0, again: float = 10.0, twin: float = 9.8) -> Results:
     """Ours takes 10 us, with many ports ``crowded``; a veth pair 5, everybody else 8."""
     made = []
     for shape in (UDP, TCP, SIX):
@@ -185,6 +195,7 @@ def published_run(crowded: float = 10.0, again: float = 10.0) -> Results:
                 value = {VETH: 5.0, OURS: 10.0}.get(rung, 8.0)
                 made += samples(shape.name, rung.name, value)
         made += samples(shape.name, AGAIN, again) + samples(shape.name, OURS.name, crowded, 10_000)
+        made += samples(shape.name, TWIN.name, twin)
         made += samples(shape.name, MAP.name, 8.8, 10_000)
     made += [Sample("unproved", rung.name, 0.0) for rung in PUBLISHED]
     made += [Sample("round trips", OURS.name, 1000.0), Sample("lost", OURS.name, 0.0)]
@@ -218,6 +229,8 @@ def test_the_answers_are_ours_beside_others_and_how_both_grow() -> None:
     assert six.besides[0].name == "nft map"
     assert tcp.doubt == ""
     assert "RUN INVALID" in published.answers(published_run(again=11.0))[0].doubt
+    doubts = [one.doubt for one in published.answers(published_run(twin=9.4))]
+    assert ["alike: RUN INVALID" in doubt for doubt in doubts] == [True] * 3
 
 
 def test_the_published_port_is_drawn() -> None:

@@ -2,7 +2,7 @@
 
 One port is added, checked and deleted through the chained plugin, from exec to exit, while 0, 100, 1,000 and 10,000
 ports are present (100 containers with 1, 10 or 100 each): with the agent, with an agent that was started just before,
-and without one.
+and without one; in full also while 10,000 attachments are present, each with its port.
 
 Peers      portmap of every directory that is given, on a host with as many ports of its own, by each of its backends:
            iptables, as it is installed, and nftables where the binary knows it; ``nft -f -`` and libnftables in
@@ -21,7 +21,8 @@ Where none is present, it is the first port of the host, which takes us longer t
 growth: the answer tells it from 100 ports on, where they were measured.
 
 portmap's rules at 100 ports and more are put in place at once, in the form that one real ADD of it was checked to
-write; its own ADDs of so many take the better part of an hour. What takes long has fewer rounds: the column n says how
+write; its own ADDs of so many take the better part of an hour. With ``many``, from 1,000 ports on each is another
+container's, and those that are not made so are left out. What takes long has fewer rounds: the column n says how
 many. That page caches are cold, too, is measured for nobody.
 """
 
@@ -49,7 +50,19 @@ from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
 from bench.peers.plugins import Peer, found
 from bench.scenarios.cni_latency import oneport
-from bench.scenarios.cni_latency.oneport import AGAIN, ALONE, BY_ITSELF, COLD, FLOOR, LIBRARY, NFT, OURS, Subject
+from bench.scenarios.cni_latency.oneport import (
+    AGAIN,
+    ALONE,
+    BY_ITSELF,
+    COLD,
+    CONTAINERS,
+    CROWDED,
+    FLOOR,
+    LIBRARY,
+    NFT,
+    OURS,
+    Subject,
+)
 from bench.stage import Extent, Stage
 
 SIZES = (0, 100, 1_000, 10_000)
@@ -59,10 +72,17 @@ FLAT = 1.2
 AT_LEAST = 10.0
 NEAR = 0.1
 """How surely ours must take as long as itself: what is judged are factors, and a fifth."""
-SECONDS = (240, 20)
+SECONDS = (330, 20)
 
 _SLOW = 0.5
 """Seconds of a round from which a variant has fewer of them."""
+_OTHERWISE = (
+    (COLD, ":", "its first call"),
+    (BY_ITSELF, ":", ""),
+    (NFT, " one element,", ""),
+    (LIBRARY, " one element,", ""),
+)
+"""Rows of a size that has them: whose, how they go on, and what is noted."""
 _REMARK = "nft -f - and libnftables change one element of a map, and nothing else; the others serve a whole CNI call."
 
 
@@ -70,11 +90,19 @@ def run(stage: Stage) -> None:
     """Measure."""
     peers = found(stage.peers)
     names = {peer.name for peer in peers}
+    if stage.many:
+        stage.log.note(
+            f"from {QUICK_SIZES[-1]:,} ports on, each is another container's; who has them otherwise is left out"
+        )
     with ExitStack() as stack:
         subjects: dict[str, Subject] = {}
         for size in (SIZES, QUICK_SIZES, (0,))[stage.extent]:
             stage.log.progress(f"making hosts with {size:,} ports present")
             subjects |= {subject.label: subject for subject in _subjects(stage, stack, size, peers)}
+        if stage.extent is Extent.FULL:
+            stage.log.progress(f"making {SIZES[-1]:,} attachments, which takes a minute or two")
+            crowd = oneport.crowded(stage, stack, SIZES[-1])
+            subjects[crowd.label] = crowd
         stage.log.progress(f"proving {len(subjects)} variants")
         spent = _prove(stage, subjects.values())
         slow = {name for name, one in subjects.items() if one.name in (COLD, BY_ITSELF) or spent[name] > _SLOW}
@@ -86,7 +114,7 @@ def run(stage: Stage) -> None:
             if turn.variant in slow and turn.block >= few:
                 continue
             once = turn.variant in slow or subject.name in names
-            usual = stage.amount(8, 8, 1) if subject.name in (OURS, AGAIN) else stage.amount(5, 3, 1)
+            usual = stage.amount(8, 8, 1) if subject.name in (OURS, AGAIN, CROWDED) else stage.amount(5, 3, 1)
             for _ in range(1 if once else usual):
                 for timed in subject.round():
                     note(stage.log, timed, subject.name, size=subject.size, block=turn.block)
@@ -114,7 +142,7 @@ def tables(results: Results) -> list[str]:
     for verb in VERBS:
         sizes = results.sizes(verb, OURS)
         rows = []
-        for name in (OURS, COLD, BY_ITSELF, *_peers(results), NFT, LIBRARY):
+        for name in (OURS, CROWDED, COLD, BY_ITSELF, *_peers(results), NFT, LIBRARY):
             cells = [_cell(results, verb, name, size) for size in sizes]
             if any(cells):
                 rows.append((name, *cells))
@@ -187,8 +215,10 @@ def answers(results: Results) -> list[Answer]:
 
 def _subjects(stage: Stage, stack: ExitStack, size: int, peers: Sequence[Peer]) -> Iterator[Subject]:
     yield from oneport.ours(stage, stack, size)
-    yield from oneport.without_agent(stage, stack, size)
-    for place, peer in enumerate(peers):
+    alike = not stage.many or size <= CONTAINERS  # else ours, and the first peer's, are in as many containers
+    if alike:
+        yield from oneport.without_agent(stage, stack, size)
+    for place, peer in enumerate(peers if alike else peers[:1]):
         yield oneport.portmap(stage, stack, size, place, peer)
     yield oneport.nft(stage, stack, size)
     yield oneport.library(stage, stack, size)
@@ -227,12 +257,17 @@ def _own(results: Results, verb: str) -> Iterator[Figure]:
             yield ratio_figure(what, results.of(verb, OURS, size), results.of(verb, OURS, less), at_most=FLAT)
     for size in sizes:
         where = f"{verb}, {size:,} ports present"
-        if verb == "ADD":
-            yield median_figure(f"{COLD}: {where}", results.of(verb, COLD, size), "ms", note="its first call")
-        yield median_figure(f"{BY_ITSELF}: {where}", results.of(verb, BY_ITSELF, size), "ms")
-        for name in (NFT, LIBRARY):
-            if found_there := results.of(verb, name, size):
-                yield median_figure(f"{name} one element, {where}", found_there, "ms")
+        for name, what, remark in _OTHERWISE:
+            if (name != COLD or verb == "ADD") and (there := results.of(verb, name, size)):
+                yield median_figure(f"{name}{what} {where}", there, "ms", note=remark)
+    for size in results.sizes(verb, CROWDED):
+        where, crowded = f"{verb}, {size:,} attachments present", results.of(verb, CROWDED, size)
+        yield median_figure(f"dataplane {where}", crowded, "ms", at_most)
+        for what in (CPU, AGENT):
+            yield median_figure(f"dataplane {where}: {what}", results.of(f"{verb}, {what}", CROWDED, size), "ms")
+        yield ratio_figure(f"dataplane {where} / none", crowded, results.of(verb, OURS, 0), at_most=FLAT)
+        alike = f"dataplane {where} / as many ports of {CONTAINERS}"
+        yield ratio_figure(alike, crowded, results.of(verb, OURS, size), better=Better.LESS)
     alone = results.of(verb, ALONE)
     yield median_figure(f"{ALONE}: {verb}", alone, "ms", note="programs are attached and detached")
 

@@ -10,15 +10,18 @@ done, for all.
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
+from ipaddress import ip_interface
 
 from bench.cni import Container, port
 from bench.hosts.calls import VERBS, Timed, rest, took
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
+from bench.native import BenchError
 from bench.peers.nft import Library, Nft, one_port
 from bench.peers.plugins import GoPlugins, Peer
 from bench.peers.rulesets import crowd, pure_map
@@ -27,12 +30,14 @@ from bench.stage import FIRST_PORT, Stage, containers
 from dataplane.types import Protocol
 
 OURS, AGAIN, ALONE = "dataplane", "dataplane again", "dataplane, the only container of its network"
+CROWDED = "dataplane, an attachment for each port"
 COLD, BY_ITSELF = "dataplane, agent just started", "dataplane, no agent"
 NFT, LIBRARY, FLOOR = "nft -f -", "libnftables", "noop"
 
 _PORT = 5000
 """Below ``FIRST_PORT``: nobody else has it."""
-_CONTAINERS = 100
+CONTAINERS = 100
+"""That have the others' ports, in equal parts."""
 _CHANGES = {"ADD": "create", "DEL": "delete"}
 """Of an element: each fails unless it changes the map."""
 
@@ -91,6 +96,23 @@ def ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> l
     names = (ALONE,) if alone else (OURS, AGAIN)
     calls = _calls(starter, plugins, own, agent)
     return [Subject(name, size, calls, plugins.published, _ports(present)) for name in names]
+
+
+def crowded(stage: Stage, stack: ExitStack, size: int) -> Subject:
+    """Ours with as many attachments as ports. They are attached one by one, and lead to ``CONTAINERS`` containers: a
+    namespace and a veth for each would be the kernel's work, and take longer than all else. So a container has many,
+    each under an id of its own, with an address and a port. Raises ``BenchError`` where we know of more, or of fewer.
+    """
+    host = stack.enter_context(stage.host(f"crowded-{size}"))
+    plugins = Ours(host)
+    holders, own = _fleet(host, size)
+    agent = stack.enter_context(plugins.agent())
+    starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
+    _add(starter, plugins, [one for holder in holders for one in _each(holder)])
+    attached = len(json.loads(plugins.dpctl("ps", "--json"))["attachments"])
+    if attached != size:
+        raise BenchError(f"could not make {size:,} attachments: there are {attached:,}")
+    return Subject(CROWDED, size, _calls(starter, plugins, own, agent), plugins.published, _ports(holders))
 
 
 def without_agent(stage: Stage, stack: ExitStack, size: int) -> list[Subject]:
@@ -187,9 +209,18 @@ def _with_map(stage: Stage, stack: ExitStack, name: str, size: int) -> Host:
 def _fleet(host: Host, size: int, *, many: bool = False) -> tuple[list[Container], Container]:
     """Containers that ask for so many ports together, and one more with the port that is measured. One is there at
     least, without a port, so that no call is the first or the last of its network. ``many``: each asks for one."""
-    count = min(size, size if many else _CONTAINERS) or 1
+    count = min(size, size if many else CONTAINERS) or 1
     *present, own = containers(host, count + 1, size // count)
     return present, replace(own, ports=(port(_PORT, 80),))
+
+
+def _each(holder: Container) -> Iterator[Container]:
+    """An attachment for each port of a container."""
+    address = ip_interface(holder.address)
+    for number, one in enumerate(holder.ports):
+        # Containers are within the first 256 addresses that are theirs: the next of the same are nobody's.
+        alone = f"{address.ip + 256 * number}/{address.network.prefixlen}"
+        yield replace(holder, name=f"{holder.name}-{number}", address=alone, ports=(one,))
 
 
 def _ports(present: list[Container]) -> list[int]:

@@ -25,15 +25,19 @@ from bench.figures.measure import CONFIDENCE, Control, Sample, block_medians, in
 from bench.figures.plots import Axis, Curves, line
 from bench.scenarios.isolation.rules import OPEN, PUBLISHED, ROUTED, Variant
 
-SIZES, QUICK_SIZES = (2, 10, 100, 1_000), (2, 100, 1_000)
+SIZES, QUICK_SIZES = (1, 2, 10, 100, 1_000), (1, 2, 100, 1_000)
+"""Of 1, nothing is denied: its packets have no other to go to."""
 DENIED, DENIED_FLOWS = "denied", "denied, a flow each"
 FLAT, AS_SETS, OF_TODAY = 1.05, 1.03, 0.25
 NEAR = 0.02
 """How surely the same must be as fast as itself, where 1.05 and 1.03 are held against it."""
 
+_OURS = (Variant.DEFAULTS, Variant.ALONE)
 _PEERS = (Variant.NOTHING, Variant.SETS, Variant.LINEAR, Variant.STAGES, Variant.PLUGIN)
-_ANSWERED = (Variant.NOTHING, Variant.SETS, Variant.STAGES, Variant.DEFAULTS)
-_DRAWN = (Variant.NOTHING, Variant.STAGES, Variant.LINEAR, Variant.SETS, Variant.OURS, Variant.DEFAULTS)
+_ANSWERED = (Variant.NOTHING, Variant.SETS, Variant.STAGES, Variant.LINEAR, Variant.ALONE)
+"""Whom all defaults are set beside in the one table: isolation alone, which is what the others do, is told from it."""
+_REMARK = "ours with all that an ADD leaves by default, which also looks at sums and guards; the others only isolate"
+_DRAWN = (Variant.NOTHING, Variant.STAGES, Variant.LINEAR, Variant.SETS, Variant.ALONE, Variant.DEFAULTS)
 
 _At = tuple[Variant, int]
 
@@ -71,7 +75,7 @@ def figures(results: Results) -> list[Figure]:
     """The rows of the table."""
     rows = []
     for way in _WAYS:
-        sizes = results.sizes(way.measure, Variant.OURS)
+        sizes = results.sizes(way.measure, Variant.ALONE)
         rows += _rows(results, way, sizes[0], sizes[-1]) if len(sizes) > 1 else []  # one size does not grow
     rows.append(_total(results, "lost", "round trips", "round trips lost or damaged"))
     rows.append(_total(results, "arrived", "sent", "denied datagrams that arrived"))
@@ -85,7 +89,7 @@ def tables(results: Results) -> list[str]:
     """Every variant at every size: medians."""
     made = []
     for way in _WAYS:
-        sizes = results.sizes(way.measure, Variant.OURS)
+        sizes = results.sizes(way.measure, Variant.ALONE)
         rows = []
         for variant in Variant:
             cells = [_cell(results.of(way.measure, variant, size)) for size in sizes]
@@ -125,11 +129,11 @@ def answers(results: Results) -> list[Answer]:
     """The rows of the one table: at the most networks, and how that grew."""
     made = []
     for way in _WAYS:
-        sizes = results.sizes(way.measure, Variant.OURS)
+        sizes = results.sizes(way.measure, Variant.DEFAULTS)
         if len(sizes) < 2 or not way.answers:
             continue
         few, many = sizes[0], sizes[-1]
-        ours = results.of(way.measure, Variant.OURS, many)
+        ours = results.of(way.measure, Variant.DEFAULTS, many)
         besides = []
         for variant in _ANSWERED:
             ratios = paired(ours, results.of(way.measure, variant, many))
@@ -139,12 +143,13 @@ def answers(results: Results) -> list[Answer]:
         made.append(
             Answer(
                 Kind.PACKET,
-                f"{way.text}, {many:,} networks kept apart by isolation alone",
+                f"{way.text}, {many:,} networks kept apart",
                 way.unit,
                 interval(list(block_medians(ours).values())),
                 tuple(besides),
-                _growth(results, way, Variant.OURS, few, many),
+                _growth(results, way, Variant.DEFAULTS, few, many),
                 _doubt(results, way, many),
+                _REMARK,
             )
         )
     return made
@@ -164,19 +169,19 @@ def _rows(results: Results, way: _Way, few: int, many: int) -> list[Figure]:
 
     for size in (few, many):
         there = f", {size:,} networks: "
-        what = f"{way.measure}{there}{Variant.OURS}"
-        rows.append(median_figure(what, results.of(way.measure, Variant.OURS, size), way.unit))
-        for peer in _PEERS if size == many else _ANSWERED:
-            at_most = _limit(way, peer) if size == SIZES[-1] else None
-            ratio(f"{there}{Variant.OURS} / {peer}", (Variant.OURS, size), (peer, size), at_most)
-        base = Variant.OURS if way.denied else Variant.NOTHING
-        ratio(f"{there}{Variant.DEFAULTS} / {base}", (Variant.DEFAULTS, size), (base, size))
+        for own in _OURS:
+            rows.append(median_figure(f"{way.measure}{there}{own}", results.of(way.measure, own, size), way.unit))
+            for peer in _PEERS:
+                # Peers only isolate, so what is held against them is what isolates.
+                at_most = _limit(way, peer) if size == SIZES[-1] and own is Variant.ALONE else None
+                ratio(f"{there}{own} / {peer}", (own, size), (peer, size), at_most)
+        ratio(f"{there}{Variant.DEFAULTS} / {Variant.ALONE}", (Variant.DEFAULTS, size), (Variant.ALONE, size))
     for variant in Variant:
         if variant is not Variant.AGAIN:
-            at_most = FLAT if variant is Variant.OURS else None
+            at_most = FLAT if variant in _OURS else None
             ratio(f": {variant}, {many:,} / {few:,} networks", (variant, many), (variant, few), at_most)
     rows += _slopes(results, way, few, many)
-    again, ours = (results.of(way.measure, variant, many) for variant in (Variant.AGAIN, Variant.OURS))
+    again, ours = (results.of(way.measure, variant, many) for variant in (Variant.AGAIN, Variant.ALONE))
     what = f"control: {way.measure}, {many:,} networks, the same twice"
     rows.append(control_figure(again, ours, what, of=len(_WAYS), within=NEAR))
     return rows
@@ -210,10 +215,10 @@ def _growth(results: Results, way: _Way, variant: Variant, few: int, many: int) 
 
 def _doubt(results: Results, way: _Way, size: int) -> str:
     """Why a row of answers says nothing."""
-    places = {place(variant, size) for variant in (Variant.OURS, *_ANSWERED)}
+    places = {place(variant, size) for variant in (Variant.DEFAULTS, *_ANSWERED)}
     if found := sorted(places & _unproved(results)):
         return f"not proved: {', '.join(found)}"
-    ratios = paired(results.of(way.measure, Variant.AGAIN, size), results.of(way.measure, Variant.OURS, size))
+    ratios = paired(results.of(way.measure, Variant.AGAIN, size), results.of(way.measure, Variant.ALONE, size))
     if not ratios:
         return "there is no control"
     spread = interval(ratios, confidence=1 - (1 - CONFIDENCE) / len(_WAYS))

@@ -86,6 +86,7 @@ class Scene:
         # Where packets of the round trips, and those that are denied, leave a bridge, or a container.
         self._bridges = [self._index[network] for network in (HERE_NETWORK, *OPEN_NETWORKS)]
         self._veths = [indexes[links[network]] for network in peopled]
+        self._ids: dict[Network, int] = {}
         self._attached: set[tuple[Program, IfIndex]] = set()
         self._entries: frozenset[Network] = frozenset()
         self._members: frozenset[Network] = frozenset()
@@ -186,13 +187,12 @@ class Scene:
         for device in devices:
             for one in door.hooked(device):
                 door.detach(one.program, device)
-        ids = []
         for network in (THERE_NETWORK, HERE_NETWORK):
             raw = door.get("networks", abi.U32.pack(self._index[network]))
             if raw is None:
                 raise BenchError(f"could not begin: our plugin knows no network on {network.bridge}")
-            ids.append(abi.NetworkEntry.unpack(raw).id)
-        return abi.NETWORK_PAIR.pack(*ids)
+            self._ids[network] = abi.NetworkEntry.unpack(raw).id
+        return abi.NETWORK_PAIR.pack(*self._ids.values())
 
     def _take(self, variant: Variant, networks: frozenset[Network]) -> None:
         door, programs = KernelPrograms(), isolations.programs(variant)
@@ -217,6 +217,9 @@ class Scene:
                 entry = abi.NetworkEntry(_FIRST_ID + device, IsolationPolicy.SAME_BRIDGE, ChecksumMode.REPAIR)
                 door.put("networks", abi.U32.pack(device), entry.pack())
             self._entries = others
+            policy = IsolationPolicy.SAME_BRIDGE if THERE_NETWORK in networks else IsolationPolicy.OPEN
+            entry = abi.NetworkEntry(self._ids[THERE_NETWORK], policy, ChecksumMode.REPAIR)
+            door.put("networks", abi.U32.pack(self._index[THERE_NETWORK]), entry.pack())
         if variant is Variant.DEFAULTS:
             gone = [delete(self._member(network)) for network in self._members - others]
             LibNftables().run(Transaction((*gone, *(add(self._member(one)) for one in others - self._members))))

@@ -42,8 +42,8 @@ class Variant(StrEnum):
     PLUGIN = "iptables, all rules of the firewall plugin"
     LINEAR = "nft, two rules a network"
     SETS = "nft, sets"
-    OURS = "dataplane isolation"
-    AGAIN = "dataplane isolation again"
+    ALONE = "dataplane, isolation alone"
+    AGAIN = "dataplane, isolation alone, again"
     DEFAULTS = "dataplane, all defaults"
 
     @property
@@ -59,7 +59,7 @@ class Variant(StrEnum):
     @property
     def of_ours(self) -> bool:
         """Whether it is a program of ours that drops."""
-        return self in {Variant.OURS, Variant.AGAIN, Variant.DEFAULTS}
+        return self in {Variant.ALONE, Variant.AGAIN, Variant.DEFAULTS}
 
     @property
     def scans(self) -> bool:
@@ -73,9 +73,9 @@ _ROLES = {
     Variant.PLUGIN: Role.TODAY_TOO,
     Variant.LINEAR: Role.TODAY_TOO,
     Variant.SETS: Role.PURE,
-    Variant.OURS: Role.OURS,
-    Variant.AGAIN: Role.OURS,
-    Variant.DEFAULTS: Role.OURS_TOO,
+    Variant.ALONE: Role.OURS_TOO,
+    Variant.AGAIN: Role.OURS_TOO,
+    Variant.DEFAULTS: Role.OURS,
 }
 
 
@@ -123,7 +123,9 @@ class Passed:
 
 def crowd(size: int) -> list[Network]:
     """So many networks that are kept apart, an even number; those that packets go between are in the middle, so that
-    what is denied meets half of the rules of each stage."""
+    what is denied meets half of the rules of each stage. One alone has nobody to be kept apart from."""
+    if size == 1:
+        return [HERE_NETWORK]
     others = [Network(f"br{number:04}", _CROWD + 256 * number + 2) for number in range(size - 2)]
     half = len(others) // 2
     return [*others[:half], HERE_NETWORK, THERE_NETWORK, *others[half:]]

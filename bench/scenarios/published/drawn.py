@@ -16,6 +16,7 @@ from bench.hosts.ladder import (
     PUBLISHED,
     TABLES_ALONE,
     TWIN,
+    TWINS,
     VETH,
     Rules,
     Rung,
@@ -27,7 +28,7 @@ MANY_PORTS = 10_000
 FLAT = 1.05
 NEAR = 0.02
 
-_CONTROLLED = (UDP, TCP)
+_CONTROLLED = (UDP, TCP, SIX)
 _JUDGED = tuple(rung for rung in PUBLISHED if rung.rules.ours)
 
 
@@ -60,11 +61,7 @@ def figures(results: Results) -> list[Figure]:
                 few = results.of(shape.name, rung.name, 0)
                 rows.append(ratio_figure(what, many, few, at_most=at_most, note=note))
     for shape in _CONTROLLED:
-        again, own, twin = (results.of(shape.name, one, 0) for one in (AGAIN, OURS.name, TWIN.name))
-        if twin:
-            rows.append(ratio_figure(f"{shape.name}: two hosts of ours, alike", twin, own))
-        what = f"control: {shape.name}, the same twice"
-        rows.append(control_figure(again, own, what, of=len(_CONTROLLED), within=NEAR))
+        rows += _controls(results, shape)
     made = sum(one.value for one in results.samples if one.measure == "round trips")
     lost = sum(one.value for one in results.samples if one.measure == "lost")
     rows.append(count_figure(f"round trips lost or damaged, of {made:,.0f}", lost if made else None, at_most=0))
@@ -162,8 +159,17 @@ def _doubt(results: Results, shape: Shape) -> str:
     failed = sorted({one.variant for one in results.samples if one.measure == "unproved" and one.value})
     if failed:
         return f"not proved: {', '.join(failed)}"
-    again, own = results.of(shape.name, AGAIN), results.of(shape.name, OURS.name, 0)
-    return control_figure(again, own, of=len(_CONTROLLED), within=NEAR).note
+    return ". ".join(f"{one.what}: {one.note}" for one in _controls(results, shape) if not one.met)
+
+
+def _controls(results: Results, shape: Shape) -> list[Figure]:
+    """The same sockets of the same host twice, and two hosts that are alike."""
+    again, own, twin = (results.of(shape.name, one, 0) for one in (AGAIN, OURS.name, TWIN.name))
+    what, of = f"control: {shape.name}", 2 * len(_CONTROLLED)
+    return [
+        control_figure(again, own, f"{what}, the same twice", of=of, within=NEAR),
+        control_figure(twin, own, f"{what}, two hosts of ours, alike", of=of, within=TWINS, slight=TWINS),
+    ]
 
 
 def _cell(ratios: list[float]) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from bench.hosts.ladder import MAP, OURS, TABLES_ALONE, VETH, Rung
+from bench.hosts.ladder import MAP, OURS, TABLES_ALONE, TWIN, VETH, Rung
 from dataplane.types import Protocol
 
 _FLOWS, _BYTES = (1, 16, 256), (8, 64, 1400)
@@ -42,7 +42,7 @@ QUICK = (UDP, Shape(payload=8), Shape(payload=1400), Shape(flows=16), MANY, TCP)
 FULL = tuple(Shape(one, size, flows) for one in (Protocol.UDP, Protocol.TCP) for size in _BYTES for flows in _FLOWS)
 CROWDED = (UDP, MANY, TCP)
 """Those that are asked with many ports, too."""
-_SIX, _APART = (VETH, MAP, TABLES_ALONE, OURS), (VETH, MAP, OURS)
+_SIX, _APART = (VETH, MAP, TABLES_ALONE, OURS, TWIN), (VETH, MAP, OURS)
 
 
 def shapes(rung: Rung, size: int, *, every: bool) -> tuple[Shape, ...]:
