@@ -2,8 +2,9 @@
 meanwhile.
 
 facts = describe()                       # the first line of every file of results
-meter = Meter()                          # at the start of a block
+meter = Meter(cpu)                       # at the start of a block; None where no processor is the one that measures
 steal, load = meter.read()               # share of the time that the hypervisor gave to others; the load average
+steal_of(cpu)                            # whose share that is, in words
 """
 
 from __future__ import annotations
@@ -56,21 +57,44 @@ def describe() -> dict[str, object]:
 
 
 class Meter:
-    """Steal and load since it was made."""
+    """Steal and load since it was made. ``cpu`` is the processor that is measured on, where it is one."""
 
-    def __init__(self) -> None:
-        self._before = _times()
+    def __init__(self, cpu: int | None = None) -> None:
+        self._cpu, self._before = cpu, _stat()
 
     def read(self) -> tuple[float, float]:
-        """(steal as a share of all CPUs' time, load average of one minute)."""
-        spent = [after - before for before, after in zip(self._before, _times(), strict=True)]
-        return spent[_STEAL] / max(sum(spent), 1), os.getloadavg()[0]
+        """(steal as a share of a processor's time, load average of one minute); see ``steal_share``."""
+        return steal_share(self._before, _stat(), self._cpu), os.getloadavg()[0]
 
 
-def _times() -> list[int]:
+def steal_of(cpu: int | None) -> str:
+    """Whose steal ``Meter(cpu)`` tells."""
+    return "the processor that lost most" if cpu is None else f"processor {cpu}, or of all where that is more"
+
+
+def steal_share(before: str, after: str, cpu: int | None) -> float:
+    """Of two readings of /proc/stat, the share of the time between that the hypervisor gave to others: of the processor
+    that is measured on, or of all together where that is more; without such a processor, of the one that lost most.
+    Of several processors' mean, what one of them lost would be a part."""
+    sooner, later = _times(before), _times(after)
+    shares = {name: _stolen(sooner[name], later[name]) for name in sooner.keys() & later.keys()}
+    return max(share for name, share in shares.items() if cpu is None or name in {"cpu", f"cpu{cpu}"})
+
+
+def _stolen(before: list[int], after: list[int]) -> float:
+    spent = [later - sooner for sooner, later in zip(before, after, strict=True)]
+    return spent[_STEAL] / max(sum(spent), 1)
+
+
+def _stat() -> str:
+    return Path("/proc/stat").read_text(encoding="ascii")
+
+
+def _times(stat: str) -> dict[str, list[int]]:
+    """By name of processor, and "cpu" of all together; one that is offline has no line."""
     # user nice system idle iowait irq softirq steal; guest time is in user already
-    line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
-    return [int(word) for word in line.split()[1:9]]
+    lines = (line.split() for line in stat.splitlines() if line.startswith("cpu"))
+    return {name: [int(word) for word in words[:8]] for name, *words in lines}
 
 
 def _commit() -> str:

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 
 from bench.figures import Log
-from bench.machine import describe
+from bench.machine import describe, steal_of
 from bench.native import build
 from bench.progress import Progress
 from bench.scenarios import Scenario
@@ -54,7 +54,8 @@ def run_all(scenarios: Sequence[Scenario], out: Path, options: Options, progress
     """Measure; results are lines in ``out``, in place of former ones of these scenarios. Raises ``BenchError`` where
     nothing could be measured at all, and ``OSError`` where ``out`` cannot be written."""
     done = Done()
-    facts = {**describe(), "extent": options.extent.name.lower(), "seed": options.seed, "pinned": options.cpu}
+    asked = {"extent": options.extent.name.lower(), "seed": options.seed, "pinned": options.cpu}
+    facts = {**describe(), **asked, "steal_of": steal_of(options.cpu)}
     # Not TMPDIR: where that is below /run or /var/lib, the hosts would not see it.
     with tempfile.TemporaryDirectory(prefix="dataplane-bench-", dir="/tmp") as temporary:
         directory = Path(temporary)

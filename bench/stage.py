@@ -72,12 +72,12 @@ class Stage:
 
         A scenario that measures one thing after the other numbers the blocks of each from another ``first``.
         """
-        meter, current = Meter(), first
+        meter, current = Meter(self.cpu), first
         self.advance(0, blocks)
         for turn in schedule(variants, blocks, self.seed, first):
             if turn.block != current:
                 self.log.block(current, *meter.read())
-                meter, current = Meter(), turn.block
+                meter, current = Meter(self.cpu), turn.block
                 self.advance(current - first, blocks)
             yield turn
         self.log.block(current, *meter.read())

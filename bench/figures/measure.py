@@ -16,9 +16,9 @@ import math
 import random
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
-from statistics import median
+from statistics import fmean, median
 
 DRAWS = 2000
 CONFIDENCE = 0.95
@@ -157,14 +157,27 @@ def differences(above: Iterable[Sample], below: Iterable[Sample]) -> list[float]
     return [minuends[block] - subtrahends[block] for block in sorted(minuends.keys() & subtrahends.keys())]
 
 
-def by_turn(samples: Iterable[Sample]) -> list[Sample]:
-    """The same with a block for each size of each block: what is measured at several sizes has a ratio for each turn
-    that it had, and no median is one of several sizes."""
-    found = list(samples)
-    sizes = sorted({one.size for one in found})
-    return [replace(one, block=one.block * len(sizes) + sizes.index(one.size)) for one in found]
+def over_sizes(above: Iterable[Sample], below: Iterable[Sample]) -> dict[int, float]:
+    """One ratio a block of what is measured at several sizes: the geometric mean of those at each size, so that a size
+    that differs is seen in it; of a median it would not be."""
+    logarithms: defaultdict[int, list[float]] = defaultdict(list)
+    numerators, divisors = by_size(above), by_size(below)
+    for size in numerators.keys() & divisors.keys():
+        over, under = block_medians(numerators[size]), block_medians(divisors[size])
+        for block in over.keys() & under.keys():
+            if over[block] and under[block]:
+                logarithms[block].append(math.log(over[block] / under[block]))
+    return {block: math.exp(fmean(found)) for block, found in sorted(logarithms.items())}
 
 
-def undisturbed(samples: Iterable[Sample], steal: dict[int, float]) -> list[Sample]:
+def by_size(samples: Iterable[Sample]) -> dict[int, list[Sample]]:
+    """The samples at each size, the least first."""
+    found: defaultdict[int, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        found[sample.size].append(sample)
+    return dict(sorted(found.items()))
+
+
+def undisturbed(samples: Iterable[Sample], steal: Mapping[int, float]) -> list[Sample]:
     """The samples of blocks in which the hypervisor took no more than ``MOST_STEAL``."""
     return [sample for sample in samples if steal.get(sample.block, 0.0) <= MOST_STEAL]

@@ -12,7 +12,7 @@ import json
 import lzma
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -49,12 +49,29 @@ class Results:
     """Why there is not all of it; empty where there is."""
 
     def of(self, measure: str, variant: str, size: int | None = None) -> list[Sample]:
-        """The samples of a variant, without those of disturbed blocks; with all where every block was."""
-        found = [
+        """The samples of a variant, without those of disturbed blocks; with all where every block was: what is drawn of
+        these is told and says nothing (``bench.report.summary.tell``)."""
+        found = self.every(measure, variant, size)
+        return undisturbed(found, self.steal) or found
+
+    def every(self, measure: str, variant: str, size: int | None = None) -> list[Sample]:
+        """The samples of a variant, of all blocks: a call that failed did so in a disturbed one, too."""
+        return [
             one for one in self.samples
             if one.measure == measure and one.variant == variant and (size is None or one.size == size)
         ]  # fmt: skip
-        return undisturbed(found, dict(self.steal)) or found
+
+    @property
+    def disturbed(self) -> frozenset[int]:
+        """Blocks with more than ``MOST_STEAL``."""
+        return frozenset(block for block, share in self.steal.items() if share > MOST_STEAL)
+
+    def calm(self) -> Results:
+        """The same without all that was measured in disturbed blocks."""
+        samples = tuple(undisturbed(self.samples, self.steal))
+        return replace(
+            self, samples=samples, histograms=tuple(one for one in self.histograms if one.block not in self.disturbed)
+        )
 
     def spread(self, measure: str, variant: str, size: int | None = None) -> dict[float, int]:
         """The histograms of all undisturbed rounds of a variant, as one; with all where every block was disturbed."""
@@ -62,7 +79,7 @@ class Results:
             one for one in self.histograms
             if one.measure == measure and one.variant == variant and (size is None or one.size == size)
         ]  # fmt: skip
-        calm = [one for one in mine if self.steal.get(one.block, 0.0) <= MOST_STEAL] or mine
+        calm = [one for one in mine if one.block not in self.disturbed] or mine
         merged: Counter[float] = Counter()
         for one in calm:
             for value, count in one.buckets:

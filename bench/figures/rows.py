@@ -2,21 +2,18 @@
 
 median_figure("ADD", results.of("ADD", "ours"), "ms", at_most=3.0)
 ratio_figure("peer / ours", theirs, own, at_least=10.0)             # within blocks, with its 95 % interval
-control_figure(again, own)                                          # ours against itself: invalid where it differs
+tail_figure("ADD", results.of("ADD", "ours"), "ms")                 # "ADD, p99", or "slowest" of less than a hundred
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
 from bench.figures.measure import (
-    CONFIDENCE,
     CONTROL_BLOCKS,
-    CONTROL_TOLERANCE,
-    SLIGHT,
-    Control,
+    MOST_STEAL,
     Interval,
     Sample,
     differences,
@@ -28,6 +25,20 @@ from bench.figures.words import measured, number
 
 UNPROVED = "NOT PROVED"
 """How the note of a figure begins whose path was not the one it is named for."""
+
+
+DISTURBED = f"all its blocks had more than {MOST_STEAL:.0%} steal: repeat it on a quiet machine"
+"""Why a figure says nothing that there are no others for."""
+
+HUNDREDTH = 100
+"""Values below which there is no slowest hundredth of them."""
+
+
+class Counted(StrEnum):
+    """What a figure is drawn of."""
+
+    SAMPLES = "samples"
+    BLOCKS = "blocks"
 
 
 class Better(StrEnum):
@@ -56,6 +67,12 @@ class Figure:
     """Of a ratio, where that is known."""
     control: bool = False
     """Whether it is of a variant against itself."""
+    peer: bool = False
+    """Whether it is a ratio of ours and of somebody else who does the same: not of the least there is."""
+    counted: Counted | None = None
+    """What ``count`` is of; None of a plain number."""
+    disturbed: bool = False
+    """Whether there are but blocks for it that the hypervisor disturbed."""
 
     @property
     def interval(self) -> Interval | None:
@@ -72,6 +89,8 @@ def why_not(figure: Figure, others: Iterable[Figure]) -> str:
     """
     if figure.value is None or figure.note.startswith(UNPROVED):
         return figure.note or "not measured"
+    if figure.disturbed:
+        return DISTURBED
     if figure.control:
         return "" if figure.met else figure.note
     if figure.unit != "x":
@@ -81,14 +100,20 @@ def why_not(figure: Figure, others: Iterable[Figure]) -> str:
         return f"blocks are too few: {figure.count}"
     apart = max((_apart(one) for one in others if one.control and not one.met), default=1.0)
     if _no_further(spread, apart):
-        return f"the machine differs from itself by up to {_share(apart - 1)}, and this by no more"
+        return f"the machine differs from itself by up to {share_text(apart - 1)}, and this by no more"
     return ""
 
 
-def doubt_of(control: Figure, ratios: Iterable[Interval]) -> str:
-    """Why ratios say nothing beside their control: it has too few blocks, or it is not met and one of them is no
+def doubt_of(controls: Sequence[Figure], ratios: Collection[Interval]) -> str:
+    """Why ratios say nothing beside their controls: one has too few blocks, or is not met and one of them is no
     further from 1 than the machine is from itself. Empty where they do: what is ten times as fast is so on a machine
     that differs from itself by a fifth."""
+    if not controls:
+        return "there is no control"
+    return next((why for why in (_doubt(control, ratios) for control in controls) if why), "")
+
+
+def _doubt(control: Figure, ratios: Collection[Interval]) -> str:
     spread = control.interval
     if spread is None or spread.count < CONTROL_BLOCKS:
         return control.note or "there is no control"
@@ -101,8 +126,8 @@ def _apart(control: Figure) -> float:
     return 1.0 if spread is None or spread.low <= 0 else max(spread.high, 1 / spread.low)
 
 
-def _share(part: float) -> str:
-    """ "2.1%", "20%": controls are held against whole ones."""
+def share_text(part: float) -> str:
+    """How far something is from 1, "2.1%", "20%": controls are held against whole ones."""
     return f"{part:.1%}" if part < 0.0995 else f"{part:.0%}"
 
 
@@ -136,14 +161,23 @@ def median_figure(
     middle = percentile([sample.value for sample in samples], 0.5)
     met = None if at_most is None else middle <= at_most
     low, high = (spread.low, spread.high) if spread.count > 1 else (None, None)
-    return Figure(what, middle, unit, low, high, len(samples), must, met, note)
+    return Figure(what, middle, unit, low, high, len(samples), must, met, note, counted=Counted.SAMPLES)
+
+
+def tail_figure(what: str, samples: Sequence[Sample], unit: str) -> Figure:
+    """The slowest hundredth, "WHAT, p99", without an interval; of less than a hundred values there is none, and what is
+    told is "WHAT, slowest"."""
+    if len(samples) < HUNDREDTH:
+        return percentile_figure(f"{what}, slowest", samples, 1.0, unit)
+    return percentile_figure(f"{what}, p99", samples, 0.99, unit)
 
 
 def percentile_figure(what: str, samples: Sequence[Sample], share: float, unit: str) -> Figure:
     """A percentile of all samples, without an interval."""
     if not samples:
         return Figure(what, None, unit, note="not measured")
-    return Figure(what, percentile([one.value for one in samples], share), unit, count=len(samples))
+    middle = percentile([one.value for one in samples], share)
+    return Figure(what, middle, unit, count=len(samples), counted=Counted.SAMPLES)
 
 
 def ratio_figure(
@@ -155,10 +189,11 @@ def ratio_figure(
     at_most: float | None = None,
     better: Better | None = None,
     note: str = "",
+    peer: bool = False,
 ) -> Figure:
     """The median over blocks of the ratio within a block. A limit is held against the median.
 
-    ``better`` says which way is for us; a limit says so too.
+    ``better`` says which way is for us; a limit says so too. ``peer``: see ``Figure``.
     """
     if better is None and (at_least is None) != (at_most is None):
         better = Better.MORE if at_most is None else Better.LESS
@@ -167,12 +202,15 @@ def ratio_figure(
     ratios = paired(above, below)
     if not ratios:
         met = False if must else None
-        return Figure(what, None, "x", must=must, met=met, note=note or "not measured", better=better)
+        return Figure(what, None, "x", must=must, met=met, note=note or "not measured", better=better, peer=peer)
     spread = interval(ratios)
     met = None
     if must:
         met = (at_least is None or spread.middle >= at_least) and (at_most is None or spread.middle <= at_most)
-    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, met, note, better)
+    return Figure(
+        what, spread.middle, "x", spread.low, spread.high, spread.count, must, met, note, better,
+        peer=peer, counted=Counted.BLOCKS,
+    )  # fmt: skip
 
 
 def difference_figure(
@@ -183,35 +221,8 @@ def difference_figure(
     if not apart:
         return Figure(what, None, unit, note=note or "not measured")
     spread = interval(apart)
-    return Figure(what, spread.middle, unit, spread.low, spread.high, spread.count, note=note)
-
-
-def control_figure(
-    above: Sequence[Sample],
-    below: Sequence[Sample],
-    what: str = "control: the same twice",
-    *,
-    of: int = 1,
-    within: float = CONTROL_TOLERANCE,
-    slight: float = SLIGHT,
-) -> Figure:
-    """A variant against itself: where this is not met, the run is invalid, and says so. ``slight``: by how much its
-    interval may miss 1.
-
-    Of several controls in one run some find by chance what is not there: so each is one ``of`` so many, and has a wider
-    interval (Bonferroni), that all of them together are as sure as one alone.
-    """
-    ratios = paired(above, below)
-    if not ratios:
-        return Figure(what, None, "x", note="not measured", control=True)
-    spread: Interval = interval(ratios, confidence=1 - (1 - CONFIDENCE) / of)
-    valid = Control(spread, within, slight).valid
-    apart = max(abs(spread.low - 1), abs(spread.high - 1))
-    few = spread.count < CONTROL_BLOCKS
-    why = f"blocks are too few: {spread.count}" if few else f"the machine differs from itself by up to {_share(apart)}"
-    note = "" if valid else f"RUN INVALID: {why}"
-    must = f"1 within {within:.0%}"
-    return Figure(what, spread.middle, "x", spread.low, spread.high, spread.count, must, valid, note, control=True)
+    bounds = (spread.low, spread.high)
+    return Figure(what, spread.middle, unit, *bounds, spread.count, note=note, counted=Counted.BLOCKS)
 
 
 def count_figure(

@@ -12,9 +12,9 @@ from enum import StrEnum
 from bench.figures.measure import Interval
 
 SAME_WITHIN = 0.05
-"""How far an interval that holds 1 may reach from it to be called the same; a wider one tells nothing apart."""
+"""How far an interval that comes near 1 may reach from it to be called the same; a wider one tells nothing apart."""
 SAME_BESIDE = 0.02
-"""How far an interval that does not hold 1 may reach to be called the same: no control here is surer than that."""
+"""How near to 1 an interval must not come to be called anything else: no control here is surer than that."""
 
 
 class Verdict(StrEnum):
@@ -24,17 +24,18 @@ class Verdict(StrEnum):
     SLOWER = "slower"
     SAME = "same"
     UNSURE = "not told apart"
-    """It holds 1, and much else."""
+    """It holds 1, or comes near it, and reaches far from it."""
 
 
 def verdict(ratio: Interval) -> Verdict:
-    """What a ratio of times, the first by the second, says about the first."""
-    within = SAME_WITHIN if ratio.contains(1.0) else SAME_BESIDE
-    if ratio.low >= 1 - within and ratio.high <= 1 + within:
-        return Verdict.SAME
-    if ratio.contains(1.0):
-        return Verdict.UNSURE
-    return Verdict.FASTER if ratio.high < 1 else Verdict.SLOWER
+    """What a ratio of times, the first by the second, says about the first: an interval that misses 1 by less than any
+    control here is sure of has found no difference."""
+    if ratio.high < 1 - SAME_BESIDE:
+        return Verdict.FASTER
+    if ratio.low > 1 + SAME_BESIDE:
+        return Verdict.SLOWER
+    within = ratio.low >= 1 - SAME_WITHIN and ratio.high <= 1 + SAME_WITHIN
+    return Verdict.SAME if within else Verdict.UNSURE
 
 
 def faster(ratio: Interval) -> str:

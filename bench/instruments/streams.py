@@ -19,7 +19,6 @@ from bench.instruments.roundtrips import Ends
 from bench.native import BenchError, Native
 from bench.place import Host
 
-_KIB = 1024
 _NUMBERS = 6  # before the distribution
 _WARM = 2  # milliseconds
 
@@ -47,16 +46,6 @@ class Transfer:
     in_vain: int
     """Segments that were sent again and had arrived (DSACK)."""
     reordered: int
-
-    @property
-    def gigabits(self) -> float:
-        """A second."""
-        return self.received * 8 / self.nanoseconds
-
-    @property
-    def nanoseconds_per_kib(self) -> float:
-        """Processor time of both ends and all between."""
-        return self.busy / self.received * _KIB
 
 
 @dataclass(frozen=True, slots=True)

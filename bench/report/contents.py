@@ -52,5 +52,5 @@ def figures(told: Told) -> Table:
 def _cells(figure: Figure, why: str) -> tuple[str, ...]:
     doubtful = f"doubtful: {why}" if why and why not in figure.note and not figure.control else ""
     verdict = ". ".join(part for part in (_MET[figure.met], figure.note, doubtful) if part)
-    count = f"{figure.count:,}" if figure.count else ""
+    count = f"{figure.count:,} {figure.counted or ''}".strip() if figure.count else ""
     return figure.what, value(figure), spread(figure), count, figure.must, verdict

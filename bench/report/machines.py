@@ -68,12 +68,18 @@ def beside(told: Told) -> Iterator[str]:
 
 
 def _steal(told: Told) -> str:
-    """What the hypervisor gave to others while a scenario ran."""
+    """What the hypervisor gave to others while a scenario ran, of whose time, and what became of such blocks."""
     total, disturbed = len(told.steal), told.disturbed
     text = f"{median(told.steal):.1%} in the middle block, {max(told.steal):.1%} in the worst of {total}"
+    text = f"{text}, of {told.run.get('steal_of', 'all processors together')}"
     if not disturbed:
         return text
-    left_out = "left out" if disturbed < total else "kept, for there are no others: repeat it on a quiet machine"
+    if disturbed == total:
+        left_out = "kept, for there are no others: repeat it on a quiet machine"
+    elif told.kept:
+        left_out = f"left out, but for {told.kept} figures that have no others and are doubtful"
+    else:
+        left_out = "left out"
     return f"{text}; {disturbed} had more than {MOST_STEAL:.0%}: {left_out}"
 
 

@@ -1,5 +1,5 @@
 """The one table that a run is made for: ours beside raw veth, the best pure nft and what people run, and how each grows
-with size; where ours does not win; what is doubtful. Pure.
+with size; where ours does not win, in this table and in any figure; what is doubtful. Pure.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.blocks import Block, Heading, Items, Table, Text
 from bench.figures.measure import CONTROL_BLOCKS, Interval
 from bench.figures.plots import Role
-from bench.figures.rows import value
-from bench.figures.words import Verdict, faster, measured, verdict
+from bench.figures.rows import Better, Figure, value
+from bench.figures.words import Verdict, faster, inverse, measured, verdict
 from bench.report.summary import Summary, Told
 
 _COLUMNS = {
@@ -21,12 +21,14 @@ _COLUMNS = {
 }
 _OWN = (Role.OURS, Role.OURS_TOO)
 _NOTHING = "-"
+_FEW, _WORST = 5, 3
+"""How many comparisons are named one by one; and how many of more."""
 _HEADER = ("", "ours", *_COLUMNS, "growth with size")
 
 LEGEND = (
     "Each ratio is of medians within a block, with its 95 % interval: *2.1x faster (2.0 - 2.2)* took 1/2.1 of the "
-    "other's time. *same* holds 1 within 5 %, or differs from it by less than 2 %, of which no control is sure; *not "
-    "told apart* holds 1, and more than that. "
+    "other's time. Of what holds 1, or comes within 2 % of it, of which no control is sure, *same* reaches no further "
+    "than 5 % from 1, and *not told apart* does. "
     "Ratios carry over to other machines better than times do."
 ).replace("*", "**")
 
@@ -54,9 +56,11 @@ def tables(summary: Summary) -> Iterator[Block]:
 def reservations(summary: Summary) -> Iterator[Block]:
     """What the figures do not flatter: where ours does not win, which limits it misses, and what is doubtful."""
     rows = [(told, answer) for kind in Kind for told, answer in summary.answers(kind)]
-    if rows:
+    if rows or any(one.peer for told in summary.scenarios for one in told.figures):
         yield Heading(3, "Where ours does not win")
-        yield _listed([line for told, answer in rows for line in _not_won(told, answer)], "Nowhere in this table.")
+        lines = [line for told, answer in rows for line in _not_won(told, answer)]
+        lines += [line for told in summary.scenarios for line in _lost(told)]
+        yield _listed(lines, "Nowhere: neither in this table nor in any comparison of a scenario.")
     yield Heading(3, "Limits that are not met")
     yield _listed([line for told in summary.scenarios for line in _not_met(told)], "None.")
     yield Heading(3, "What is doubtful")
@@ -114,7 +118,10 @@ def _few(ratio: Interval) -> str:
 
 
 def _not_won(told: Told, answer: Answer) -> Iterator[str]:
-    """One line, where others are as fast as ours, or faster, or where ours grows."""
+    """One line, where others are as fast as ours, or faster, where ours grows, or where it is not known."""
+    if told.doubt(answer):
+        yield ": ".join(part for part in (f"{told.name}, {answer.what}", "not known", answer.doubt) if part)
+        return
     others = [one for one in answer.besides if one.role not in _OWN]
     parts = [
         _beside(one).replace("**", "") + (", the least there is" if one.role is Role.FLOOR else "")
@@ -125,6 +132,28 @@ def _not_won(told: Told, answer: Answer) -> Iterator[str]:
         parts.append(f"grows: {_growth(answer.growth)}")
     if parts:
         yield f"{told.name}, {answer.what}: {'; '.join(parts)}"
+
+
+def _lost(told: Told) -> Iterator[str]:
+    """One line on all figures that compare ours with somebody else's: in how many of them ours is surely slower, the
+    worst by name, and of how many it is not known. What is the least there is, is no comparison."""
+    compared = [one for one in told.figures if one.peer and one.better is not None]
+    unknown = sum(bool(told.why_not(one)) for one in compared)
+    beside = ((_beside_ours(one), one.what) for one in compared if not told.why_not(one))
+    slower = [(ratio, what) for ratio, what in beside if ratio is not None and verdict(ratio) is Verdict.SLOWER]
+    slower.sort(key=lambda one: one[0].middle, reverse=True)
+    named = slower if len(slower) <= _FEW else slower[:_WORST]
+    parts = [f"{what}: ours {faster(ratio)}" for ratio, what in named]
+    parts += [f"and {len(slower) - len(named)} more below"] if len(slower) > len(named) else []
+    parts += [f"not known: {unknown}"] if unknown else []
+    if parts:
+        yield f"{told.name}, of {len(compared)} comparisons surely slower in {len(slower)}: {'; '.join(parts)}"
+
+
+def _beside_ours(figure: Figure) -> Interval | None:
+    """A ratio's interval as ours / theirs."""
+    spread = figure.interval
+    return inverse(spread) if spread and figure.better is Better.MORE else spread
 
 
 def _doubts(summary: Summary) -> Iterator[str]:

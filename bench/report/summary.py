@@ -10,15 +10,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, assert_never
 
 from bench.figures.answers import Answer, Kind
 from bench.figures.measure import MOST_STEAL
 from bench.figures.plots import Bars, Boxes, Curves, Plot
 from bench.figures.results import Results
-from bench.figures.rows import Figure, why_not
+from bench.figures.rows import DISTURBED, Figure, why_not
 from bench.report.shape import plain, shaped
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Told:
     tables: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     steal: tuple[float, ...] = ()
-    """Of each block: the share of its time that the hypervisor gave to others."""
+    """Of each block: the share of a processor's time that the hypervisor gave to others; whose, says the run."""
     cut: str = ""
     """Why there is not all of it."""
 
@@ -58,6 +58,11 @@ class Told:
     def disturbed(self) -> int:
         """Blocks with too much steal."""
         return sum(share > MOST_STEAL for share in self.steal)
+
+    @property
+    def kept(self) -> int:
+        """Figures that are drawn of disturbed blocks, for they have no others."""
+        return sum(one.disturbed for one in self.figures)
 
     @property
     def doubts(self) -> tuple[str, ...]:
@@ -129,7 +134,8 @@ class Summary:
 
 
 def tell(scenario: Scenario, results: Results) -> Told:
-    """What a scenario has to say of its results. Raises ``ValueError`` for the name of a plot that is no file's."""
+    """What a scenario has to say of its results: a figure or an answer that is another one without the disturbed blocks
+    is told, and says nothing. Raises ``ValueError`` for the name of a plot that is no file's."""
     plots = tuple(plot for plot in scenario.plots(results) if _something(plot))
     names = [plot.name for plot in plots]
     wrong = [name for name in names if not _NAME.fullmatch(name)]
@@ -138,18 +144,56 @@ def tell(scenario: Scenario, results: Results) -> Told:
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise ValueError(f'could not name the plots of "{scenario.name}": there are two of {", ".join(sorted(twice))}')
+    figures, answers = _marked(scenario, results)
     return Told(
         scenario.name,
         scenario.question,
         results.run,
-        tuple(scenario.figures(results)),
-        tuple(scenario.answers(results)),
+        figures,
+        answers,
         plots,
         tuple(scenario.tables(results)),
         results.notes,
         tuple(share for _, share in sorted(results.steal.items())),
         results.cut,
     )
+
+
+def _marked(scenario: Scenario, results: Results) -> tuple[tuple[Figure, ...], tuple[Answer, ...]]:
+    """Its figures and answers; those for which there are but disturbed blocks say so.
+
+    A plain number stands: what was lost, or failed, was so in whichever block.
+    """
+    figures, answers = tuple(scenario.figures(results)), tuple(scenario.answers(results))
+    if not results.disturbed:
+        return figures, answers
+    calm = results.calm()
+    certain = _drawn(scenario.figures, calm) | _drawn(scenario.answers, calm)
+    return (
+        tuple(one if one in certain or one.counted is None else _disturbed(one) for one in figures),
+        tuple(one if one in certain else replace(one, doubt=_and(one.doubt, DISTURBED)) for one in answers),
+    )
+
+
+def _drawn(
+    draw: Callable[[Results], Sequence[Figure]] | Callable[[Results], Sequence[Answer]], results: Results
+) -> frozenset[Figure | Answer]:
+    """What is drawn; nothing where there is too little for it."""
+    try:
+        return frozenset(draw(results))
+    except ValueError:
+        return frozenset()
+
+
+def _disturbed(figure: Figure) -> Figure:
+    """A figure of disturbed blocks; a control of these is none that held."""
+    if figure.control:
+        return replace(figure, disturbed=True, met=False, note=_and(figure.note, f"RUN INVALID: {DISTURBED}"))
+    return replace(figure, disturbed=True)
+
+
+def _and(first: str, second: str) -> str:
+    return ". ".join(part for part in (first, second) if part)
 
 
 def _something(plot: Plot) -> bool:

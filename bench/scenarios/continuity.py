@@ -113,14 +113,14 @@ def figures(results: Results) -> list[Figure]:
     rows = []
     for event in EVENTS:
         for measure, what in (("lost", "packets lost"), ("refused", "connections not made")):
-            found = results.of(measure, event)
+            found = results.every(measure, event)
             value = sum(one.value for one in found) if found else None
-            sent = sum(one.value for one in results.of("sent" if measure == "lost" else "tries", event))
+            sent = sum(one.value for one in results.every("sent" if measure == "lost" else "tries", event))
             rows.append(count_figure(f"{event}: {what}, of {sent:,.0f}", value, at_most=0))
         rows.append(median_figure(f"{event}: longest time without a packet", results.of("silence", event), "ms"))
         if event != "nothing":
             rows.append(median_figure(f"{event}: until it was over", results.of("away", event), "s"))
-    replaced = results.of("replaced", "upgrade")
+    replaced = results.every("replaced", "upgrade")
     missed = len(replaced) - sum(one.value for one in replaced) if replaced else None
     rows.append(count_figure("upgrades that left the former programs attached", missed, at_most=0))
     return rows

@@ -26,7 +26,17 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
-from bench.figures import Better, Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures import (
+    Better,
+    Counted,
+    Figure,
+    Results,
+    control_figure,
+    count_figure,
+    grid,
+    median_figure,
+    ratio_figure,
+)
 from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import Sample, interval, paired, spread_percentile
 from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -115,6 +125,7 @@ def figures(results: Results) -> list[Figure]:
                     results.of(name, rung.name),
                     below,
                     better=Better.LESS if rung.rules.ours else None,
+                    peer=rung.rules.ours and base is not VETH,
                 )
                 for rung in above
                 if rung is not base
@@ -123,7 +134,9 @@ def figures(results: Results) -> list[Figure]:
             spread = results.spread(name, rung.name)
             if spread:
                 p99 = spread_percentile(spread, 0.99)
-                rows.append(Figure(f"{title}, {rung.name}, p99", p99, "us", count=sum(spread.values())))
+                rows.append(
+                    Figure(f"{title}, {rung.name}, p99", p99, "us", count=sum(spread.values()), counted=Counted.SAMPLES)
+                )
         rows += _controls(results, name)
     made = sum(one.value for one in results.samples if one.measure == "round trips")
     lost = sum(one.value for one in results.samples if one.measure == "lost")

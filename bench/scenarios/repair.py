@@ -106,11 +106,11 @@ def figures(results: Results) -> list[Figure]:
         for size in sorted(measured) or SIZES:
             must = MUST[size] if what == "nft flush ruleset" else None
             where = f"{what}, {size:,} published"
-            failed = results.of("not restored", what, size)
+            failed = results.every("not restored", what, size)
             note = f"not restored within {failed[0].value:g} s" if failed else ""
             rows.append(median_figure(f"{where}: to restored", results.of("restored", what, size), "ms", must, note))
             rows.append(median_figure(f"{where}: seen from outside", results.of("closed", what, size), "ms"))
-    tried = [one for what in DAMAGE for measure in ("restored", "not restored") for one in results.of(measure, what)]
+    tried = [one for what in DAMAGE for measure in ("restored", "not restored") for one in results.every(measure, what)]
     lost = sum(one.measure == "not restored" for one in tried)
     rows.append(count_figure("damage that was not repaired", lost if tried else None, at_most=0))
     return rows

@@ -32,8 +32,8 @@ from bench.figures import (
     control_figure,
     count_figure,
     median_figure,
-    percentile_figure,
     ratio_figure,
+    tail_figure,
 )
 from bench.figures.answers import Answer, Beside, Kind
 from bench.figures.measure import block_medians, interval, paired
@@ -115,7 +115,7 @@ def figures(results: Results) -> list[Figure]:
         own = results.of(verb, SINGLE)
         chains = list(go_roles(results))
         rows += [median_figure(f"{name}, {verb}", results.of(verb, name), "ms") for name in (SINGLE, DROP_INS, *chains)]
-        rows.append(percentile_figure(f"{SINGLE}, {verb}, p99", own, 0.99, "ms"))
+        rows.append(tail_figure(f"{SINGLE}, {verb}", own, "ms"))
         rows += [
             median_figure(f"{SINGLE}, {verb}: {what}", results.of(f"{verb}, {what}", SINGLE), "ms")
             for what in (CPU, AGENT)
@@ -127,9 +127,10 @@ def figures(results: Results) -> list[Figure]:
         rows.append(ratio_figure(f"{SINGLE}, {verb}, {where} / one", crowded, own, better=Better.LESS))
         for name in chains:
             limit = AT_LEAST if verb == "ADD" else None
-            rows.append(ratio_figure(f"{name} / {SINGLE}, {verb}", results.of(verb, name), own, at_least=limit))
+            theirs, what = results.of(verb, name), f"{name} / {SINGLE}, {verb}"
+            rows.append(ratio_figure(what, theirs, own, at_least=limit, better=Better.MORE, peer=True))
             theirs, ours = (results.of(f"{verb}, {BOTH}", who) for who in (name, SINGLE))
-            rows.append(ratio_figure(f"{name} / {SINGLE}, {verb}, {BOTH}", theirs, ours, better=Better.MORE))
+            rows.append(ratio_figure(f"{what}, {BOTH}", theirs, ours, better=Better.MORE, peer=True))
         rows.append(_control(results, verb))
     proved = {one.variant for one in results.samples if one.measure == "unproved"}
     what = f"variants that did not attach what they should, of {len(proved):,}"
@@ -164,7 +165,7 @@ def answers(results: Results) -> list[Answer]:
     ]
     if not besides:
         return []
-    unsure = doubt_of(_control(results, "ADD"), (one.ratio for one in besides))
+    unsure = doubt_of([_control(results, "ADD")], [one.ratio for one in besides])
     doubts = (unsure, "not all did what their names say" if _wrong(results) else "")
     return [
         Answer(

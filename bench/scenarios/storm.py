@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from threading import Barrier
 
 from bench.cni import Container, configuration, port
-from bench.figures import Figure, Results, count_figure, percentile_figure
+from bench.figures import Figure, Results, count_figure, percentile_figure, tail_figure
 from bench.hosts.ours import Ours
 from bench.instruments.starter import Starter
 from bench.machine import Meter
@@ -117,15 +117,15 @@ def figures(results: Results) -> list[Figure]:
     rows = []
     for storm in (AT_ONCE, STORM):
         for what in ("failures", "duplicates"):
-            found = results.of(what, storm)
+            found = results.every(what, storm)
             rows.append(count_figure(f"{storm}: {what}", sum(one.value for one in found) if found else None, at_most=0))
         for verb in ("ADD", "DEL"):
             calls = results.of(verb, storm)
             rows.append(percentile_figure(f"{storm}: {verb}, p50", calls, 0.5, "ms"))
-            rows.append(percentile_figure(f"{storm}: {verb}, p99", calls, 0.99, "ms"))
+            rows.append(tail_figure(f"{storm}: {verb}", calls, "ms"))
         rates = results.of("throughput", storm)
         rows.append(percentile_figure(f"{storm}: throughput, median", rates, 0.5, "calls/s"))
-    missing = results.of("unpublished", AT_ONCE)
+    missing = results.every("unpublished", AT_ONCE)
     rows.append(
         count_figure(
             f"{AT_ONCE}: ports that lead to no address of their own",
@@ -133,7 +133,7 @@ def figures(results: Results) -> list[Figure]:
             at_most=0,
         )
     )
-    left = results.of("left", STORM)
+    left = results.every("left", STORM)
     rows.append(count_figure("left behind: leases, ports, attachments", left[0].value if left else None, at_most=0))
     return rows
 
@@ -151,7 +151,7 @@ def duplicates(held: Sequence[Held]) -> int:
 
 def _at_once(stage: Stage, network: _Network, pool: ThreadPoolExecutor, block: int) -> None:
     gate = Barrier(WORKERS)
-    meter = Meter()
+    meter = Meter(stage.cpu)
 
     def add(container: Container) -> tuple[Outcome, float]:
         gate.wait()

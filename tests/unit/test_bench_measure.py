@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from statistics import median
 
@@ -14,9 +15,10 @@ from bench.figures.measure import (
     Interval,
     Sample,
     block_medians,
-    by_turn,
+    by_size,
     differences,
     interval,
+    over_sizes,
     paired,
     percentile,
     schedule,
@@ -173,10 +175,11 @@ def test_blocks_that_the_hypervisor_disturbed_are_left_out() -> None:
     assert [sample.value for sample in kept] == [1.0, 3.0]
 
 
-def test_turns_at_several_sizes_are_pairs_of_their_own() -> None:
-    """A median of several sizes would be of neither: each turn has its own ratio."""
-    sizes = {10: 1.0, 1000: 100.0}
+def test_a_block_of_several_sizes_has_one_ratio_in_which_each_is_seen() -> None:
+    """The mean of the ratios at each size: of a median, the one size that differs would be no part."""
+    sizes = {10: 1.0, 100: 10.0, 1000: 100.0}
     ours = [Sample("ADD", "ours", value, size, block) for block in range(3) for size, value in sizes.items()]
-    again = [Sample("ADD", "again", 2 * one.value, one.size, one.block) for one in ours]
-    assert paired(by_turn(again), by_turn(ours)) == [2.0] * 6
-    assert sorted(block_medians(by_turn(ours)).values()) == [1.0] * 3 + [100.0] * 3
+    again = [replace(one, variant="again", value=one.value * (8 if one.size == 1000 else 1)) for one in ours]
+    assert over_sizes(again, ours) == pytest.approx({0: 2.0, 1: 2.0, 2: 2.0})
+    assert over_sizes(again, [one for one in ours if one.block]).keys() == {1, 2}
+    assert {size: len(found) for size, found in by_size(ours).items()} == {10: 3, 100: 3, 1000: 3}

@@ -173,11 +173,13 @@ def test_rows_of_the_one_table_are_doubted_as_figures_are() -> None:
     where it has too few blocks, nothing is."""
     ours, off = blocks("ours", *[1.0] * 12), blocks("again", *[1.2] * 12)
     control, far, near = control_figure(off, ours), Interval(0.09, 0.1, 0.11, 12), Interval(0.88, 0.9, 0.92, 12)
-    assert doubt_of(control, [far]) == ""
-    assert doubt_of(control, [far, near]) == control.note
-    assert doubt_of(control_figure(ours, ours), [near]) == ""
-    assert doubt_of(control_figure(off[:2], ours), [far]) == "RUN INVALID: blocks are too few: 2"
-    assert doubt_of(control_figure([], ours), [far]) == "not measured"
+    assert doubt_of([control], [far]) == ""
+    assert doubt_of([control], [far, near]) == control.note
+    assert doubt_of([control_figure(ours, ours)], [near]) == ""
+    assert doubt_of([control_figure(ours, ours), control], [near]) == control.note
+    assert doubt_of([control_figure(off[:2], ours)], [far]) == "RUN INVALID: blocks are too few: 2"
+    assert doubt_of([control_figure([], ours)], [far]) == "not measured"
+    assert doubt_of([], [far]) == "there is no control"
 
 
 def test_what_was_not_proved_says_nothing() -> None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from bench.figures import Figure
+from bench.figures import Better, Figure
 from bench.figures.answers import Kind
 from bench.figures.measure import Interval
 from bench.figures.words import Verdict, faster, times, verdict
@@ -15,7 +15,7 @@ from bench.report.contents import contents
 from bench.report.markdown import render
 from bench.report.summary import Summary
 from support.plotted import BARS, CURVES
-from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATES, around
+from support.summarized import PACKETS, PORTMAP, RUN, SUMMARY, TRIP, UPDATE, UPDATES, around
 
 PLOTTED = {CURVES.name, BARS.name}
 
@@ -29,8 +29,12 @@ PLOTTED = {CURVES.name, BARS.name}
         (1.004, 1.01, 1.016, "same (1.004 - 1.016)"),
         (0.7, 1.0, 1.4, "not told apart (0.700 - 1.400)"),
         (0.009, 0.0096, 0.0101, "104x faster (99 - 111)"),
-        (0.95, 0.97, 0.99, "1.031x faster (1.010 - 1.053)"),
-        (1.01, 1.02, 1.03, "1.020x slower (1.010 - 1.030)"),
+        (0.975, 0.996, 0.9999, "same (0.975 - 1.000)"),
+        (0.97, 0.98, 0.995, "same (0.970 - 0.995)"),
+        (0.9, 0.95, 0.985, "not told apart (0.900 - 0.985)"),
+        (1.01, 1.04, 1.08, "not told apart (1.010 - 1.080)"),
+        (0.95, 0.97, 0.979, "1.031x faster (1.021 - 1.053)"),
+        (1.021, 1.03, 1.04, "1.030x slower (1.021 - 1.040)"),
         (0.0, 0.1, 0.2, "10x faster (5 - any)"),
     ],
 )
@@ -39,10 +43,13 @@ def test_a_ratio_is_told_as_a_factor_above_1(low: float, middle: float, high: fl
     assert faster(Interval(low, middle, high, 12)) == text
 
 
-def test_what_holds_1_is_neither_faster_nor_slower() -> None:
-    """However far its middle is from 1."""
+def test_what_comes_near_1_is_neither_faster_nor_slower() -> None:
+    """However far its middle is from 1: no control is sure of less than two per cent."""
     assert verdict(Interval(0.5, 0.6, 1.0, 12)) is Verdict.UNSURE
-    assert verdict(Interval(0.5, 0.6, 0.999, 12)) is Verdict.FASTER
+    assert verdict(Interval(0.5, 0.6, 0.985, 12)) is Verdict.UNSURE
+    assert verdict(Interval(0.5, 0.6, 0.979, 12)) is Verdict.FASTER
+    assert verdict(Interval(1.015, 1.5, 2.0, 12)) is Verdict.UNSURE
+    assert verdict(Interval(1.021, 1.5, 2.0, 12)) is Verdict.SLOWER
 
 
 def test_factors_near_another_form_are_rounded_to_it() -> None:
@@ -92,11 +99,13 @@ def test_what_is_not_won_and_what_is_doubtful_is_said() -> None:
         f"* layers, {TRIP.what}: 1.50x slower (1.47 - 1.53) than raw veth, the least there is; "
         "same (0.980 - 1.020) as nft map\n"
     )
-    updates = (
+    updates = "* updates, add one mapping | of many: not known: control: differs\n"
+    surely = replace(UPDATES, answers=(replace(UPDATE, doubt=""),))
+    assert (
         "* updates, add one mapping | of many: 1.40x slower (1.37 - 1.43) than libnftables; "
         "not told apart (0.630 - 1.170) from Go portmap; "
         "grows: 1.20x slower (1.18 - 1.22) from 1 to 60,000 published ports\n"
-    )
+    ) in render(standing.reservations(Summary((surely,))))
     for line in (
         layers,
         updates,
@@ -113,10 +122,42 @@ def test_what_is_not_won_and_what_is_doubtful_is_said() -> None:
 def test_where_all_is_won_the_report_says_so() -> None:
     """And does not say that nothing is slower where nothing was compared."""
     won = Summary((replace(PACKETS, answers=(replace(TRIP, besides=TRIP.besides[2:]),)),))
-    assert "Nowhere in this table." in render(standing.reservations(won))
+    assert "Nowhere: neither" in render(standing.reservations(won))
+    unknown = Summary((replace(PACKETS, answers=(replace(TRIP, besides=TRIP.besides[2:], doubt="cold"),)),))
+    said = render(standing.reservations(unknown))
+    assert "Nowhere" not in said
+    assert f"* layers, {TRIP.what}: not known: cold\n" in said
     nothing = Summary((replace(PACKETS, answers=()),))
     assert "win" not in render(standing.reservations(nothing))
     assert "None of these scenarios" in render(standing.tables(nothing))
+
+
+def _beside(what: str, middle: float, better: Better = Better.LESS, *, peer: bool = True) -> Figure:
+    spread = around(middle, 0.01)
+    return Figure(what, middle, "x", spread.low, spread.high, 30, better=better, peer=peer)
+
+
+def test_every_comparison_that_is_lost_is_counted_and_the_worst_are_named() -> None:
+    """Whichever way it is told; not what is won, is too near, grows by itself, or is no peer's."""
+    lost = (_beside("ours / a", 1.2), _beside("b / ours", 0.5, Better.MORE))
+    others = (
+        _beside("ours / c", 0.8),
+        _beside("ours / d", 1.025),
+        _beside("ours, many / few", 3.0, peer=False),
+        replace(_beside("ours / e", 2.0), disturbed=True),
+    )
+
+    def line(*figures: Figure) -> str:
+        return render(standing.reservations(Summary((replace(PACKETS, figures=figures, answers=()),))))
+
+    assert (
+        "* layers, of 5 comparisons surely slower in 2: b / ours: ours 2.0x slower (2.0 - 2.0); "
+        "ours / a: ours 1.20x slower (1.19 - 1.21); not known: 1\n"
+    ) in line(*lost, *others)
+    many = line(*(_beside(f"ours / {number}", 2.0 + number) for number in range(9)))
+    assert "of 9 comparisons surely slower in 9: ours / 8: ours 10x slower" in many
+    assert "ours / 6: ours 8.0x slower (7.9 - 8.1); and 6 more below\n" in many
+    assert "Nowhere: neither" in line(others[0])
 
 
 def test_a_smoke_run_says_nothing_and_says_that_once() -> None:
@@ -139,7 +180,10 @@ def test_machine_facts_stand_beside_every_result() -> None:
         below = text.partition(f"## {told.name}: ")[2]
         assert "Some CPU x 2; Linux 6.18.0; nftables v1.0.6" in below
         assert "hypervisor kvm; mitigations: spectre_v2" in below
-    assert "steal 0.1% in the middle block, 5.0% in the worst of 3; 1 had more than 2%: left out" in text
+    assert (
+        "steal 0.1% in the middle block, 5.0% in the worst of 3, of all processors together; "
+        "1 had more than 2%: left out"
+    ) in text
 
 
 def test_scenarios_of_several_runs_have_the_facts_of_each() -> None:

@@ -6,7 +6,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from bench.figures import Better, Figure, Results, control_figure, count_figure, grid, median_figure, ratio_figure
+from bench.figures import (
+    Better,
+    Counted,
+    Figure,
+    Results,
+    control_figure,
+    count_figure,
+    grid,
+    median_figure,
+    ratio_figure,
+)
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import Interval, Sample, block_medians, interval, paired, spread_percentile
 from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
@@ -193,7 +203,7 @@ def _steady(results: Results, pace: Pace, controls: int) -> Iterator[Figure]:
             for share in (0.5, 0.99, 0.999):
                 what = f"{measure}: {share * 100:g} % of them came within, {one.name}"
                 count = sum(spread.values())
-                yield Figure(what, spread_percentile(spread, share), "us", count=count)
+                yield Figure(what, spread_percentile(spread, share), "us", count=count, counted=Counted.SAMPLES)
     late, sent = (
         sum(one.value for one in results.samples if one.measure == f"{measure}, {kind}") for kind in (LATE, SENT)
     )
@@ -207,10 +217,11 @@ def _ratios(results: Results, measure: str, what: str, controls: int) -> Iterato
     yield control_figure(again, ours, f"control: {measure}, ours twice", of=controls)
     for one in _OTHERS:
         theirs = results.of(measure, one.name)
-        yield ratio_figure(f"{measure}: {what}, {OURS.name} / {one.name}", ours, theirs, better=Better.LESS)
+        title = f"{measure}: {what}, {OURS.name} / {one.name}"
+        yield ratio_figure(title, ours, theirs, better=Better.LESS, peer=one not in (NFT, VETH))
     alone = results.of(measure, NFT.name)
     what = f"{measure}: {what}, {NFT.name} / {MAP.name}"
-    yield ratio_figure(what, alone, results.of(measure, MAP.name), better=Better.LESS)
+    yield ratio_figure(what, alone, results.of(measure, MAP.name), better=Better.LESS, peer=True)
 
 
 def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:

@@ -35,16 +35,16 @@ from bench.figures import (
     Better,
     Figure,
     Results,
-    control_figure,
     count_figure,
     grid,
     median_figure,
     number,
-    percentile_figure,
     ratio_figure,
+    size_controls,
+    tail_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import Sample, block_medians, by_turn, interval, paired, percentile
+from bench.figures.measure import Sample, block_medians, interval, paired, percentile
 from bench.figures.plots import Axis, Bars, Curves, Plot, Role, bar, line
 from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
@@ -128,7 +128,7 @@ def figures(results: Results) -> list[Figure]:
         rows += _own(results, verb)
         for name in _peers(results):
             rows += _theirs(results, verb, name)
-        rows.append(_control(results, verb))
+        rows += _control(results, verb)
     rows.append(median_figure("floor: a static program that does nothing", results.of("ADD", FLOOR), "ms"))
     proved = {(one.variant, one.size) for one in results.samples if one.measure == "unproved"}
     what = f"variants that did not publish what they should, of {len(proved):,}"
@@ -195,7 +195,7 @@ def answers(results: Results) -> list[Answer]:
                 alone = f"{name}, one element of a map" if name in (NFT, LIBRARY) else name
                 besides.append(Beside(role, alone, interval(ratios), _growth(results, verb, name)))
         doubts = [
-            doubt_of(_control(results, verb), (one.ratio for one in besides)),
+            doubt_of(_control(results, verb), [one.ratio for one in besides]),
             "not all variants did what their names say" if _wrong(results) else "",
         ]
         what = f"CNI {verb} of a published port, {sizes[-1]:,} present, from exec to exit"
@@ -248,7 +248,7 @@ def _own(results: Results, verb: str) -> Iterator[Figure]:
         where = f"{verb}, {size:,} ports present"
         samples = results.of(verb, OURS, size)
         yield median_figure(f"dataplane {where}", samples, "ms", at_most)
-        yield percentile_figure(f"dataplane {where}, p99", samples, 0.99, "ms")
+        yield tail_figure(f"dataplane {where}", samples, "ms")
         for what in (CPU, AGENT):
             yield median_figure(f"dataplane {where}: {what}", results.of(f"{verb}, {what}", OURS, size), "ms")
     for size in sizes[1:]:
@@ -279,17 +279,18 @@ def _theirs(results: Results, verb: str, name: str) -> Iterator[Figure]:
         theirs, own = results.of(verb, name, size), results.of(verb, OURS, size)
         limit = AT_LEAST if verb != "CHECK" else None
         yield median_figure(f"{name}: {where}", theirs, "ms")
-        yield ratio_figure(f"{name} / dataplane: {where}", theirs, own, at_least=limit)
+        yield ratio_figure(f"{name} / dataplane: {where}", theirs, own, at_least=limit, better=Better.MORE, peer=True)
         spent, ours_spent = (results.of(f"{verb}, {BOTH}", who, size) for who in (name, OURS))
-        yield ratio_figure(f"{name} / dataplane: {where}, {BOTH}", spent, ours_spent, better=Better.MORE)
+        what = f"{name} / dataplane: {where}, {BOTH}"
+        yield ratio_figure(what, spent, ours_spent, better=Better.MORE, peer=True)
     for size in sizes[1:]:
         what = f"{name}: {verb}, {size:,} ports / none"
         yield ratio_figure(what, results.of(verb, name, size), results.of(verb, name, 0))
 
 
-def _control(results: Results, verb: str) -> Figure:
-    again, own = (by_turn(results.of(verb, name)) for name in (AGAIN, OURS))
-    return control_figure(again, own, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
+def _control(results: Results, verb: str) -> list[Figure]:
+    again, own = (results.of(verb, name) for name in (AGAIN, OURS))
+    return size_controls(again, own, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
 
 
 def _peers(results: Results) -> list[str]:

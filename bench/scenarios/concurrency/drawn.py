@@ -6,16 +6,16 @@ from bench.figures import (
     Better,
     Figure,
     Results,
-    control_figure,
     count_figure,
     median_figure,
-    percentile_figure,
     ratio_figure,
+    size_controls,
+    tail_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import block_medians, by_turn, interval, paired, percentile
+from bench.figures.measure import block_medians, interval, paired, percentile
 from bench.figures.plots import Axis, Curves, Line, Plot, Point, Role, line
-from bench.figures.rows import doubt_of
+from bench.figures.rows import HUNDREDTH, doubt_of
 from bench.hosts.chains import SINGLE, go_roles
 
 AGAIN = f"{SINGLE} again"
@@ -34,17 +34,18 @@ def figures(results: Results) -> list[Figure]:
             for name in names:
                 calls = results.of(verb, name, level)
                 rows.append(median_figure(f"{name}: {where}", calls, "ms"))
-                rows.append(percentile_figure(f"{name}: {where}, p99", calls, 0.99, "ms"))
+                rows.append(tail_figure(f"{name}: {where}", calls, "ms"))
                 rows.append(median_figure(f"{name}: {where}, rate", results.of(rate(verb), name, level), "calls/s"))
                 rows.append(median_figure(f"{name}: {where}, CPU a call", results.of(cpu(verb), name, level), "ms"))
             for name in names[1:]:
                 theirs, own = (results.of(verb, who, level) for who in (name, SINGLE))
-                rows.append(ratio_figure(f"{name} / {SINGLE}: {where}", theirs, own, better=Better.MORE))
-        rows.append(_control(results, verb))
+                what = f"{name} / {SINGLE}: {where}"
+                rows.append(ratio_figure(what, theirs, own, better=Better.MORE, peer=True))
+        rows += _control(results, verb)
     for name in names:
         judged = 0 if name == SINGLE else None
         for what in ("failures", "duplicates", "not published", "not freed", "left behind"):
-            seen = results.of(what, name) + (results.of(what, AGAIN) if name == SINGLE else [])
+            seen = results.every(what, name) + (results.every(what, AGAIN) if name == SINGLE else [])
             rows.append(
                 count_figure(f"{name}: {what}", sum(one.value for one in seen) if seen else None, at_most=judged)
             )
@@ -52,7 +53,7 @@ def figures(results: Results) -> list[Figure]:
 
 
 def plots(results: Results) -> list[Plot]:
-    """An ADD among so many: its median, and the slowest of a hundred; and how many a second."""
+    """An ADD among so many: its median, and the slowest of a hundred where there are as many; and how many a second."""
     roles = {SINGLE: Role.OURS, **go_roles(results)}
     medians, slowest, rates = list[Line](), list[Line](), list[Line]()
     for name, role in roles.items():
@@ -61,8 +62,12 @@ def plots(results: Results) -> list[Plot]:
             continue
         by_level = {level: results.of("ADD", name, level) for level in levels}
         medians.append(line(name, role, by_level))
-        points = (Point(level, percentile([one.value for one in calls], 0.99)) for level, calls in by_level.items())
-        slowest.append(Line(name, role, tuple(points)))
+        points = tuple(
+            Point(level, percentile([one.value for one in calls], 0.99))
+            for level, calls in by_level.items()
+            if len(calls) >= HUNDREDTH
+        )
+        slowest += [Line(name, role, points)] if points else []
         rates.append(line(name, role, {level: results.of(rate("ADD"), name, level) for level in levels}))
     if not medians:
         return []
@@ -90,9 +95,9 @@ def answers(results: Results) -> list[Answer]:
         one.value
         for what in ("failures", "duplicates", "not published", "not freed", "left behind")
         for name in (SINGLE, AGAIN)
-        for one in results.of(what, name)
+        for one in results.every(what, name)
     )
-    unsure = doubt_of(_control(results, "ADD"), (one.ratio for one in besides))
+    unsure = doubt_of(_control(results, "ADD"), [one.ratio for one in besides])
     doubts = (unsure, "calls failed, or did not do what they should" if wrong else "")
     return [
         Answer(
@@ -117,9 +122,9 @@ def cpu(verb: str) -> str:
     return f"{verb}, CPU a call"
 
 
-def _control(results: Results, verb: str) -> Figure:
-    above, below = (by_turn(results.of(verb, name)) for name in (AGAIN, SINGLE))
-    return control_figure(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
+def _control(results: Results, verb: str) -> list[Figure]:
+    above, below = (results.of(verb, name) for name in (AGAIN, SINGLE))
+    return size_controls(above, below, f"control: {verb}, the same twice", of=len(VERBS), within=NEAR)
 
 
 def _growth(results: Results, name: str) -> Growth | None:

@@ -166,9 +166,9 @@ def _ratios(results: Results, protocol: Protocol, size: int) -> Iterator[Figure]
     for way in _BESIDE:
         found = _of(results, protocol, way, size)
         if found:
-            yield ratio_figure(f"{what}: {way} / {Way.OURS}", found, own, better=Better.MORE)
+            yield ratio_figure(f"{what}: {way} / {Way.OURS}", found, own, better=Better.MORE, peer=way is not Way.VETH)
     above, below = (results.of(protocol, way, size) for way in (Way.NFT_ONLY, Way.MAP))
-    yield ratio_figure(f"{what}: {Way.NFT_ONLY} / {Way.MAP}", above, below, at_most=NEAR_MAP)
+    yield ratio_figure(f"{what}: {Way.NFT_ONLY} / {Way.MAP}", above, below, at_most=NEAR_MAP, peer=True)
 
 
 def _cell(results: Results, protocol: Protocol, way: Way, size: int) -> str:

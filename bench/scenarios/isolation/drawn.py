@@ -164,8 +164,9 @@ def _rows(results: Results, way: _Way, few: int, many: int) -> list[Figure]:
         if numerators and divisors:
             note = "NOT PROVED: see below" if {place(*above), place(*below)} & unproved else ""
             better = Better.LESS if above[0].of_ours else None
+            peer = above[0].of_ours and not below[0].of_ours and below[0] is not Variant.NOTHING
             what = f"{way.measure}{what}"
-            rows.append(ratio_figure(what, numerators, divisors, at_most=at_most, better=better, note=note))
+            rows.append(ratio_figure(what, numerators, divisors, at_most=at_most, better=better, note=note, peer=peer))
 
     for size in (few, many):
         there = f", {size:,} networks: "

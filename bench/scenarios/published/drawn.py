@@ -43,14 +43,20 @@ def figures(results: Results) -> list[Figure]:
             if found := results.of(shape.name, rung.name, 0):
                 rows.append(median_figure(f"{shape.name}: {_who(rung)}", found, "us", note=note))
         rows += [
-            ratio_figure(f"{shape.name}: dataplane / {_who(rung)}", own, found, better=Better.LESS)
+            ratio_figure(
+                f"{shape.name}: dataplane / {_who(rung)}",
+                own,
+                found,
+                better=Better.LESS,
+                peer=not rung.rules.ours and rung is not VETH,
+            )
             for rung in (VETH, *PUBLISHED)
             if rung is not OURS and (found := results.of(shape.name, rung.name, 0))
         ]
         tables, pure = results.of(shape.name, TABLES_ALONE.name, 0), results.of(shape.name, MAP.name, 0)
         if tables:
             what = f"{shape.name}: {TABLES_ALONE.rules} / {MAP.rules}"
-            rows.append(ratio_figure(what, tables, pure, better=Better.LESS))
+            rows.append(ratio_figure(what, tables, pure, better=Better.LESS, peer=True))
     size = _many(results)
     for shape in CROWDED:
         for rung in PUBLISHED:

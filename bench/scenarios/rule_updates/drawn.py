@@ -9,16 +9,16 @@ from bench.figures import (
     Better,
     Figure,
     Results,
-    control_figure,
     count_figure,
     grid,
     median_figure,
     number,
-    percentile_figure,
     ratio_figure,
+    size_controls,
+    tail_figure,
 )
 from bench.figures.answers import Answer, Beside, Growth, Kind
-from bench.figures.measure import Interval, Sample, block_medians, by_turn, interval, paired
+from bench.figures.measure import Interval, Sample, block_medians, interval, paired
 from bench.figures.plots import Axis, Bars, Curves, Line, Plot, Role, bar, line
 from bench.figures.rows import doubt_of
 from bench.scenarios.rule_updates.listings import OF_PORTMAP, RULESET
@@ -130,17 +130,18 @@ def _of_update(results: Results, update: Update) -> Iterator[Figure]:
             samples, what = results.of(update.name, variant, size), f"{variant}, {update.name}, {size:,} present"
             yield median_figure(what, samples, "ms")
             if update.ports is ONE:
-                yield percentile_figure(f"{what}, p99", samples, 0.99, "ms")
+                yield tail_figure(what, samples, "ms")
     for size in sizes:
         own, engine = (results.of(update.name, variant, size) for variant in (OURS, ENGINE))
         where = f"{update.name}, {size:,} present"
         pure = results.of(update.name, NFT, size)
-        yield ratio_figure(f"dataplane / {NFT}: {where}", own, pure, better=Better.LESS)
+        yield ratio_figure(f"dataplane / {NFT}: {where}", own, pure, better=Better.LESS, peer=True)
         portmap = results.of(update.name, PORTMAP, size)
-        yield ratio_figure(f"{PORTMAP} / dataplane: {where}", portmap, own, at_least=AT_LEAST)
+        yield ratio_figure(f"{PORTMAP} / dataplane: {where}", portmap, own, at_least=AT_LEAST, peer=True)
         if engine:
             library = results.of(update.name, LIBRARY, size)
-            yield ratio_figure(f"dataplane engine / {LIBRARY}: {where}", engine, library, better=Better.LESS)
+            what = f"dataplane engine / {LIBRARY}: {where}"
+            yield ratio_figure(what, engine, library, better=Better.LESS, peer=True)
     for variant in ROLES:
         there = results.sizes(update.name, variant)
         if len(there) > 1:
@@ -156,12 +157,13 @@ def _better(variant: str) -> Better | None:
 
 
 def _controls(results: Results) -> Iterator[Figure]:
-    yield from (_control(results, update) for update in _ONES)
+    for update in _ONES:
+        yield from _control(results, update)
 
 
-def _control(results: Results, update: Update) -> Figure:
-    own, again = (by_turn(results.of(update.name, variant)) for variant in (OURS, AGAIN))
-    return control_figure(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
+def _control(results: Results, update: Update) -> list[Figure]:
+    own, again = (results.of(update.name, variant) for variant in (OURS, AGAIN))
+    return size_controls(again, own, f"control: {update.name}, the same twice", of=len(_ONES), within=SURE)
 
 
 def _of_disturbed(results: Results) -> Iterator[Figure]:
@@ -172,7 +174,7 @@ def _of_disturbed(results: Results) -> Iterator[Figure]:
                 what = f"{variant}, {update.name}, {size:,} present"
                 yield median_figure(f"{what}, {ALONE}", alone, "ms")
                 yield median_figure(f"{what}, {DISTURBED}", during, "ms")
-                yield percentile_figure(f"{what}, {DISTURBED}, p99", during, 0.99, "ms")
+                yield tail_figure(f"{what}, {DISTURBED}", during, "ms")
                 yield ratio_figure(f"{what}: {DISTURBED} / {ALONE}", during, alone, better=_better(variant))
         name = f"{RULESET.name}, {variant} updating"
         for size in results.sizes(LISTING, name):
