@@ -210,7 +210,7 @@ def test_counters_of_the_stack_are_read_by_name() -> None:
 
 def test_what_a_round_came_to() -> None:
     """Gb/s by the clock, nanoseconds by the processor."""
-    made = Transfer(2048, 2048, 0, nanoseconds=4096, busy=1024, retransmitted=0, in_vain=0, reordered=0)
+    made = Transfer(2048, 2048, 0, nanoseconds=4096, busy=1024, slept=1024, retransmitted=0, in_vain=0, reordered=0)
     assert made.gigabits == 4.0
     assert made.nanoseconds_per_kib == 512.0
     assert Arrivals(10, 10, 0, busy=4000, counted=8, late=0, latencies=()).nanoseconds_per_packet == 500.0
