@@ -47,7 +47,7 @@ from bench.figures.measure import Sample, block_medians, by_turn, interval, pair
 from bench.figures.plots import Axis, Bars, Curves, Plot, Role, bar, line
 from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
-from bench.peers.plugins import Peer, found
+from bench.peers.plugins import PORTMAP, Peer, found
 from bench.scenarios.cni_latency import oneport
 from bench.scenarios.cni_latency.oneport import AGAIN, ALONE, BY_ITSELF, COLD, FLOOR, LIBRARY, NFT, OURS, Subject
 from bench.stage import Extent, Stage
@@ -68,7 +68,7 @@ _REMARK = "nft -f - and libnftables change one element of a map, and nothing els
 
 def run(stage: Stage) -> None:
     """Measure."""
-    peers = found(stage.peers)
+    peers = found(stage.peers, PORTMAP)
     names = {peer.name for peer in peers}
     with ExitStack() as stack:
         subjects: dict[str, Subject] = {}
