@@ -118,7 +118,7 @@ def _run(
     plan = [(one.name, float((*one.seconds, 0)[extent])) for one in chosen]
     progress = Progress(plan, sys.stderr)
     with stoppable(progress.tell) as signals:
-        done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress)
+        done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress, signals)
         signals.phase = Phase.DRAWING
         try:
             if done.ended:

@@ -1,7 +1,7 @@
 """Runs scenarios one after the other, each into a file of its own: what was measured stays, however a run ends.
 
 with stoppable(progress.tell) as signals:
-    done = run_all(find_all(["packet"]), out, options, progress)
+    done = run_all(find_all(["packet"]), out, options, progress, signals)
     signals.phase = Phase.DRAWING
 done.ended      those that wrote results, whole or in part
 done.failed     {"cni_latency": "could not find portmap in ..."}
@@ -76,6 +76,10 @@ class Signals:
     tell: Callable[[str], None]
     phase: Phase = Phase.MEASURING
 
+    def is_stopped(self) -> bool:
+        """Whether nothing more is to be measured."""
+        return self.phase is not Phase.MEASURING
+
     def __call__(self, number: int, _: FrameType | None) -> None:
         """Hear one. Raises ``KeyboardInterrupt`` where it is to end what is done."""
         name = signal.Signals(number).name
@@ -119,7 +123,7 @@ class Beside:
             self.kept = True
 
 
-def run_all(scenarios: Sequence[Scenario], out: Path, options: Options, progress: Progress) -> Done:
+def run_all(scenarios: Sequence[Scenario], out: Path, options: Options, progress: Progress, signals: Signals) -> Done:
     """Measure; results are lines in ``out``, in place of former ones of these scenarios, but for a scenario that did
     not come to the end of a block. Raises ``BenchError`` where nothing could be measured at all, and ``OSError`` where
     ``out`` cannot be written."""
@@ -133,7 +137,9 @@ def run_all(scenarios: Sequence[Scenario], out: Path, options: Options, progress
             native = build(directory / "native")
             for scenario in scenarios:
                 progress.begin(scenario.name)
-                _run_one(scenario, _Place(directory / scenario.name, native, out, facts), options, progress, done)
+                _run_one(
+                    scenario, _Place(directory / scenario.name, native, out, facts, signals), options, progress, done
+                )
                 progress.end()
     except KeyboardInterrupt:
         done.stopped = True
@@ -156,12 +162,13 @@ def stoppable(tell: Callable[[str], None]) -> Iterator[Signals]:
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where a scenario works, by what, where its results go, and what is said of the run in them."""
+    """Where a scenario works, by what, where its results go, what is said of the run in them, and who may stop it."""
 
     directory: Path
     native: Native
     out: Path
     facts: Mapping[str, object]
+    signals: Signals
 
 
 def _run_one(scenario: Scenario, place: _Place, options: Options, progress: Progress, done: Done) -> None:
@@ -175,7 +182,9 @@ def _run_one(scenario: Scenario, place: _Place, options: Options, progress: Prog
     try:
         with beside:
             log = Log(beside.file, {**place.facts, "scenario": scenario.name}, progress.tell)
-            stage = Stage(place.directory, place.native, log, **asdict(options), advance=advance)
+            stage = Stage(
+                place.directory, place.native, log, **asdict(options), advance=advance, stopped=place.signals.is_stopped
+            )
             _measure(scenario, stage, done)
             if scenario.name not in done.failed:
                 log.end()

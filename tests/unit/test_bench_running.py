@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+from bench.figures import Log
+from bench.native import Native
 from bench.running import Beside, Phase, Signals, stoppable
+from bench.stage import Stage
 
 
 def heard(signals: Signals) -> bool:
@@ -26,6 +30,18 @@ def test_measuring_ends_with_the_first_and_nobody_stops_taking_down() -> None:
     signals = Signals(told.append)
     assert [heard(signals) for _ in range(3)] == [True, False, False]
     assert told == ["SIGINT: taking down what was made", *["still taking down what was made: a moment"] * 2]
+
+
+def test_who_asked_to_stop_is_heard_where_what_was_raised_is_lost() -> None:
+    """No turn begins after a signal, also where a callback of a library swallowed what the signal raised."""
+    signals = Signals(lambda _: None)
+    log = Log(io.StringIO(), {}, lambda _: None)
+    stage = Stage(Path(), Native(Path(), static=False), log, stopped=signals.is_stopped)
+    turns = stage.turns(("one", "other"), blocks=2)
+    next(turns)
+    assert heard(signals)
+    with pytest.raises(KeyboardInterrupt):
+        next(turns)
 
 
 def test_drawing_ends_with_the_second() -> None:
