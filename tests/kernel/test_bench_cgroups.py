@@ -10,7 +10,6 @@ import pytest
 
 from bench.cni import port
 from bench.hosts.cgroups import cgroup_root
-from bench.hosts.hooked import Scene
 from bench.hosts.ours import Ours
 from bench.hosts.sites import OURS, Sites
 from bench.hosts.wiring import plugged
@@ -41,14 +40,6 @@ def on_root(host: Host) -> int:
     return host.inside(lambda: len(list(CgroupHooks(LINKS).pinned())))
 
 
-def hooked(stage: Stage, stack: ExitStack) -> Host:
-    """Of program_cost."""
-    scene = Scene(stack.enter_context(stage.host("ours")), stage.native)
-    scene.inside(lambda door: door.load())
-    scene.publish()
-    return scene.host
-
-
 def bulk(stage: Stage, stack: ExitStack) -> Host:
     """Of bulk and updates_under_load, which have an agent."""
     site = stack.enter_context(Sites(stage)).ours()
@@ -74,7 +65,7 @@ def published(stage: Stage, stack: ExitStack) -> Site:
     return site
 
 
-@pytest.mark.parametrize("made", [hooked, bulk, first_packet, isolation], ids=lambda made: made.__name__)
+@pytest.mark.parametrize("made", [bulk, first_packet, isolation], ids=lambda made: made.__name__)
 def test_where_packets_are_measured_nobody_else_runs_our_programs(
     stage: Stage, made: Callable[[Stage, ExitStack], Host]
 ) -> None:
