@@ -34,7 +34,7 @@ from dataplane.errors import DataplaneError
 STOPPED = "stopped before its end: what was measured until then counts"
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-_BESIDE = ".jsonl.part"
+_BESIDE = ".part"
 
 
 @dataclass(frozen=True, slots=True)
