@@ -106,7 +106,7 @@ def _run(
     peers: tuple[Path, ...], many: bool,
 ) -> None:  # fmt: skip
     from bench.progress import Progress  # noqa: PLC0415 - dpctl --help stays quick
-    from bench.running import Options, run_all, stoppable  # noqa: PLC0415
+    from bench.running import Options, Phase, run_all, stoppable  # noqa: PLC0415
     from bench.scenarios import find_all  # noqa: PLC0415
     from bench.stage import PEERS, Extent  # noqa: PLC0415
 
@@ -117,10 +117,15 @@ def _run(
     extent = Extent.SMOKE if smoke else Extent.QUICK if quick else Extent.FULL
     plan = [(one.name, float((*one.seconds, 0)[extent])) for one in chosen]
     progress = Progress(plan, sys.stderr)
-    with stoppable(progress.tell):
-        done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress)
-        if done.ended:
-            draw_report(out, {one.name for one in done.ended}, as_json=as_json)
+    with stoppable(progress.tell) as signals:
+        done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress, signals)
+        signals.phase = Phase.DRAWING
+        try:
+            if done.ended:
+                draw_report(out, {one.name for one in done.ended}, as_json=as_json)
+        except KeyboardInterrupt:
+            click.echo(f"bench: the report is not whole: dpctl bench report {out} draws it", err=True)
+            done.stopped = True
     for name, why in done.failed.items():
         click.echo(f"bench: {name} was not measured to its end: {why}", err=True)
     if done.stopped:

@@ -3,18 +3,44 @@
     with ExitStack() as stack:
         hosts = at_once(stack, {"ours": make_ours, "peer": make_peer}, threads=4)
 
+    work_on({host: partial(publish, host) for host in hosts.values()}, threads=2)
+
 Each maker gets a stack of its own for what it makes; all of them are unwound with the given one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TypeVar
+
+from bench.place import Host
 
 K = TypeVar("K")
 T = TypeVar("T")
+
+
+@contextmanager
+def workers(hosts: Iterable[Host], threads: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads that work on hosts, until the block ends. Where something is raised in it, or somebody interrupts, the
+    hosts are ended at once: what is being done there fails, and nobody waits for it."""
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            yield pool
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for host in hosts:
+                host.stop()
+            raise
+
+
+def work_on(works: Mapping[Host, Callable[[], object]], threads: int) -> None:
+    """Do something on each of these hosts, begun in their order. Where one raises, or somebody interrupts, all of
+    them are ended."""
+    with workers(works, threads) as pool:
+        for future in [pool.submit(work) for work in works.values()]:
+            future.result()
 
 
 def at_once(stack: ExitStack, makers: Mapping[K, Callable[[ExitStack], T]], threads: int) -> dict[K, T]:

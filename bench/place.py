@@ -23,6 +23,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self, TypeVar
@@ -142,7 +143,10 @@ class Host(Place):
         self.stop()
 
     def stop(self) -> None:
-        """End every process inside; the rest goes with them. Raises ``BenchError`` where one does not end."""
+        """End every process inside; the rest goes with them. Nothing where that was done. Raises ``BenchError`` where
+        one does not end."""
+        if self._first.returncode is not None:
+            return
         first = os.pidfd_open(self.pid)
         try:
             self._first.kill()  # --kill-child: the first process follows, and with it all of its namespace
@@ -246,9 +250,10 @@ def send(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     """Send a signal to what ``spawn`` started: the command itself, not the nsenter before it."""
     if process.poll() is None:
         innermost = process.pid
-        while below := children(innermost):
-            innermost = below[0]
-        os.kill(innermost, number)
+        with suppress(FileNotFoundError, ProcessLookupError):  # it ends in this moment
+            while below := children(innermost):
+                innermost = below[0]
+            os.kill(innermost, number)
 
 
 def end(process: subprocess.Popen[bytes], number: signal.Signals = signal.SIGKILL) -> None:

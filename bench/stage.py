@@ -58,6 +58,8 @@ class Stage:
     """Directories of the plugins that ours are compared with."""
     advance: Callable[[int, int], None] = lambda _done, _of: None
     """Told how many blocks of how many are measured."""
+    stopped: Callable[[], bool] = lambda: False
+    """Whether somebody asked to stop: what a signal raises is lost where a library calls back (ctypes)."""
 
     def amount(self, full: int, quick: int, smoke: int) -> int:
         """Of three numbers the one for this extent."""
@@ -68,13 +70,16 @@ class Stage:
         return Host(name, self.directory)
 
     def turns(self, variants: Sequence[str], blocks: int, first: int = 0) -> Iterator[Turn]:
-        """Every variant once a block, shuffled; what the machine did meanwhile is noted with each block.
+        """Every variant once a block, shuffled; what the machine did meanwhile is noted with each block. Raises
+        ``KeyboardInterrupt`` where somebody asked to stop.
 
         A scenario that measures one thing after the other numbers the blocks of each from another ``first``.
         """
         meter, current = Meter(self.cpu), first
         self.advance(0, blocks)
         for turn in schedule(variants, blocks, self.seed, first):
+            if self.stopped():
+                raise KeyboardInterrupt
             if turn.block != current:
                 self.log.block(current, *meter.read())
                 meter, current = Meter(self.cpu), turn.block

@@ -1,8 +1,9 @@
 """A cgroup of a bench's own, with our programs in the place of the root's: for the processes in it alone.
 
-    with own_cgroup(root) as cgroup, ExitStack() as links:
-        host.inside(lambda: [links.enter_context(one) for one in attach(KernelPrograms(), cgroup)])
-        RoundTrips(host, native, cpu, ends, cgroup)
+    cgroup = own_cgroup_if_any(stack, stage.log)     # None, and a note, where no cgroup v2 is mounted
+    if cgroup:
+        lead(stack, host, cgroup)                    # until the stack is unwound
+    RoundTrips(host, native, cpu, ends, cgroup)
 
 What an ADD attaches to the root of the cgroups every process of the machine runs, peers' and floors' as well. Here, who
 is measured without them does not.
@@ -13,12 +14,13 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from itertools import count
 from pathlib import Path
 
+from bench.figures import Log
 from bench.native import BenchError
-from bench.place import wait_for
+from bench.place import Host, wait_for
 from control.desired.ruleset import DEFAULT_MARK
 from dataplane import abi
 from dataplane.programs import syscall
@@ -39,6 +41,28 @@ def cgroup_root() -> Path | None:
         if kind == "cgroup2":
             return Path(where)
     return None
+
+
+def own_cgroup_if_any(stack: ExitStack, log: Log) -> Path | None:
+    """A cgroup of its own, until the stack is unwound; None, and a note of it, where no cgroup v2 is mounted."""
+    root = cgroup_root()
+    if root is None:
+        log.note("no cgroup v2 is mounted: an ADD attaches no programs to cgroups here, nor does this")
+        return None
+    return stack.enter_context(own_cgroup(root))
+
+
+def lead(stack: ExitStack, host: Host, cgroup: Path) -> None:
+    """Have a host's programs there, until the stack is unwound, and serve the processes of the host. Raises
+    ``BpfError``."""
+
+    def there() -> None:
+        door = KernelPrograms()
+        serve(door)
+        for link in attach(door, cgroup):
+            stack.enter_context(link)
+
+    host.inside(there)
 
 
 @contextmanager

@@ -6,6 +6,10 @@
 
 Be aware: a plugin that the agent does not answer does the work itself, later but as well. So the plugins are given
 settings that cannot be read: where the agent did not serve a call, the call fails, and no figure is mistaken.
+
+The root of the cgroups is the machine's: what is attached there, every process runs, peers' and floors' as well. So
+nothing is, unless a scenario asks what calls take with all that they do by default (``on_root``). Where packets are to
+meet those programs, they are attached to a cgroup of the bench's own (``bench.hosts.cgroups``).
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ PATIENCE = 60.0
 """Seconds that an agent may take until it answers: where nothing is pinned it compiles first."""
 
 _SETTINGS = "DATAPLANE_CONFIG"
+_OFF_ROOT = 'localhost = "off"\n'
 _CPUCLOCK_SCHED = 2  # include/linux/posix-timers.h: of a whole process, in nanoseconds
 
 
@@ -55,11 +60,12 @@ class Agent:
 class Ours:
     """The installed plugins of one host."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, *, on_root: bool = False) -> None:
+        """``on_root``: an ADD attaches to the root of the cgroups what it attaches there by default."""
         self.host = host
         self._bin, self._drop_ins = host.directory / "bin", host.directory / "drop-ins"
         self._good, self._unreadable = host.directory / "dataplane.toml", host.directory / "unreadable.toml"
-        self._good.write_text("", encoding="utf-8")
+        self._good.write_text("" if on_root else _OFF_ROOT, encoding="utf-8")
         self._unreadable.write_text("a call that the agent did not serve\n", encoding="utf-8")
         self.dpctl(
             "install", "--cni-bin", self._bin, "--conf", host.directory / "net.d",

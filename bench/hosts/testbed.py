@@ -19,7 +19,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.cni import Container, port
-from bench.hosts.cgroups import attach, cgroup_root, own_cgroup, serve
+from bench.hosts.cgroups import lead, own_cgroup_if_any
 from bench.hosts.ladder import TWIN, Rules, Rung, Way
 from bench.hosts.ours import Ours
 from bench.hosts.wiring import (
@@ -41,8 +41,6 @@ from bench.peers import firewall
 from bench.peers.plugins import NETWORK
 from bench.peers.rulesets import portmap_iptables, portmap_nft, pure_map, pure_map6
 from bench.stage import FIRST_PORT, Stage
-from dataplane.programs.door import KernelPrograms
-from dataplane.programs.syscall import Fd
 from dataplane.types import Protocol
 
 HOST6, CLIENT6, GATEWAY6, CONTAINER6 = "fd00:2::15", "fd00:2::2", "fd00:77::1", "fd00:77::1:2"
@@ -177,8 +175,6 @@ class Testbed:
     def _add(self, published: Container, options: Mapping[str, object] | None = None) -> None:
         """An ADD by the plugin itself."""
         ours = Ours(self.host)
-        for settings in ours.settings.values():
-            Path(settings).write_text('localhost = "off"\n', encoding="utf-8")
         previous = published.previous_result()
         if not self.present:
             previous["ips"].append({"address": _OWN[1], "gateway": GATEWAY6, "interface": 2})
@@ -187,19 +183,9 @@ class Testbed:
 
     def _lead(self, stage: Stage) -> None:
         """Have the programs of the cgroups for client and server."""
-        root = cgroup_root()
-        if root is None:
-            stage.log.note("no cgroup v2 is mounted: an ADD attaches no programs to cgroups here, nor does this")
-            return
-
-        def there() -> list[Fd]:
-            door = KernelPrograms()
-            serve(door)
-            return list(attach(door, cgroup))
-
-        cgroup = self._cgroup = self._stack.enter_context(own_cgroup(root))
-        for link in self.host.inside(there):
-            self._stack.enter_context(link)
+        self._cgroup = own_cgroup_if_any(self._stack, stage.log)
+        if self._cgroup is not None:
+            lead(self._stack, self.host, self._cgroup)
 
     # -- round trips --------------------------------------------------------------------------------------------------
 

@@ -98,9 +98,9 @@ class Packets:
 class World:
     """A host with so many ports present; the first tcp, the second udp, to servers in a container of their own."""
 
-    def __init__(self, host: Host, native: Native, present: int) -> None:
+    def __init__(self, host: Host, native: Native, present: int, *, on_root: bool = False) -> None:
         self.host, self._native = host, native
-        self.ours = Ours(host)
+        self.ours = Ours(host, on_root=on_root)
         self._client = edge(host)
         own = (port(TCP_PORT, _INNER_TCP), port(UDP_PORT, _INNER_UDP, "udp"))[:present]
         rest = present - len(own)

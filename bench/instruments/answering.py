@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import subprocess
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from types import TracebackType
 from typing import ClassVar, Self
 
@@ -29,12 +30,16 @@ class Answering:
     work: ClassVar[str]
     """What it does when it is asked."""
 
-    def __init__(self, place: Place, where: str, *argv: object, first: bool = False) -> None:
-        """Start it, ``first`` of all on its processor or with everybody else (``precedence``); ``where`` is what its
-        sockets are to reach."""
+    def __init__(
+        self, place: Place, where: str, *argv: object, first: bool = False, cgroup: Path | None = None
+    ) -> None:
+        """Start it, ``first`` of all on its processor or with everybody else (``precedence``), in a cgroup where that
+        is given; ``where`` is what its sockets are to reach."""
         self._where = where
+        # A socket is of the cgroup that its process was in when it opened it.
+        joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
         with first_in_line() if first else nullcontext():
-            self._process = place.spawn(*argv, stdin=subprocess.PIPE)
+            self._process = place.spawn(*joined, *argv, stdin=subprocess.PIPE)
         ready, *self._ready = self._answer() or [""]
         if ready != "ready":
             end(self._process)
@@ -44,11 +49,13 @@ class Answering:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        # At the end of its input it ends by itself, and takes the process with it that it may have started.
         if self._process.stdin is not None:
             self._process.stdin.close()
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_PATIENCE)
+        if kind is None:
+            # At the end of its input it ends by itself, and takes the process with it that it may have started. Where
+            # somebody interrupts, the round is not waited for, and its host takes what is left.
+            with suppress(subprocess.TimeoutExpired):
+                self._process.wait(_PATIENCE)
         end(self._process)
 
     def _ask(self, *words: object) -> list[str]:

@@ -9,6 +9,7 @@ It goes before all others on its processor (``precedence``): so many batches tak
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.instruments.answering import Answering
 from bench.native import Native
@@ -35,10 +36,18 @@ class Flood(Answering):
     work = "send datagrams"
 
     def __init__(
-        self, host: Host, native: Native, cpu: int, sender: str, address: str, port: int, receiver: str
+        self,
+        host: Host,
+        native: Native,
+        cpu: int,
+        sender: str,
+        address: str,
+        port: int,
+        receiver: str,
+        cgroup: Path | None = None,
     ) -> None:
-        where = f"{address}:{port}"
-        super().__init__(host, where, native.flood, cpu, sender, address, port, receiver, first=True)
+        words = (native.flood, cpu, sender, address, port, receiver)
+        super().__init__(host, f"{address}:{port}", *words, first=True, cgroup=cgroup)
 
     def measure(self, batches: int, flows: int = 1) -> Drops:
         """Send so many batches, all of one flow, or each datagram of the next of so many. Raises ``BenchError``."""

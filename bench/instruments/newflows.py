@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from bench.instruments.answering import Answering, distribution
 from bench.instruments.precedence import rest
@@ -63,11 +64,20 @@ class NewFlows(Answering):
     work = "make new flows"
 
     def __init__(
-        self, host: Host, native: Native, cpu: int, client: str, address: str, server: str, targets: Sequence[Target]
+        self,
+        host: Host,
+        native: Native,
+        cpu: int,
+        client: str,
+        address: str,
+        server: str,
+        targets: Sequence[Target],
+        cgroup: Path | None = None,
     ) -> None:
         words = [f"{target.protocol}:{target.port}:{target.listen}" for target in targets]
         began, where = SOURCES.partition("/")[0], f"{address}, {' '.join(words)}"
-        super().__init__(host, where, native.newflow, cpu, client, began, address, server, *words, first=True)
+        ends = (cpu, client, began, address, server)
+        super().__init__(host, where, native.newflow, *ends, *words, first=True, cgroup=cgroup)
 
     def measure(self, target: int, milliseconds: int, least: int) -> Round:
         """New flows to a target for so long, and at least so many. Raises ``BenchError``."""

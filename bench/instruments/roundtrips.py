@@ -86,11 +86,10 @@ class RoundTrips(Answering):
         self._ends = ends
         where = f"{ends.protocol} {ends.address} port {ends.port}"
         cpus = cpu if ends.server_cpu is None else f"{cpu},{ends.server_cpu}"
-        # A socket is of the cgroup that its process was in when it opened it.
-        joined = () if cgroup is None else ("sh", "-c", 'echo 0 > "$0" && exec "$@"', cgroup / "cgroup.procs")
         super().__init__(
-            host, where, *joined, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address,
-            ends.port, ends.server, ends.listen, ends.payload, ends.flows, first=ends.mode is not Mode.TWO,
+            host, where, native.roundtrip, cpus, ends.mode, ends.protocol, ends.client, ends.address,
+            ends.port, ends.server, ends.listen, ends.payload, ends.flows,
+            first=ends.mode is not Mode.TWO, cgroup=cgroup,
         )  # fmt: skip
 
     @property

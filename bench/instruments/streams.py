@@ -42,10 +42,17 @@ class Transfer:
     wrong: int
     nanoseconds: int
     busy: int
+    slept: int
+    """What passed besides, and is work of others or of nobody."""
     retransmitted: int
     in_vain: int
     """Segments that were sent again and had arrived (DSACK)."""
     reordered: int
+
+    @property
+    def counted(self) -> float:
+        """The share of its time that is in ``busy``."""
+        return self.busy / (self.busy + self.slept) if self.busy else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,11 @@ class Arrivals:
     late: int
     latencies: tuple[tuple[int, int], ...]
     """(nanoseconds from when a packet was due, how often)."""
+
+    @property
+    def share_counted(self) -> float:
+        """The share of the packets that ``busy`` is about."""
+        return self.counted / self.sent if self.sent else 0.0
 
     @property
     def nanoseconds_per_packet(self) -> float:

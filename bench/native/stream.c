@@ -10,7 +10,7 @@
  * listens on port LISTEN of any IPv4 address. "ready ADDRESS:PORT" first, with the server's own address as its socket has
  * it; then for each line "up|down WARM MILLISECONDS all|some" on stdin a line
  *
- *     SENT RECEIVED WRONG NANOSECONDS BUSY RETRANSMITTED DSACK REORDERED
+ *     SENT RECEIVED WRONG NANOSECONDS BUSY SLEPT RETRANSMITTED DSACK REORDERED
  *
  * until end of file. "up" is to the server. Each line has a connection of its own, which has WARM milliseconds to open its
  * windows: what a connection makes of one disturbance can stay with it for good. Nothing of it is remembered for the next
@@ -19,8 +19,10 @@
  *
  *     WRONG        what is not as it was sent, of what was looked at: each byte, or eight of each 251
  *     NANOSECONDS  from the first write to the last read
- *     BUSY         processor time. One thread: the time that passed, but for what it waited for its processor; two
- *                  threads by their clocks, which on some kernels leave softirqs out
+ *     BUSY         processor time. One thread: the time that passed, but for what it waited for its processor, and
+ *                  slept; two threads by their clocks, which on some kernels leave softirqs out
+ *     SLEPT        how long the one thread slept of its own accord, for there was nothing to send or read: a softirq was
+ *                  left to ksoftirqd, whose work then is in no count. Where it is much, BUSY is too little
  *     the rest     what both ends' TCP_INFO came to meanwhile: segments sent again, those that were so in vain, and
  *                  those that came out of order
  */
@@ -50,7 +52,7 @@ struct transfer {
     _Atomic int over; /* no more is sent */
     uint64_t received, wrong;
     uint64_t last; /* when something was read last */
-    uint64_t busy, reader_busy;
+    uint64_t busy, reader_busy, slept;
 };
 
 /* Nanoseconds that this thread was ready to run and did not. */
@@ -149,9 +151,16 @@ static uint64_t now_and_waited(uint64_t *so_far) {
     }
 }
 
-/* Where nothing can be sent or read, a softirq was left to ksoftirqd: it is let run, and counts as work. */
-static void by_turns(struct transfer *one, uint64_t span) {
+/* Nanoseconds that this thread slept, and was not kept from its processor. */
+static uint64_t sleep_a_moment(void) {
     static const struct timespec moment = {.tv_nsec = MOMENT};
+    uint64_t before, after, began = now_and_waited(&before);
+    nanosleep(&moment, NULL);
+    return now_and_waited(&after) - began - (after - before);
+}
+
+/* Where nothing can be sent or read, a softirq was left to ksoftirqd, which is let run. */
+static void by_turns(struct transfer *one, uint64_t span) {
     uint64_t before, after, began = now_and_waited(&before);
     begin(one, span);
     do {
@@ -159,10 +168,10 @@ static void by_turns(struct transfer *one, uint64_t span) {
         while (receive_some(one, MSG_DONTWAIT))
             went = 1;
         if (!went)
-            nanosleep(&moment, NULL);
+            one->slept += sleep_a_moment();
     } while (now() < one->end || (one->received < one->sent && now() < one->end + PATIENCE));
     uint64_t ended = now_and_waited(&after);
-    one->busy = ended - began - (after - before);
+    one->busy = ended - began - (after - before) - one->slept;
 }
 
 static void *reader(void *argument) {
@@ -216,9 +225,9 @@ static void measure(struct transfer *one, uint64_t span) {
     transfer(one, span);
     struct tcp_info from_then = info(one->from), to_then = info(one->to);
 #define BOTH(field) (from_then.field - from.field + to_then.field - to.field)
-    printf("%llu %llu %llu %llu %llu %u %u %u\n", (unsigned long long)one->sent, (unsigned long long)one->received,
+    printf("%llu %llu %llu %llu %llu %llu %u %u %u\n", (unsigned long long)one->sent, (unsigned long long)one->received,
            (unsigned long long)one->wrong, (unsigned long long)(one->last - one->began), (unsigned long long)one->busy,
-           BOTH(tcpi_total_retrans), BOTH(tcpi_dsack_dups), BOTH(tcpi_reord_seen));
+           (unsigned long long)one->slept, BOTH(tcpi_total_retrans), BOTH(tcpi_dsack_dups), BOTH(tcpi_reord_seen));
 #undef BOTH
 }
 

@@ -29,7 +29,8 @@ from bench.place import SYSTEM_PATH, Host
 
 NETWORK = "bench"
 
-_PLUGINS = ("bridge", "host-local", "portmap", "firewall")
+PORTMAP = ("portmap",)
+CHAIN = ("bridge", "host-local", *PORTMAP, "firewall")
 _DOCUMENTS = Path("../../share/doc/containernetworking-plugins/changelog.Debian.gz")
 
 
@@ -60,12 +61,13 @@ class Peer:
         return {"backend": "nftables"} if self.backend is Backend.NFTABLES else {}
 
 
-def found(directories: Sequence[Path]) -> list[Peer]:
-    """Everyone in these directories, and no two of one name. Raises ``BenchError`` where plugins are missing."""
+def found(directories: Sequence[Path], plugins: Sequence[str] = CHAIN) -> list[Peer]:
+    """Everyone in these directories, and no two of one name. Raises ``BenchError`` where any of these plugins is
+    missing, which are those that are to be started."""
     installed = _installed_iptables()
     peers = list[Peer]()
     for directory in directories:
-        missing = [name for name in _PLUGINS if not (directory / name).exists()]
+        missing = [name for name in plugins if not (directory / name).exists()]
         if missing:
             raise BenchError(
                 f"could not find {', '.join(missing)} in {directory}: install the package containernetworking-plugins"

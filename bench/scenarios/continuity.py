@@ -33,6 +33,8 @@ from bench.stage import Stage
 EVENTS = ("nothing", "restart", "kill", "upgrade")
 RATE = 20_000
 
+SECONDS = (260, 105)
+
 _PRESENT = 100  # ports
 _PACE = 5000  # microseconds between two attempts to connect
 _BEFORE = 1.0  # seconds of traffic before the event
@@ -95,7 +97,7 @@ class _Scene:
 def run(stage: Stage) -> None:
     """Measure."""
     with ExitStack() as stack:
-        world = World(stack.enter_context(stage.host("ours")), stage.native, _PRESENT)
+        world = World(stack.enter_context(stage.host("ours")), stage.native, _PRESENT, on_root=True)
         scene = _Scene(stage, world)
         stack.callback(scene.end)
         stack.enter_context(world.server())

@@ -183,7 +183,7 @@ def _ours(
     stage: Stage, stack: ExitStack, made: Callable[[Ours], Chain], *, others: int = 1, ports_each: int = 1
 ) -> _Subject:
     host = stack.enter_context(stage.host(f"{made.__name__}-{others}"))
-    ours = Ours(host)
+    ours = Ours(host, on_root=True)
     agent = stack.enter_context(ours.agent())
     return _subject(stage, stack, host, made(ours), agent, others=others, ports_each=ports_each)
 

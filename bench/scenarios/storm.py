@@ -27,11 +27,14 @@ from bench.figures import Figure, Results, count_figure, percentile_figure, tail
 from bench.hosts.ours import Ours
 from bench.instruments.starter import Starter
 from bench.machine import Meter
+from bench.making import workers
 from bench.peers.plugins import NETWORK
 from bench.stage import Stage
 
 WORKERS = 32
 AT_ONCE, STORM = "32 at once", "storm"
+
+SECONDS = (40, 28)
 
 _NAME = "dataplane-bridge"
 _FIRST_PORT = 20000
@@ -63,7 +66,7 @@ class _Network:
 
     def __init__(self, stage: Stage, stack: ExitStack) -> None:
         self.host = stack.enter_context(stage.host("storm"))
-        self.ours = Ours(self.host)
+        self.ours = Ours(self.host, on_root=True)
         stack.enter_context(self.ours.agent())
         self.callers: queue.SimpleQueue[Starter] = queue.SimpleQueue()
         for _ in range(WORKERS):
@@ -103,12 +106,18 @@ def run(stage: Stage) -> None:
     """Measure."""
     with ExitStack() as stack:
         network = _Network(stage, stack)
-        with ThreadPoolExecutor(WORKERS) as pool:
-            first = network.call("ADD", network.containers[0])  # the bridge is made, what is loaded once is loaded
-            _note(stage, AT_ONCE, [first, network.call("DEL", network.containers[0])])
-            for block in range(stage.amount(20, 8, 1)):
+        first = network.call("ADD", network.containers[0])  # the bridge is made, what is loaded once is loaded
+        _note(stage, AT_ONCE, [first, network.call("DEL", network.containers[0])])
+        blocks, lives = stage.amount(20, 8, 1), stage.amount(1000, 1000, 64)
+        parts = lives // WORKERS
+        with workers([network.host], WORKERS) as pool:
+            stage.log.progress(f"{WORKERS} at once, {blocks} times")
+            for block in range(blocks):
+                stage.advance(block, blocks + parts)
                 _at_once(stage, network, pool, block)
-            _storm(stage, network, pool, stage.amount(1000, 1000, 64))
+            stage.log.progress(f"{lives:,} come and go, {WORKERS} at a time")
+            for part in _storm(stage, network, pool, lives):
+                stage.advance(blocks + min(part, parts), blocks + parts)
         stage.log.sample("left", STORM, network.left())
 
 
@@ -158,7 +167,10 @@ def _at_once(stage: Stage, network: _Network, pool: ThreadPoolExecutor, block: i
         return network.call("ADD", container), time.monotonic()
 
     began = time.monotonic()
-    added = list(pool.map(add, network.containers))
+    try:
+        added = list(pool.map(add, network.containers))
+    finally:
+        gate.abort()  # whoever is interrupted would wait for those who wait for it
     spent = time.monotonic() - began
     until = time.monotonic()
     unpublished = WORKERS - network.published()
@@ -175,7 +187,8 @@ def _at_once(stage: Stage, network: _Network, pool: ThreadPoolExecutor, block: i
     stage.log.sample("throughput", AT_ONCE, WORKERS / spent, block=block)
 
 
-def _storm(stage: Stage, network: _Network, pool: ThreadPoolExecutor, lives: int) -> None:
+def _storm(stage: Stage, network: _Network, pool: ThreadPoolExecutor, lives: int) -> Iterator[int]:
+    """Yields how many times as many lives as there are workers are over."""
     free: queue.SimpleQueue[Container] = queue.SimpleQueue()
     for container in network.containers:
         free.put(container)
@@ -194,7 +207,11 @@ def _storm(stage: Stage, network: _Network, pool: ThreadPoolExecutor, lives: int
         return [added, deleted], held
 
     began = time.monotonic()
-    lived = list(pool.map(live, range(lives)))
+    lived = []
+    for number, one in enumerate(pool.map(live, range(lives)), 1):
+        lived.append(one)
+        if number % WORKERS == 0:
+            yield number // WORKERS
     spent = time.monotonic() - began
     _note(stage, STORM, [outcome for outcomes, _ in lived for outcome in outcomes])
     stage.log.sample("duplicates", STORM, duplicates([held for _, held in lived if held]))

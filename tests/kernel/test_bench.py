@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from bench.hosts.variants import BARE, FROM_HOST, PUBLISHED, ROUTED
+from bench.place import wait_for
 from bench.running import STOPPED
 from dataplane.types import Program
 from support import needs
@@ -90,6 +91,52 @@ def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path
     summary = json.loads((tmp_path / "summary.json").read_text())["scenarios"][COST]
     assert STOPPED in summary["notes"]
     assert [one for one in summary["figures"] if one["value"] is not None]
+
+
+def test_who_interrupts_the_first_phase_does_not_wait_for_it(tmp_path: Path) -> None:
+    """Programs are run on one packet for minutes: told to stop, the bench does not run them to the end of that, and the
+    table is that of the blocks that were whole."""
+    needs.root()
+    needs.command("cc", package="gcc")
+    wanted, raw = 32, tmp_path / f"{COST}.jsonl"
+    with untouched():
+        running = subprocess.Popen(
+            [DPCTL, "bench", "run", COST, "--out", tmp_path],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with running:
+            assert wait_for(raw.exists, 90), "it never measured a block"
+            running.send_signal(signal.SIGINT)
+            assert running.wait(timeout=60) == STOPPED_BY_HAND
+    kinds = [json.loads(line) for line in raw.read_text().splitlines()]
+    assert 1 <= len([one for one in kinds if one["kind"] == "block"]) < wanted // 2
+    assert STOPPED in [one["text"] for one in kinds if one["kind"] == "note"]
+
+
+def test_former_results_outlive_a_run_that_is_stopped_before_it_measures(tmp_path: Path) -> None:
+    """Told to stop before a block was whole, the bench leaves what another run measured."""
+    needs.root()
+    needs.command("cc", package="gcc")
+    raw = tmp_path / f"{COST}.jsonl"
+    raw.write_text('{"kind": "run", "run": "former"}\n')
+    with untouched():
+        running = subprocess.Popen(
+            [DPCTL, "bench", "run", COST, "--out", tmp_path],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        with running:
+            assert running.stderr is not None
+            assert any("each program on one packet" in line for line in running.stderr), "it never came so far"
+            running.send_signal(signal.SIGINT)
+            said = running.stderr.read()
+            assert running.wait(timeout=60) == STOPPED_BY_HAND, said
+    assert "the former results stay" in said
+    assert json.loads(raw.read_text())["run"] == "former"
+    assert [path.name for path in tmp_path.iterdir()] == [raw.name]
 
 
 def test_what_cannot_be_measured_does_not_keep_others_from_it(tmp_path: Path) -> None:

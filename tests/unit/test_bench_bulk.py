@@ -9,9 +9,10 @@ import pytest
 from bench.figures import Histogram, Results
 from bench.figures.measure import Sample
 from bench.figures.plots import Axis, Bars, Boxes, Role
+from bench.figures.rows import UNPROVED
 from bench.hosts.sites import AGAIN, MAP, NFT, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher, Seen, doubts
 from bench.instruments.stackcounts import parsed, risen
-from bench.instruments.streams import Arrivals, Direction
+from bench.instruments.streams import Arrivals, Direction, Transfer
 from bench.native import BenchError
 from bench.scenarios import bulk, updates_under_load
 from bench.scenarios.bulk.drawn import (
@@ -24,6 +25,7 @@ from bench.scenarios.bulk.drawn import (
     TRANSFERRED,
     WHOLE,
     WIRE,
+    counted_of,
     packet,
     trouble,
 )
@@ -208,8 +210,21 @@ def test_counters_of_the_stack_are_read_by_name() -> None:
 
 
 def test_what_a_round_came_to() -> None:
-    """Nanoseconds by the processor, of the packets that were counted."""
+    """Nanoseconds by the processor, of the packets that were counted; a stream's time but for what it slept."""
+    made = Transfer(2048, 2048, 0, nanoseconds=4096, busy=1024, slept=1024, retransmitted=0, in_vain=0, reordered=0)
+    assert made.counted == 0.5
     assert Arrivals(10, 10, 0, busy=4000, counted=8, late=0, latencies=()).nanoseconds_per_packet == 500.0
+
+
+def test_a_row_of_which_too_little_was_counted_is_doubted() -> None:
+    """Where processor time is of less than 95 % of a round, its rows and the answer say so."""
+    measure = WIRE.measure(Direction.TO_CONTAINER)
+    for share, doubted in ((0.96, False), (0.9, True)):
+        found = results(*(Sample(counted_of(measure), OURS.name, share, 0, block) for block in range(12)))
+        row = next(one for one in bulk.figures(found) if one.what == f"{measure}: {OURS.name}")
+        assert row.note.startswith(UNPROVED) is doubted
+        answer = next(one for one in bulk.answers(found) if "1,448" in one.what and "without" not in one.what)
+        assert ("only a part" in answer.doubt) is doubted
 
 
 def test_changes_are_made_until_the_block_ends() -> None:

@@ -14,7 +14,7 @@ from bench.figures.plots import Curves, Role
 from bench.hosts.chains import SINGLE, Called
 from bench.instruments.starter import Done
 from bench.native import BenchError
-from bench.peers.plugins import Backend, Peer, found
+from bench.peers.plugins import PORTMAP, Backend, Peer, found
 from bench.scenarios import cni_latency, concurrency, single_entry
 from bench.scenarios.cni_latency import oneport
 
@@ -96,6 +96,12 @@ def test_a_directory_without_plugins_is_refused(tmp_path: Path) -> None:
     (directory(tmp_path / "some", "v1.6.2") / "firewall").unlink()
     with pytest.raises(BenchError, match=r"could not find firewall in .*: install the package"):
         found((tmp_path / "some",))
+
+
+def test_a_directory_is_asked_only_for_what_is_started(tmp_path: Path) -> None:
+    """Who compares portmap alone does without the others."""
+    (directory(tmp_path / "some", "v1.6.2") / "firewall").unlink()
+    assert {peer.version for peer in found((tmp_path / "some",), PORTMAP)} == {"1.6.2"}
 
 
 def test_every_portmap_is_held_against_ours_at_each_size() -> None:

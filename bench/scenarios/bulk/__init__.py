@@ -12,10 +12,11 @@ Unit       nanoseconds of processor time for a KiB and for a packet, all include
            Latency is from when a packet was due until its burst was read
 Fair       both ends in one thread on one processor (``--cpu``, else the last), before all others there (SCHED_FIFO):
            nobody is woken, nothing waits for a wire; time in which somebody else had the processor all the same is not
-           counted; order shuffled in each block; each round of TCP has a connection of its own, whose windows are open
-           when it begins; bytes counted at both ends and compared with what was sent (of each 251 eight; all of them
-           when a path is proved); the address that the server was reached at, the tables that are there and how often
-           each program ran are asked of the kernel before and after
+           counted, nor is sleep: how much was is kept, and doubted below 95 %; order shuffled in each block; each round
+           of TCP has a connection of its own, whose windows are open when it begins; bytes counted at both ends and
+           compared with what was sent (of each 251 eight; all of them when a path is proved); the address that the
+           server was reached at, the tables that are there and how often each program ran are asked of the kernel
+           before and after
 Falsified  by a byte or a packet that is lost or changed, or by a control that differs from itself: another container of
            ours, on another network
 """
@@ -50,6 +51,7 @@ from bench.scenarios.bulk.drawn import (
     Form,
     Phase,
     answers,
+    counted_of,
     figures,
     packet,
     plots,
@@ -110,7 +112,10 @@ def _streams(stage: Stage, ways: Mapping[str, Way], phase: Phase, cpus: tuple[in
                 made = stream.measure(direction, span)
                 rest(span)
                 spent = made.nanoseconds if phase.apart else made.busy
-                stage.log.sample(phase.measure(direction), turn.variant, spent / made.received * 1024, block=turn.block)
+                measure = phase.measure(direction)
+                stage.log.sample(measure, turn.variant, spent / made.received * 1024, block=turn.block)
+                if not phase.apart:
+                    stage.log.sample(counted_of(measure), turn.variant, made.counted, block=turn.block)
                 _keep(stage, phase, turn, made)
             for end, then in zip(ends, before, strict=True):
                 _keep_trouble(stage, phase, turn, risen(then, counted(end)))
@@ -157,6 +162,7 @@ def _packets(stage: Stage, ways: Mapping[str, Way], cpu: int, first: int) -> Non
                 rest(span)
                 measured = {
                     measure: made.nanoseconds_per_packet,
+                    counted_of(measure): made.share_counted,
                     f"{measure}, {SENT}": made.sent,
                     f"{measure}, {LATE}": made.late,
                     SENT: made.sent,

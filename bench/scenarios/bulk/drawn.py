@@ -20,6 +20,7 @@ from bench.figures import (
 from bench.figures.answers import Answer, Beside, Growth, Kind
 from bench.figures.measure import Interval, Sample, block_medians, interval, paired, spread_percentile
 from bench.figures.plots import Axis, Bars, Boxes, Plot, bar, box
+from bench.figures.rows import UNPROVED
 from bench.hosts.sites import AGAIN, MAP, NFT, OTHERS, OURS, PUBLISHERS, RULE, RULES, VETH, Publisher
 from bench.instruments.stackcounts import TROUBLE
 from bench.instruments.streams import Direction, Pace
@@ -62,6 +63,9 @@ AGAIN_SENT, IN_VAIN, REORDERED = "sent again", "sent again in vain (DSACK)", "ou
 LATE = "late"
 INFO = (AGAIN_SENT, IN_VAIN, REORDERED)
 
+COUNTED = 0.95
+"""The share of a round that its processor time must be about: what was not looked at may have been dearer."""
+
 _GIB = 1 << 30
 _GIGABITS = 8 * 1024  # Gb/s at a nanosecond a KiB
 _OTHERS = (MAP, RULE, RULES, VETH, NFT)
@@ -73,6 +77,11 @@ _WHERE = "Both ends on one processor. dataplane isolates, looks at sums and guar
 def packet(pace: Pace) -> str:
     """The name of samples: nanoseconds of processor time a packet; and of histograms: microseconds since it was due."""
     return f"UDP, {pace.size:,} bytes"
+
+
+def counted_of(measure: str) -> str:
+    """The name of samples: the share of a round that its processor time is about."""
+    return f"{measure}, counted"
 
 
 def trouble(phase: Phase, kind: str) -> str:
@@ -187,7 +196,8 @@ def _bulk(results: Results, phase: Phase, direction: Direction, controls: int) -
     measure = phase.measure(direction)
     for one in PUBLISHERS:
         if one != AGAIN:
-            yield median_figure(f"{measure}: {one.name}", gigabits(results.of(measure, one.name)), "Gb/s")
+            found, note = gigabits(results.of(measure, one.name)), _uncounted(results, measure, one)
+            yield median_figure(f"{measure}: {one.name}", found, "Gb/s", note=note)
     yield from _ratios(results, measure, "time a KiB", controls)
 
 
@@ -195,7 +205,8 @@ def _steady(results: Results, pace: Pace, controls: int) -> Iterator[Figure]:
     measure = packet(pace)
     for one in PUBLISHERS:
         if one != AGAIN:
-            yield median_figure(f"{measure}: processor time, {one.name}", results.of(measure, one.name), "ns")
+            found, note = results.of(measure, one.name), _uncounted(results, measure, one)
+            yield median_figure(f"{measure}: processor time, {one.name}", found, "ns", note=note)
     yield from _ratios(results, measure, "processor time", controls)
     for one in PUBLISHERS:
         spread = results.spread(measure, one.name)
@@ -217,11 +228,13 @@ def _ratios(results: Results, measure: str, what: str, controls: int) -> Iterato
     yield control_figure(again, ours, f"control: {measure}, ours twice", of=controls)
     for one in _OTHERS:
         theirs = results.of(measure, one.name)
-        title = f"{measure}: {what}, {OURS.name} / {one.name}"
-        yield ratio_figure(title, ours, theirs, better=Better.LESS, peer=one not in (NFT, VETH))
+        beside, note = f"{measure}: {what}, {OURS.name} / {one.name}", _uncounted(results, measure, OURS, one)
+        peer = one not in (NFT, VETH)
+        yield ratio_figure(beside, ours, theirs, better=Better.LESS, note=note, peer=peer)
     alone = results.of(measure, NFT.name)
     what = f"{measure}: {what}, {NFT.name} / {MAP.name}"
-    yield ratio_figure(what, alone, results.of(measure, MAP.name), better=Better.LESS, peer=True)
+    note = _uncounted(results, measure, NFT, MAP)
+    yield ratio_figure(what, alone, results.of(measure, MAP.name), better=Better.LESS, note=note, peer=True)
 
 
 def _troubles(results: Results, phase: Phase) -> Iterator[Figure]:
@@ -252,6 +265,16 @@ def _growth(results: Results, measure: str, publisher: Publisher) -> Growth | No
     return Growth(interval(ratios), 1, OTHERS, "published ports")
 
 
+def _uncounted(results: Results, measure: str, *publishers: Publisher) -> str:
+    """Whose processor time is about less than ``COUNTED`` of their rounds, in the median, and about how much; empty
+    where nobody's is."""
+    shares = {
+        one.name: _middle(found).middle for one in publishers if (found := results.of(counted_of(measure), one.name))
+    }
+    told = ", ".join(f"{name} {share:.0%}" for name, share in shares.items() if share < COUNTED)
+    return f"{UNPROVED}: only a part of the rounds was counted: {told}" if told else ""
+
+
 def _doubt(results: Results, measure: str) -> str:
     """Why a measure says nothing of those that stand beside each other."""
     unproved = sorted({one.variant for one in results.samples if one.measure == "unproved" and one.value})
@@ -261,6 +284,8 @@ def _doubt(results: Results, measure: str) -> str:
     losers = [one.name for one in (OURS, AGAIN, NFT, *_BESIDES) if _total(results, amiss, one.name)]
     if losers:
         return f"{amiss}: {', '.join(losers)}"
+    if uncounted := _uncounted(results, measure, OURS, AGAIN, NFT, *_BESIDES):
+        return uncounted
     again, ours = results.of(measure, AGAIN.name), results.of(measure, OURS.name)
     return control_figure(again, ours, of=_controls(results)).note
 

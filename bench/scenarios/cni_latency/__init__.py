@@ -48,7 +48,7 @@ from bench.figures.measure import Sample, block_medians, interval, paired, perce
 from bench.figures.plots import Axis, Bars, Curves, Plot, Role, bar, line
 from bench.figures.rows import doubt_of
 from bench.hosts.calls import AGENT, BOTH, CPU, VERBS, note
-from bench.peers.plugins import Peer, found
+from bench.peers.plugins import PORTMAP, Peer, found
 from bench.scenarios.cni_latency import oneport
 from bench.scenarios.cni_latency.oneport import (
     AGAIN,
@@ -88,7 +88,7 @@ _REMARK = "nft -f - and libnftables change one element of a map, and nothing els
 
 def run(stage: Stage) -> None:
     """Measure."""
-    peers = found(stage.peers)
+    peers = found(stage.peers, PORTMAP)
     names = {peer.name for peer in peers}
     if stage.many:
         stage.log.note(

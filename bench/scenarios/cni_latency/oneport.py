@@ -87,7 +87,7 @@ def prove(subject: Subject) -> Proof:
 def ours(stage: Stage, stack: ExitStack, size: int, *, alone: bool = False) -> list[Subject]:
     """The chained plugin, served by the agent; twice under two names. ``alone``: the network has no other container."""
     host = stack.enter_context(stage.host("ours-alone" if alone else f"ours-{size}"))
-    plugins = Ours(host)
+    plugins = Ours(host, on_root=True)
     present, own = _fleet(host, size, many=stage.many)
     agent = stack.enter_context(plugins.agent())
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
@@ -119,7 +119,7 @@ def without_agent(stage: Stage, stack: ExitStack, size: int) -> list[Subject]:
     """The same with no agent, where the plugin does the work itself; and with one that has just answered for the first
     time: its ADD is the first call that it serves."""
     host = stack.enter_context(stage.host(f"agentless-{size}"))
-    plugins = Ours(host)
+    plugins = Ours(host, on_root=True)
     present, own = _fleet(host, size)
     starter = stack.enter_context(Starter(host, stage.native, stage.cpu))
     with plugins.agent():

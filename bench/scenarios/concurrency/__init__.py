@@ -31,6 +31,7 @@ from bench.cni import Container, port
 from bench.hosts.chains import SINGLE, Called, Chain, go_chain, single
 from bench.hosts.ours import Agent, Ours
 from bench.instruments.starter import Starter
+from bench.making import workers
 from bench.peers.plugins import NETWORK, GoPlugins, Peer, found
 from bench.place import Host
 from bench.scenarios.concurrency.drawn import AGAIN, answers, cpu, figures, plots, rate
@@ -90,7 +91,7 @@ def run(stage: Stage) -> None:
         networks = [_ours(stage, stack, levels[-1])]
         for place, peer in enumerate(peers):
             networks.append(_Network(stage, stack, f"peer{place}", partial(_theirs, peer), levels[-1]))
-        pool = stack.enter_context(ThreadPoolExecutor(levels[-1]))
+        pool = stack.enter_context(workers([network.host for network in networks], levels[-1]))
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
@@ -120,7 +121,7 @@ def _ours(stage: Stage, stack: ExitStack, most: int) -> _Network:
     installed = list[Ours]()
 
     def chain(host: Host) -> Chain:
-        installed.append(Ours(host))
+        installed.append(Ours(host, on_root=True))
         return single(installed[0])
 
     network = _Network(stage, stack, "ours", chain, most)

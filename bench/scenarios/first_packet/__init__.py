@@ -13,7 +13,7 @@ Fair       client, container and softirq on one processor, before all others the
            process: nobody is woken; a host for each way and size, all there at once, in an order shuffled in each
            block; peers' rules are what ADDs leave, rule for rule, without any firewall's; the port that is measured is
            in the middle of them, at the largest size also the first and the last; ours as an ADD leaves it, at its
-           defaults, and once without its programs
+           defaults, and once without its programs; those of the cgroups are on one that both ends are in
 Falsified  by more than 1.05 between the least and the most ports for ours, by ours without programs more than 3 % above
            the map, or by a control, which is another host made in the same way, that differs
 Proved     beforehand: two ADDs by each portmap in the given directories leave just such rules; ports are counted in the
@@ -27,10 +27,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 from bench.instruments.newflows import NewFlows, Round
+from bench.making import work_on
 from bench.scenarios.first_packet.drawn import CONTROLLED, SPREAD, answers, figures, plots, tables
 from bench.scenarios.first_packet.publishing import Site, refusal
 from bench.scenarios.first_packet.verbatim import compare
@@ -56,6 +57,8 @@ def run(stage: Stage) -> None:
         sites = {site.name: (size, site) for size, site in _sites(stage, stack, sizes)}
         stage.log.progress(f"publishing ports on {len(sites)} hosts")
         _publish(stage, [site for _, site in sites.values()])
+        for _, site in sites.values():
+            site.lead(stack, stage.log)
         flows = {name: stack.enter_context(site.flows(stage.native, cpu)) for name, (_, site) in sites.items()}
         stage.log.progress("proving which way flows go")
         _compare_forms(stage)
@@ -104,12 +107,9 @@ def _compare_forms(stage: Stage) -> None:
 
 def _publish(stage: Stage, sites: Sequence[Site]) -> None:
     """All at once, as far as there are processors: it is other processes that do it."""
-    pool = ThreadPoolExecutor(len(os.sched_getaffinity(0)))
-    try:
-        # The largest first, so that they do not come when all else is done.
-        list(pool.map(lambda site: site.publish(stage.native), sorted(sites, key=lambda site: -site.ports)))
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # The largest first, so that they do not come when all else is done.
+    largest = sorted(sites, key=lambda site: -site.ports)
+    work_on({site.host: partial(site.publish, stage.native) for site in largest}, len(os.sched_getaffinity(0)))
 
 
 def _round(stage: Stage, block: int, size: int, site: Site, place: Place, flows: NewFlows) -> None:

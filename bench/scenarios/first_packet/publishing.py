@@ -2,6 +2,7 @@
 
     site = Site(host, Way.RULES, size=10_000)
     site.publish(native)                       # by our plugin, or by the text of what others have in the kernel
+    site.lead(stack, log)                      # what an ADD attaches to the root of the cgroups
     with site.flows(native, cpu) as flows:
         doubts = site.prove(flows)             # a few flows to each target, and what the kernel says of them
         flows.measure(site.number(Protocol.UDP, Place.LAST), milliseconds=10, least=10)
@@ -13,10 +14,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 from bench.cni import Container
+from bench.figures import Log
+from bench.hosts.cgroups import lead, own_cgroup_if_any
 from bench.hosts.ours import Ours
 from bench.hosts.wiring import BRIDGE, CLIENT, GATEWAY, HOST, edge, plugged, veth
 from bench.instruments.newflows import NewFlows, give_sources
@@ -44,6 +48,7 @@ class Site:
 
     def __init__(self, host: Host, way: Way, size: int) -> None:
         self.host, self.way = host, way
+        self._cgroup: Path | None = None
         self._targets = targets(size)
         self._containers = publishers(size, _PORTS_OF_AN_ADD) if way.ours else publishers(size)
         self.ports = sum(len(one.ports) for one in self._containers)
@@ -63,7 +68,7 @@ class Site:
         if self.way is Way.VETH:
             wanted = [replace(one, port=one.listen) for one in wanted]
         client, server = (self.host.existing(name).path for name in ("client", "web0"))
-        return NewFlows(self.host, native, cpu, client, HOST, server, wanted)
+        return NewFlows(self.host, native, cpu, client, HOST, server, wanted, self._cgroup)
 
     def publish(self, native: Native) -> None:
         """Put client and container in their places, and have all ports in the kernel. Raises ``BenchError``."""
@@ -83,6 +88,13 @@ class Site:
                 self.host.run(f"{_IPTABLES[self.way]}-restore", text=text)
             case Way.OURS | Way.AGAIN | Way.NFT_ONLY:
                 self._add(native, own)
+
+    def lead(self, stack: ExitStack, log: Log) -> None:
+        """Attach what an ADD attaches to the root of the cgroups, until the stack is unwound: to a cgroup that both
+        ends of ``flows`` are in."""
+        if self.way.programs and (cgroup := own_cgroup_if_any(stack, log)):
+            lead(stack, self.host, cgroup)
+            self._cgroup = cgroup
 
     def prove(self, flows: NewFlows) -> list[str]:
         """Why figures of this site would not be about what it is named for; nothing where they would. Slow.
@@ -178,4 +190,4 @@ def _taken(chain: str) -> int:
 
 def _runs() -> dict[Program, int]:
     door = KernelPrograms()
-    return {program: door.program(program).runs for program in DEVICE_PROGRAMS}
+    return {program: door.program(program).runs if door.loaded() else 0 for program in DEVICE_PROGRAMS}

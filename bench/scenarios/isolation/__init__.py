@@ -22,9 +22,9 @@ Falsified  by ours that costs a packet more at 1,000 networks than at the fewest
            control that differs from itself
 
 "all defaults" is what an ADD by our plugin leaves, and what the one table tells of: our nftables table, isolation and
-checksum on the bridges, guard on the containers' veths. "isolation alone" is that program and nothing else, which does
-what the peers do: limits beside them are of it. Programs are attached where packets pass; those on a thousand other
-bridges would not be run.
+checksum on the bridges, guard on the containers' veths, and the programs of the cgroups, on one that all ends are in.
+"isolation alone" is that program and nothing else, which does what the peers do: limits beside them are of it. Programs
+are attached where packets pass; those on a thousand other bridges would not be run.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ import random
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 
+from bench.hosts.cgroups import own_cgroup_if_any
 from bench.instruments.floods import Flood
 from bench.instruments.roundtrips import RoundTrips
 from bench.native import BenchError
@@ -72,8 +73,11 @@ def run(stage: Stage) -> None:
     with ExitStack() as stack:
         stage.log.progress(f"making {max(sizes) + len(OPEN_NETWORKS):,} networks")
         host = stack.enter_context(stage.host("networks"))
-        scene = stack.enter_context(Scene(host, stage.native, sizes, variants))
-        trips = {path: stack.enter_context(RoundTrips(host, stage.native, cpu, scene.ends(path))) for path in PATHS}
+        cgroup = own_cgroup_if_any(stack, stage.log)
+        scene = stack.enter_context(Scene(host, stage.native, sizes, variants, cgroup))
+        trips = {
+            path: stack.enter_context(RoundTrips(host, stage.native, cpu, scene.ends(path), cgroup)) for path in PATHS
+        }
         flood = stack.enter_context(scene.flood(stage.native, cpu))
         stage.log.progress(f"proving {len(variants)} variants")
         _prove(stage, scene, variants, sizes, trips)

@@ -19,10 +19,13 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack
+from pathlib import Path as FilePath
 from types import TracebackType
 from typing import Self
 
 from bench.cni import Container, port
+from bench.hosts.cgroups import attach, serve
 from bench.hosts.ours import Ours
 from bench.hosts.wiring import CLIENT, HOST, edge
 from bench.instruments.floods import Flood
@@ -67,8 +70,17 @@ _PORTS = f"""table ip bench_ports {{
 class Scene:
     """See the module."""
 
-    def __init__(self, host: Host, native: Native, sizes: Sequence[int], variants: Collection[Variant]) -> None:
-        self.host = host
+    def __init__(
+        self,
+        host: Host,
+        native: Native,
+        sizes: Sequence[int],
+        variants: Collection[Variant],
+        cgroup: FilePath | None = None,
+    ) -> None:
+        """``cgroup``: what an ADD attaches to the root of the cgroups is attached there, where all defaults are."""
+        self.host, self.cgroup = host, cgroup
+        self._links = ExitStack()
         self._networks = {size: isolations.crowd(size) for size in sizes}
         self._outside = edge(host)
         peopled = (HERE_NETWORK, THERE_NETWORK, *OPEN_NETWORKS)
@@ -103,6 +115,7 @@ class Scene:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._events.close()
+        self._links.close()
 
     def ends(self, path: Path) -> Ends:
         """Who talks to whom on a path."""
@@ -116,7 +129,8 @@ class Scene:
     def flood(self, native: Native, cpu: int) -> Flood:
         """Whoever sends from there to here."""
         there, here = self._places[THERE_NETWORK], self._places[HERE_NETWORK]
-        return Flood(self.host, native, cpu, there.path, str(HERE_NETWORK.container), DENIED, here.path)
+        ends = (there.path, str(HERE_NETWORK.container), DENIED, here.path)
+        return Flood(self.host, native, cpu, *ends, cgroup=self.cgroup)
 
     def take(self, variant: Variant, size: int) -> None:
         """Have this variant in force, for so many networks, and no other."""
@@ -182,8 +196,10 @@ class Scene:
         return command(self._library, text, "change", "the rules of a variant") if text else ""
 
     def _begin(self, devices: Sequence[IfIndex]) -> bytes:
-        """Have nothing attached to these; the pair of networks whose drops are counted."""
+        """Have nothing attached to these, and the programs of the cgroups serve the processes of the host; the pair of
+        networks whose drops are counted."""
         door = KernelPrograms()
+        serve(door)
         for device in devices:
             for one in door.hooked(device):
                 door.detach(one.program, device)
@@ -204,6 +220,10 @@ class Scene:
         for program, device in sorted(wanted - self._attached):
             door.attach(program, device)
         self._attached = wanted
+        self._links.close()
+        if variant is Variant.DEFAULTS and self.cgroup is not None:
+            for link in attach(door, self.cgroup):
+                self._links.enter_context(link)
         for device in (*self._bridges, *self._veths):
             hooked = {(one.program, device) for one in door.hooked(device)}
             if hooked != {one for one in wanted if one[1] == device}:

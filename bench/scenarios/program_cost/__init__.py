@@ -21,9 +21,11 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 from bench.figures import (
     Better,
@@ -36,7 +38,7 @@ from bench.figures import (
     median_figure,
     ratio_figure,
 )
-from bench.figures.measure import interval, paired
+from bench.figures.measure import Turn, interval, paired
 from bench.hosts.hooked import Scene
 from bench.hosts.variants import (
     AGAIN,
@@ -63,6 +65,8 @@ from dataplane.programs import syscall
 from dataplane.programs.door import KernelPrograms
 from dataplane.types import IfIndex
 
+T = TypeVar("T")
+
 IDLE_AT_MOST = 1.03
 FLAT = 1.05
 NEAR = 0.02
@@ -86,7 +90,7 @@ def run(stage: Stage) -> None:
         for device in DEVICES:
             scene.host.run("ip", "link", "add", device, "type", "bridge")
         stage.log.progress("each program on one packet")
-        scene.inside(lambda door: _test_runs(stage, door, cpu, blocks))
+        _test_runs(stage, scene, cpu, blocks)
         scene.forget()
         wanted = variants(every=not stage.extent)
         if stage.extent is not Extent.QUICK:
@@ -160,16 +164,21 @@ def _filled(results: Results) -> Figure:
     return difference_figure("fill: a sum completed; hit beyond idle", hit, idle, "ns", note=note)
 
 
-def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> None:
-    os.sched_setaffinity(0, {cpu})  # of this thread
-    door.load()
-    devices = Devices({name: IfIndex(socket.if_nametoindex(name)) for name in DEVICES})
-    ready(door, devices)
+def _test_runs(stage: Stage, scene: Scene, cpu: int, blocks: int) -> None:
+    """The host is entered anew for each turn: who waits for what is done there does not hear that he is to stop."""
+    devices = scene.inside(_devices)
     todo = {_label(case): case for case in cases(devices)}
-    with Runner(door, devices) as runner:
-        span = stage.amount(10_000_000, 2_000_000, 100_000)  # nanoseconds
-        counts = {name: runs for name, case in todo.items() if (runs := _calibrated(stage, runner, case, span))}
-        for turn in stage.turns([FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, *counts], blocks):
+    with ExitStack() as stack:
+        runner = scene.inside(lambda door: stack.enter_context(Runner(door, devices)))
+
+        def on_host(work: Callable[[], T]) -> T:
+            def there(_: KernelPrograms) -> T:
+                os.sched_setaffinity(0, {cpu})  # of a thread that ends with this
+                return work()
+
+            return scene.inside(there)
+
+        def one_turn(turn: Turn) -> None:
             made = list[float]()
             try:
                 with first_in_line():
@@ -182,9 +191,26 @@ def _test_runs(stage: Stage, door: KernelPrograms, cpu: int, blocks: int) -> Non
                 _tell(stage, turn.variant, error)
             for spent in made:
                 stage.log.sample("test run", turn.variant, spent, block=turn.block)
-            rest(_TIMES * span / 1e6)
             if turn.variant == FLOOR:
                 stage.log.sample("test run", "constant", runner.constant(), block=turn.block)
+
+        span = stage.amount(10_000_000, 2_000_000, 100_000)  # nanoseconds
+        counts = {
+            name: runs
+            for name, case in todo.items()
+            if (runs := on_host(partial(_calibrated, stage, runner, case, span)))
+        }
+        for turn in stage.turns([FLOOR, FLOOR_AGAIN, FLOOR_BEFORE, *counts], blocks):
+            on_host(partial(one_turn, turn))
+            rest(_TIMES * span / 1e6)
+
+
+def _devices(door: KernelPrograms) -> Devices:
+    """What cases are about, with the programs loaded for it."""
+    door.load()
+    devices = Devices({name: IfIndex(socket.if_nametoindex(name)) for name in DEVICES})
+    ready(door, devices)
+    return devices
 
 
 def _calibrated(stage: Stage, runner: Runner, case: Case, span: int) -> int:

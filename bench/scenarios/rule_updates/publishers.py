@@ -82,7 +82,7 @@ class EndToEnd(Publisher):
 
     def __init__(self, stage: Stage, stack: ExitStack, count: int) -> None:
         host = stack.enter_context(stage.host(f"ours-{count}"))
-        self.ours = Ours(host)
+        self.ours = Ours(host, on_root=True)
         others, own = _fleet(host, count)
         super().__init__(host, own)
         stack.enter_context(self.ours.agent())
