@@ -117,7 +117,7 @@ def _run(
     extent = Extent.SMOKE if smoke else Extent.QUICK if quick else Extent.FULL
     plan = [(one.name, float((*one.seconds, 0)[extent])) for one in chosen]
     progress = Progress(plan, sys.stderr)
-    with stoppable(progress.tell) as signals:
+    with stoppable(progress.interject) as signals:
         done = run_all(chosen, out, Options(extent, seed, cpu, many, peers or PEERS), progress, signals)
         signals.phase = Phase.DRAWING
         try:

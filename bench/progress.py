@@ -11,6 +11,7 @@ take here.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Sequence
 from typing import TextIO
@@ -52,6 +53,10 @@ class Progress:
         self._out.write(f"bench: {place}{text}\n")
         self._out.flush()
         self._told = self._clock()
+
+    def interject(self, text: str) -> None:
+        """A line that a signal's handler has to say: past the stream, which may be in the middle of one."""
+        os.write(self._out.fileno(), f"bench: {text}\n".encode())
 
     def at(self, done: int, of: int) -> None:
         """So many blocks of so many are measured."""

@@ -1,6 +1,6 @@
 """Runs scenarios one after the other, each into a file of its own: what was measured stays, however a run ends.
 
-with stoppable(progress.tell) as signals:
+with stoppable(progress.interject) as signals:
     done = run_all(find_all(["packet"]), out, options, progress, signals)
     signals.phase = Phase.DRAWING
 done.ended      those that wrote results, whole or in part

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
+from contextlib import suppress
+from threading import Thread
 
 from bench.progress import Progress, clock
 
@@ -83,3 +87,37 @@ def test_blocks_are_counted_in_place_on_a_terminal() -> None:
 def test_times_are_minutes_and_seconds() -> None:
     """Rounded, with two digits of seconds."""
     assert [clock(seconds) for seconds in (0.4, 59.6, 61, 3600)] == ["0:00", "1:00", "1:01", "60:00"]
+
+
+def test_a_signal_speaks_while_a_line_is_written() -> None:
+    """Its handler may run in the middle of one, which the stream would not have."""
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(write, b"x" * 4096)  # until it is full: who writes now waits
+    os.set_blocking(write, True)
+    heard = bytearray()
+
+    def drain() -> None:
+        while piece := os.read(read, 4096):
+            heard.extend(piece)
+
+    drained = Thread(target=drain)
+    with os.fdopen(write, "w") as out:
+        told = Progress([("layers", 20.0)], out)
+
+        def speak(*_: object) -> None:
+            drained.start()
+            told.interject("taking down")
+
+        former = signal.signal(signal.SIGALRM, speak)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.2)
+            told.tell("making hosts")
+        finally:
+            signal.signal(signal.SIGALRM, former)
+    drained.join()
+    os.close(read)
+    assert b"bench: taking down\n" in heard
+    assert heard.endswith(b"bench: making hosts\n")
