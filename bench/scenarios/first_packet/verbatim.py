@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cni import Container, configuration, environment, port
-from bench.peers.plugins import NETWORK, knows_nftables
+from bench.peers.plugins import NETWORK, knows_nftables, version_of
 from bench.peers.rulesets import PORTMAP_TABLE, portmap_iptables, portmap_nft
 from bench.place import Host
 from bench.scenarios.first_packet.ways import Way
@@ -28,13 +28,13 @@ _MANY = 18
 class Form:
     """What a portmap writes by itself, and whether it is what is made up for it."""
 
-    portmap: Path
+    version: str
     way: Way
     same: bool
 
     def __str__(self) -> str:
         verdict = "just these rules" if self.same else "OTHER RULES than those measured"
-        return f"{self.way}: {self.portmap} writes {verdict}"
+        return f"{self.way}: portmap {self.version} writes {verdict}"
 
 
 def compare(host: Host, portmap: Path) -> Form:
@@ -42,6 +42,7 @@ def compare(host: Host, portmap: Path) -> Form:
     containers = _containers(host)
     by_nftables = knows_nftables(portmap)
     keys = {"backend": "nftables"} if by_nftables else {}
+    version = version_of(portmap.parent)
     for one in containers:
         text = configuration("portmap", NETWORK, one.ports, one.previous_result(), **keys)
         host.run(portmap, text=text, env=environment("ADD", one, str(portmap.parent)))
@@ -49,14 +50,14 @@ def compare(host: Host, portmap: Path) -> Form:
         theirs = _listed(host)
         host.run("nft", "flush", "ruleset")
         host.run("nft", "-f", "-", text=portmap_nft(containers))
-        return Form(portmap, Way.RULES, _listed(host) == theirs)
+        return Form(version, Way.RULES, _listed(host) == theirs)
     # Whichever of them "iptables" is on this machine: both print the same.
     saved = _saved(host)
     host.run("iptables", "-t", "nat", "-F")
     host.run("iptables", "-t", "nat", "-X")
     host.run("iptables-restore", text=portmap_iptables(containers, NETWORK))
     legacy = "legacy" in host.run("iptables", "-V")
-    return Form(portmap, Way.IPTABLES_LEGACY if legacy else Way.IPTABLES_NFT, _saved(host) == saved)
+    return Form(version, Way.IPTABLES_LEGACY if legacy else Way.IPTABLES_NFT, _saved(host) == saved)
 
 
 def _containers(host: Host) -> Sequence[Container]:
