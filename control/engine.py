@@ -13,7 +13,6 @@ the kernel equal to the state.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,7 +22,7 @@ from typing import TYPE_CHECKING
 from control.changes import Changes
 from control.claims import Claims, abandoned, vanished
 from control.desired import planner
-from control.desired.hooks import HostWide, NetworkFacts, port_of
+from control.desired.hooks import HostWide, NetworkFacts
 from control.desired.planner import Desired
 from control.devices import Devices
 from control.errors import (
@@ -244,10 +243,10 @@ class Engine:
                 version,
                 self.mirror.readings,
                 frozenset((*wanted.host_sysctls, *wanted.device_sysctls)),
-                frozenset(one.request.netns for one in self.mirror.attachments() if one.request.netns),
+                self.mirror.namespaces(),
                 self.store.network_names(),
-                Counter(network for network, _, _ in _interfaces(self.mirror.attachments())),
-                {veth: one.key.container for one in self.mirror.attachments() if (veth := port_of(one))},
+                self.mirror.sizes(),
+                self.mirror.owners(),
             )
 
     def check(self, request: Request) -> None:
@@ -454,11 +453,6 @@ class Engine:
 
     def _differences(self, wanted: Desired) -> Iterator[str]:
         return differences(self.kernel, wanted, self._skeleton.chains())
-
-
-def _interfaces(attachments: Iterable[Attachment]) -> set[tuple[str, str, str]]:
-    """Several attachments may be parts of one interface."""
-    return {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
 
 
 @contextmanager

@@ -60,7 +60,13 @@ class Mirror:
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
+        self._owners: dict[IfIndex, str] = {}
+        """The containers that have the host veths."""
         self._containers: dict[str, dict[AttachmentKey, None]] = {}
+        self._namespaces: Counter[str] = Counter()
+        self._interfaces: Counter[tuple[str, str, str]] = Counter()
+        """How many attachments each (network, container, ifname) consists of."""
+        self._sizes: Counter[str] = Counter()
         self.readings = 0
         """How often the whole state was read: once, and each time that somebody else had changed it."""
 
@@ -73,6 +79,21 @@ class Mirror:
         """The host veths of all attachments."""
         self._follow()
         return self._veths.keys()
+
+    def owners(self) -> dict[IfIndex, str]:
+        """The containers by their host veths."""
+        self._follow()
+        return self._owners.copy()
+
+    def namespaces(self) -> frozenset[str]:
+        """The paths of the containers' network namespaces, as far as they were told."""
+        self._follow()
+        return frozenset(self._namespaces)
+
+    def sizes(self) -> dict[str, int]:
+        """Interfaces by network."""
+        self._follow()
+        return dict(self._sizes)
 
     def behind(self, veths: Iterable[IfIndex]) -> list[Attachment]:
         """All attachments of the containers that have one of these host veths."""
@@ -146,12 +167,16 @@ class Mirror:
         self._devices = Counter(one.device.index for one in read.values())
         self._names = Counter(one.device.name for one in read.values())
         veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
-        self._containers = {}
+        self._containers, self._owners = {}, {}
         for one in read.values():
             self._containers.setdefault(one.key.container, {})[one.key] = None
             if veth := port_of(one):
                 veths.setdefault(veth, {})[one.key] = None
+                self._owners[veth] = one.key.container
         self._veths = veths
+        self._namespaces = Counter(one.request.netns for one in read.values() if one.request.netns)
+        self._interfaces = Counter(map(_interface, read))
+        self._sizes = Counter(network for network, _, _ in self._interfaces)
         self._attachments, self._version = read, version
         self._sets, self._unpacked = {}, dict(read)
         self._behind.clear()
@@ -176,16 +201,32 @@ class Mirror:
             self._containers.setdefault(key.container, {})[key] = None
             if veth := port_of(new):
                 self._veths.setdefault(veth, {})[key] = None
+                self._owners[veth] = key.container
         if former is not None:
             self._count(former, -1)
             if (veth := port_of(former)) and (new is None or port_of(new) != veth):
                 _take(self._veths, veth, key)
+                left = next(iter(self._veths.get(veth, ())), None)
+                if left is None:
+                    del self._owners[veth]
+                else:
+                    self._owners[veth] = left.container
             if new is None:
                 _take(self._containers, key.container, key)
 
     def _count(self, one: Attachment, by: int) -> None:
         _add_to(self._devices, one.device.index, by)
         _add_to(self._names, one.device.name, by)
+        if one.request.netns:
+            _add_to(self._namespaces, one.request.netns, by)
+        interface, before = _interface(one.key), len(self._interfaces)
+        _add_to(self._interfaces, interface, by)
+        _add_to(self._sizes, interface[0], len(self._interfaces) - before)
+
+
+def _interface(key: AttachmentKey) -> tuple[str, str, str]:
+    """Several attachments may be parts of one interface."""
+    return key.network, key.container, key.ifname
 
 
 def _add(sets: dict[str, Contents], elements: Iterable[tuple[str, Printed]]) -> None:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from unittest.mock import patch
 
 import pytest
 
@@ -448,6 +449,63 @@ def _namespaces() -> None:
 def test_namespaces_that_are_deleted(sandbox: Sandbox) -> None:
     """A followed namespace that is deleted is told by each of its paths; which nobody would tell of is answered."""
     sandbox.call(_namespaces)
+
+
+def _followed() -> None:
+    names = [f"/run/netns/{number}" for number in range(4)]
+    sh("for number in 0 1 2 3; do ip netns add $number; done")
+    monitor = NamespaceMonitor()
+    assert monitor.follow(names[:2]) == frozenset()
+    with patch("dataplane.monitors.namespaces.os.path.exists", wraps=os.path.exists) as asked:
+        assert monitor.follow(names[1:3]) == frozenset()
+        assert [call.args[0] for call in asked.call_args_list] == names[2:3], "who was watched is not looked at again"
+    sh("ip netns del 0; ip netns del 2")
+    assert told(monitor, NamespaceGone(names[2])) == [NamespaceGone(names[2])], "and 0 is followed no more"
+    assert monitor.follow(names[1:]) == {names[2]}, "as long as it is not there, it is answered"
+    assert monitor.follow(names[1:]) == {names[2]}
+    sh("ip netns add 2")
+    assert monitor.follow(names[1:]) == frozenset()
+    sh("ip netns del 2")
+    assert told(monitor, NamespaceGone(names[2])) == [NamespaceGone(names[2])]
+    sh("ip netns add 2; ip netns del 2")
+    assert told(monitor, NamespaceGone(names[2])) == [NamespaceGone(names[2])], (
+        "one that came back before anybody asked"
+    )
+
+
+def test_namespaces_that_come_and_go_while_they_are_followed(sandbox: Sandbox) -> None:
+    """Each end is told, however often somebody says anew what to follow; and nobody is looked at twice for nothing."""
+    sandbox.call(_followed)
+
+
+def _replaced() -> None:
+    directory = Path("/run/ours")
+    directory.mkdir()
+    path = directory / "one"
+    path.touch()
+    monitor = NamespaceMonitor()
+    assert monitor.follow([str(path)]) == frozenset()
+    directory.rename("/run/former")
+    assert monitor.follow([str(path)]) == {str(path)}
+    directory.mkdir()
+    path.touch()
+    assert monitor.follow([str(path)]) == frozenset()
+    Path("/run/former/one").unlink()
+    path.unlink()
+    assert told(monitor, NamespaceGone(str(path))) == [NamespaceGone(str(path))]
+    path.touch()
+    assert monitor.follow([str(path)]) == frozenset()
+    path.unlink()
+    directory.rmdir()
+    assert told(monitor, NamespaceGone(str(path))) == [NamespaceGone(str(path))]
+    assert monitor.follow([str(path)]) == {str(path)}
+    assert monitor.follow([]) == frozenset()
+    assert watches(monitor) == 0
+
+
+def test_a_directory_of_namespaces_that_is_replaced(sandbox: Sandbox) -> None:
+    """What is there now is watched, and not what was there under the same name."""
+    sandbox.call(_replaced)
 
 
 # ----------------------------------------------------------------------------------------------------------------- all

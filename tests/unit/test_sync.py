@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from contextlib import closing
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_interface
 from pathlib import Path
@@ -11,7 +12,7 @@ from unittest.mock import patch
 import pytest
 
 from control.desired.ruleset import chain_ref
-from control.engine import Engine
+from control.engine import Engine, Watched
 from control.errors import BusyError
 from control.model import ForeignChain, IngressPolicy, Options, Request
 from control.repair.reconciler import ALL, EVERYTHING, UNANNOUNCED, Outcome, Part
@@ -424,6 +425,32 @@ def test_the_mirror_follows_each_change_and_changes_of_others(world: World) -> N
     assert "publish4" not in world.engine.mirror.sets() or not world.engine.mirror.sets()["publish4"].values
     assert not world.engine.mirror.is_device(world.bridge.index, "br-front")
     assert world.engine.sync(ALL) == Outcome()
+
+
+def test_what_an_agent_watches_follows_each_change(world: World, tmp_path: Path) -> None:
+    """Whatever came, was replaced and went: it is what somebody would watch who has just read the state."""
+    web = world.attach("web", "10.11.0.2", port(8080))
+
+    def watched(engine: Engine) -> Watched:
+        found = engine.watched(None)
+        assert found is not None
+        return replace(found, version=(0, 0), readings=0)
+
+    def compared() -> Watched:
+        with closing(Engine(world.doors.kernel(), world.directory)) as other:
+            assert watched(other) == watched(world.engine)
+        return watched(world.engine)
+
+    compared()
+    world.attach("late", "10.11.0.3", port(8081))
+    world.engine.add(replace(web, netns="/run/netns/moved"))
+    world.engine.add(replace(web, key=replace(web.key, plugin="other"), mappings=()))  # two parts of one interface
+    both = compared()
+    assert (both.sizes, sorted(both.containers.values())) == ({"front": 2}, ["late", "web"])
+    for one in (web.key, key("late"), replace(web.key, plugin="other")):
+        world.engine.delete(one)
+        compared()
+    assert not compared().containers
 
 
 @pytest.mark.parametrize("part", [Part.TABLES, Part.PROGRAMS, Part.LINKS, Part.SYSCTLS, Part.FOREIGN, Part.ADDRESSES])
