@@ -51,7 +51,7 @@ AGAIN, ALONE, CROWDED = f"{SINGLE} again", f"{SINGLE} alone", f"{SINGLE} among m
 AT_LEAST = 8.0
 NEAR = 0.1
 """How surely ours must take as long as itself: what is judged are factors."""
-SECONDS = (110, 11)
+SECONDS = (110, 13)
 
 _PORT = 5000
 """Below ``FIRST_PORT``: nobody else has it."""
@@ -100,7 +100,7 @@ def run(stage: Stage) -> None:
         _prove(stage, subjects)
         stage.log.progress(f"measuring {len(subjects)} variants")
         few, many = stage.amount(3, 2, 1), stage.amount(4, 8, 1)
-        for turn in stage.turns(list(subjects), stage.amount(40, 8, 2)):
+        for turn in stage.turns(list(subjects), stage.amount(40, 6, 2)):
             theirs = turn.variant not in (SINGLE, AGAIN, ALONE, CROWDED, DROP_INS)
             for _ in range(1 if theirs else many if turn.variant in (SINGLE, AGAIN) else few):
                 for timed, _ in subjects[turn.variant].round():

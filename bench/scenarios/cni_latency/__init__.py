@@ -107,9 +107,9 @@ def run(stage: Stage) -> None:
         spent = _prove(stage, subjects.values())
         slow = {name for name, one in subjects.items() if one.name in (COLD, BY_ITSELF) or spent[name] > _SLOW}
         stage.log.progress(f"measuring {len(subjects)} variants")
-        few = stage.amount(8, 3, 1)
+        few = stage.amount(8, 2, 1)
         stage.log.note(f"{len(slow)} of {len(subjects)} variants are slow: {few} rounds of each")
-        for turn in stage.turns(sorted(subjects), stage.amount(30, 10, 2)):
+        for turn in stage.turns(sorted(subjects), stage.amount(30, 8, 2)):
             subject = subjects[turn.variant]
             if turn.variant in slow and turn.block >= few:
                 continue

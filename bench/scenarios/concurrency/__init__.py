@@ -95,7 +95,7 @@ def run(stage: Stage) -> None:
         seconds = {network.chain.name: _alone(network) for network in networks}
         by_name = {network.chain.name: network for network in networks} | {AGAIN: networks[0]}
         turns = {f"{name}, {level} at once": (name, level) for name in by_name for level in levels}
-        blocks, theirs, few = stage.amount(15, 12, 2), stage.amount(15, 6, 2), stage.amount(6, 5, 1)
+        blocks, theirs, few = stage.amount(15, 10, 2), stage.amount(15, 6, 2), stage.amount(6, 5, 1)
         stage.log.progress(f"measuring {', '.join(map(str, levels))} at once")
         for turn in stage.turns(list(turns), blocks):
             name, level = turns[turn.variant]
