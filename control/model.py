@@ -97,10 +97,14 @@ class AttachmentKey:
         part = "" if self.plugin == DEFAULT_PLUGIN else f" ({self.plugin})"
         return f"{self.network}/{self.container}/{self.ifname}{part}"
 
+    @property
+    def interface(self) -> tuple[str, str, str]:
+        """(network, container, ifname): what this is a part of, and may not be alone in."""
+        return self.network, self.container, self.ifname
+
     def siblings(self, other: AttachmentKey) -> bool:
         """Whether both are parts of one interface."""
-        mine, theirs = (self.network, self.container, self.ifname), (other.network, other.container, other.ifname)
-        return mine == theirs and self != other
+        return self.interface == other.interface and self != other
 
 
 class IngressPolicy(StrEnum):

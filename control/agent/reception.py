@@ -57,8 +57,6 @@ class _Peer:
     body: bytearray = field(default_factory=bytearray)
     missing: int = 0
     netns: int | None = None
-    waited_for: bool = False
-    """Whether the selector has it."""
 
 
 class Reception:
@@ -108,7 +106,6 @@ class Reception:
         self._hear(peer)
         if peer in self._peers:
             self._selector.register(connection, selectors.EVENT_READ, partial(self._hear, peer))
-            peer.waited_for = True
 
     def _hear(self, peer: _Peer) -> None:
         if peer not in self._peers:
@@ -136,7 +133,7 @@ class Reception:
 
     def _forget(self, peer: _Peer) -> None:
         del self._peers[peer]
-        if peer.waited_for:
+        if peer.connection in self._selector.get_map():
             self._selector.unregister(peer.connection)
 
 

@@ -60,7 +60,7 @@ def status(need_agent: bool, as_json: bool) -> int:
         ways = Counter(str(program.mode) for program in hooked)
         led = len(engine.kernel.programs.localhost())
         notes = [*_unreachable(attachments, engine.kernel.sysctls), *_notes()]
-    interfaces = {(one.key.network, one.key.container, one.key.ifname) for one in attachments}
+    interfaces = {one.key.interface for one in attachments}
     sizes = Counter(network for network, _, _ in interfaces)
     published = sum(len(one.published(target.version)) for one in attachments for target in targets(one))
     if as_json:

@@ -60,12 +60,10 @@ class Mirror:
         self._devices: Counter[IfIndex] = Counter()
         self._names: Counter[str] = Counter()
         self._veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
-        self._owners: dict[IfIndex, str] = {}
-        """The containers that have the host veths."""
         self._containers: dict[str, dict[AttachmentKey, None]] = {}
         self._namespaces: Counter[str] = Counter()
         self._interfaces: Counter[tuple[str, str, str]] = Counter()
-        """How many attachments each (network, container, ifname) consists of."""
+        """How many attachments each consists of."""
         self._sizes: Counter[str] = Counter()
         self.readings = 0
         """How often the whole state was read: once, and each time that somebody else had changed it."""
@@ -83,7 +81,7 @@ class Mirror:
     def owners(self) -> dict[IfIndex, str]:
         """The containers by their host veths."""
         self._follow()
-        return self._owners.copy()
+        return {veth: next(iter(keys)).container for veth, keys in self._veths.items()}
 
     def namespaces(self) -> frozenset[str]:
         """The paths of the containers' network namespaces, as far as they were told."""
@@ -167,15 +165,14 @@ class Mirror:
         self._devices = Counter(one.device.index for one in read.values())
         self._names = Counter(one.device.name for one in read.values())
         veths: dict[IfIndex, dict[AttachmentKey, None]] = {}
-        self._containers, self._owners = {}, {}
+        self._containers = {}
         for one in read.values():
             self._containers.setdefault(one.key.container, {})[one.key] = None
             if veth := port_of(one):
                 veths.setdefault(veth, {})[one.key] = None
-                self._owners[veth] = one.key.container
         self._veths = veths
         self._namespaces = Counter(one.request.netns for one in read.values() if one.request.netns)
-        self._interfaces = Counter(map(_interface, read))
+        self._interfaces = Counter(key.interface for key in read)
         self._sizes = Counter(network for network, _, _ in self._interfaces)
         self._attachments, self._version = read, version
         self._sets, self._unpacked = {}, dict(read)
@@ -201,16 +198,10 @@ class Mirror:
             self._containers.setdefault(key.container, {})[key] = None
             if veth := port_of(new):
                 self._veths.setdefault(veth, {})[key] = None
-                self._owners[veth] = key.container
         if former is not None:
             self._count(former, -1)
             if (veth := port_of(former)) and (new is None or port_of(new) != veth):
                 _take(self._veths, veth, key)
-                left = next(iter(self._veths.get(veth, ())), None)
-                if left is None:
-                    del self._owners[veth]
-                else:
-                    self._owners[veth] = left.container
             if new is None:
                 _take(self._containers, key.container, key)
 
@@ -219,14 +210,9 @@ class Mirror:
         _add_to(self._names, one.device.name, by)
         if one.request.netns:
             _add_to(self._namespaces, one.request.netns, by)
-        interface, before = _interface(one.key), len(self._interfaces)
-        _add_to(self._interfaces, interface, by)
-        _add_to(self._sizes, interface[0], len(self._interfaces) - before)
-
-
-def _interface(key: AttachmentKey) -> tuple[str, str, str]:
-    """Several attachments may be parts of one interface."""
-    return key.network, key.container, key.ifname
+        before = len(self._interfaces)
+        _add_to(self._interfaces, one.key.interface, by)
+        _add_to(self._sizes, one.key.network, len(self._interfaces) - before)
 
 
 def _add(sets: dict[str, Contents], elements: Iterable[tuple[str, Printed]]) -> None:

@@ -79,7 +79,7 @@ class Recovery:
         """Whether an attachment was read back from the kernel, and was not asked for again since. Of an interface of
         which parts were, any that is not known may be in these."""
         query = "SELECT plugin FROM rebuilt WHERE network = ? AND container = ? AND ifname = ?"
-        plugins = [row[0] for row in self._db.run(query, (key.network, key.container, key.ifname))]
+        plugins = [row[0] for row in self._db.run(query, key.interface)]
         return key.plugin in plugins or (bool(plugins) and self.find(key) is None)
 
     def recognise(self, network: str, interfaces: Iterable[tuple[str, str]]) -> None:
