@@ -64,6 +64,17 @@ def test_each_program_is_measured_on_one_packet_and_on_its_way(tmp_path: Path) -
     assert lost["met"] is True
 
 
+def begun(out: Path, *words: str) -> subprocess.Popen[str]:
+    """A bench that runs, in a session of its own."""
+    return subprocess.Popen(
+        [DPCTL, "bench", *words, "--out", out],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda number: number.name)
 def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path, number: signal.Signals) -> None:
     """Told to stop while programs are attached, and told again by who cannot wait: no link, no namespace, no cgroup, no
@@ -71,13 +82,7 @@ def test_an_interrupted_bench_leaves_nothing_but_what_it_measured(tmp_path: Path
     needs.root()
     needs.command("cc", package="gcc")
     with untouched():
-        running = subprocess.Popen(
-            [DPCTL, "bench", "packet", "--quick", "--out", tmp_path],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-            start_new_session=True,
-        )
+        running = begun(tmp_path, "packet", "--quick")
         with running:
             assert running.stderr is not None
             assert any(f"{COST}: {MEASURING}" in line for line in running.stderr), "it never came so far"
@@ -100,12 +105,7 @@ def test_who_interrupts_the_first_phase_does_not_wait_for_it(tmp_path: Path) -> 
     needs.command("cc", package="gcc")
     wanted, raw = 32, tmp_path / f"{COST}.jsonl"
     with untouched():
-        running = subprocess.Popen(
-            [DPCTL, "bench", "run", COST, "--out", tmp_path],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        running = begun(tmp_path, "run", COST)
         with running:
             assert wait_for(raw.exists, 90), "it never measured a block"
             running.send_signal(signal.SIGINT)
@@ -122,12 +122,7 @@ def test_former_results_outlive_a_run_that_is_stopped_before_it_measures(tmp_pat
     raw = tmp_path / f"{COST}.jsonl"
     raw.write_text('{"kind": "run", "run": "former"}\n')
     with untouched():
-        running = subprocess.Popen(
-            [DPCTL, "bench", "run", COST, "--out", tmp_path],
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        running = begun(tmp_path, "run", COST)
         with running:
             assert running.stderr is not None
             assert any("each program on one packet" in line for line in running.stderr), "it never came so far"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,17 @@ def pieces(directory: Path) -> int:
         return len(list(populated(world).looks(ALL)))
 
 
+def before_each_piece(directory: Path) -> Iterator[tuple[World, Engine, Iterator[Outcome]]]:
+    """A host whose look has come to that piece, and the looks that are to come: once for each."""
+    for before in range(pieces(directory / "counted")):
+        with fake_world(directory / str(before)) as world:
+            engine = populated(world)
+            looks = engine.looks(ALL)
+            for _ in range(before):
+                next(looks)
+            yield world, engine, looks
+
+
 @pytest.mark.parametrize("stranger", [False, True])
 def test_requests_between_any_two_pieces(tmp_path: Path, *, stranger: bool) -> None:
     """ADD and DEL, and perhaps a DEL by another process, before each piece: they are served, and the look finds nothing
@@ -69,36 +81,26 @@ def test_requests_between_any_two_pieces(tmp_path: Path, *, stranger: bool) -> N
 
 def test_a_change_that_was_interrupted_is_repaired_before_the_next(tmp_path: Path) -> None:
     """Whichever piece comes next: what the killed process left in the kernel is right before another ADD changes it."""
-    for before in range(pieces(tmp_path / "counted")):
-        with fake_world(tmp_path / str(before)) as world:
-            engine = populated(world)
-            looks = engine.looks(ALL)
-            for _ in range(before):
-                next(looks)
-            world.engine.store.begin(())
-            world.doors.nft.flush_ruleset()
-            world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
-            world.attach("late", "10.11.0.100", port(9000))
-            assert world.published(8000, "10.11.0.2")
-            assert not engine.problems()
-            assert not merged(looks).failed
-            assert not engine.problems()
+    for world, engine, looks in before_each_piece(tmp_path):
+        world.engine.store.begin(())
+        world.doors.nft.flush_ruleset()
+        world.doors.programs.detach(Program.ISOLATION, world.bridge.index)
+        world.attach("late", "10.11.0.100", port(9000))
+        assert world.published(8000, "10.11.0.2")
+        assert not engine.problems()
+        assert not merged(looks).failed
+        assert not engine.problems()
 
 
 def test_what_is_broken_between_two_pieces_is_found_by_the_next_look(tmp_path: Path) -> None:
     """A part that was looked at already is looked at again as soon as that is asked for, and so are all maps."""
-    for before in range(pieces(tmp_path / "counted")):
-        with fake_world(tmp_path / str(before)) as world:
-            engine = populated(world)
-            looks = engine.looks(ALL)
-            for _ in range(before):
-                next(looks)
-            for name in ("networks", "origins", "published", "containers", "ports"):
-                for entry, _ in list(world.doors.programs.entries(name)):
-                    world.doors.programs.drop(name, entry)
-            assert not merged(looks).failed
-            engine.sync(ALL)
-            assert not engine.problems()
+    for world, engine, looks in before_each_piece(tmp_path):
+        for name in ("networks", "origins", "published", "containers", "ports"):
+            for entry, _ in list(world.doors.programs.entries(name)):
+                world.doors.programs.drop(name, entry)
+        assert not merged(looks).failed
+        engine.sync(ALL)
+        assert not engine.problems()
 
 
 @pytest.mark.parametrize("at_most_behind", [0, 3, 32])
